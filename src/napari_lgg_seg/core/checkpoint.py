@@ -1,0 +1,215 @@
+"""One model file: weights and everything needed to use and to judge them. Data, never code.
+
+A safetensors file whose header holds one JSON text. Convolution weights are stored in half
+precision; batch normalisation, where half precision would cost accuracy, stays in fp32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from .errors import ModelError
+from .export import replacing
+from .patients import SEQUENCES
+from .preprocess import PreprocessOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SCHEMA_VERSION = 1
+HEADER_KEY = "napari_lgg_seg"
+
+#: The weights that ship with the package.
+DEFAULT_MODEL = Path(__file__).parent.parent / "models" / "default.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The header of a model file.
+
+    Attributes
+    ----------
+    name : str
+        For people, for instance "Default U-Net".
+    architecture : str
+        A key of :data:`napari_lgg_seg.core.networks.NETWORKS`.
+    sequences : tuple of str
+        The network's input channels, in order.
+    neighbouring_slices : int
+        Slices above and below that the network sees as well; 0 for none.
+    preprocess : PreprocessOptions
+        Working size and normalisation.
+    threshold : float
+        Probability from which a voxel counts as tumour.
+    clean_up : str
+        Post-processing that the figures were measured with; "off" for none.
+    training_patients, validation_patients : tuple of str
+        The split, by patient.
+    training : dict
+        Options of the training run, seed included.
+    figures : dict
+        What was measured: data, split, command, and the values.
+    data, licence, created, package_version : str
+        Where the weights come from, under which licence, when (ISO date), and with which version.
+    """
+
+    name: str
+    architecture: str = "unet"
+    sequences: tuple[str, ...] = SEQUENCES
+    neighbouring_slices: int = 0
+    preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
+    threshold: float = 0.5
+    clean_up: str = "off"
+    training_patients: tuple[str, ...] = ()
+    validation_patients: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    licence: str = ""
+    created: str = ""
+    package_version: str = __version__
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The header's text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> ModelCard:
+        """Read and check a header.
+
+        Raises
+        ------
+        ModelError
+            One sentence that names ``path``.
+        """
+        try:
+            values = json.loads(text)
+            version = values["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise ModelError(
+                    f"{path} was written by a newer version of napari-lgg-seg "
+                    f"(schema {version}, this one knows {SCHEMA_VERSION}); update napari-lgg-seg."
+                )
+            for key in ("sequences", "training_patients", "validation_patients"):
+                values[key] = tuple(values[key])
+            values["preprocess"] = PreprocessOptions(**values["preprocess"])
+            card = cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{path} has a damaged model header ({error}); train or export the model again."
+            ) from error
+        card._check(path)
+        return card
+
+    def _check(self, path: Path) -> None:
+        from .networks import NETWORKS
+
+        problem = None
+        if self.architecture not in NETWORKS:
+            problem = f"holds an unknown network, {self.architecture!r}"
+        elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
+            problem = f"wants unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
+        elif self.neighbouring_slices != 0:
+            problem = f"wants {self.neighbouring_slices} neighbouring slices"
+        elif not 0 < self.threshold < 1:
+            problem = f"has a threshold of {self.threshold}, outside 0 to 1"
+        elif not 8 <= self.preprocess.working_size <= 4096:
+            problem = f"has a working size of {self.preprocess.working_size} pixels"
+        if problem:
+            raise ModelError(f"{path} {problem}, which this version cannot use; update napari-lgg-seg.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for use, in eval mode, with its card and the file it came from."""
+
+    network: nn.Module
+    card: ModelCard
+    path: Path
+
+
+def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
+    """Write a model file atomically: an older file stays whole until the new one is complete."""
+    from safetensors.torch import save_file
+
+    tensors = {name: _stored(name, tensor) for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER_KEY: card.to_json()})
+
+
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    import torch
+
+    tensor = tensor.detach().cpu().contiguous()
+    # Only convolution kernels have four dimensions; they are 99.8 % of the file.
+    return tensor.to(torch.float16) if tensor.ndim == 4 else tensor
+
+
+def read_card(path: str | Path = DEFAULT_MODEL) -> ModelCard:
+    """The header of a model file, without its weights.
+
+    Raises
+    ------
+    ModelError
+        One sentence: not there, not a model file, damaged, or of another version.
+    """
+    path = Path(path)
+    try:
+        # The format is 8 bytes of length and a JSON text; reading it here spares importing torch.
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= 100_000_000:
+                raise ValueError("no header")
+            metadata = json.loads(file.read(length))["__metadata__"]
+            text = metadata[HEADER_KEY]
+    except OSError as error:
+        raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} is not a napari-lgg-seg model; choose a .safetensors file made by its training."
+        ) from error
+    return ModelCard.from_json(text, path)
+
+
+def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
+    """Load a model file.
+
+    Parameters
+    ----------
+    path : path
+        A ``.safetensors`` file of this package; the shipped model by default.
+
+    Returns
+    -------
+    Model
+        Network in fp32 on the CPU, in eval mode.
+
+    Raises
+    ------
+    ModelError
+        One sentence: not there, not a model file, damaged, or of another version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from .networks import build_network
+
+    path = Path(path)
+    card = read_card(path)
+    network = build_network(card.architecture, len(card.sequences))
+    try:
+        tensors = load_file(path)
+        expected = network.state_dict()
+        network.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+        raise ModelError(
+            f"{path} is damaged or its weights do not fit a {card.architecture!r} network; "
+            "copy it again or train the model anew."
+        ) from error
+    return Model(network.eval(), card, path)

@@ -1,0 +1,147 @@
+"""Every decision about devices: which one, which number format, how much memory, how it recovers.
+
+torch is imported inside functions, so that importing the package stays free of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+#: What a user may ask for; ``auto`` takes the first of cuda, mps, cpu that is there.
+DEVICE_CHOICES = ("auto", "cuda", "mps", "cpu")
+
+
+def available_devices() -> tuple[str, ...]:
+    """The kinds of device present, fastest first; always ends with ``"cpu"``."""
+    import torch
+
+    present = []
+    if torch.cuda.is_available():
+        present.append("cuda")
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    return (*present, "cpu")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The torch device for a user's choice.
+
+    Raises
+    ------
+    DeviceError
+        If that kind of device is not present or not known.
+    """
+    import torch
+
+    present = available_devices()
+    if name == "auto":
+        return torch.device(present[0])
+    if name not in DEVICE_CHOICES:
+        raise DeviceError(f"Device {name!r} is not known; choose one of {', '.join(DEVICE_CHOICES)}.")
+    if name not in present:
+        raise DeviceError(f"Device {name!r} is not present here; choose one of auto, {', '.join(present)}.")
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """A device's name for people, for instance ``CUDA: NVIDIA H100`` or ``CPU``."""
+    import torch
+
+    if device.type == "cuda":
+        return f"CUDA: {torch.cuda.get_device_name(device)}"
+    return device.type.upper()
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """Number format that the network computes in: bf16 if the device has it, fp16 on other GPUs."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.bfloat16 if _cpu_has_bf16() else torch.float32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Mixed precision where the device gains from it: bf16 if it has it, else fp16 on CUDA, else none."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.autocast("cpu", torch.bfloat16) if _cpu_has_bf16() else nullcontext()
+    if device.type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.autocast("cuda", torch.bfloat16 if bf16 else torch.float16)
+    return nullcontext()
+
+
+@lru_cache
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware; emulated, it would be slower than fp32."""
+    import torch
+
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(amx() or avx512())
+
+
+def automatic_batch_size(device: torch.device, size: int) -> int:
+    """Slices at once for inference: 8 of 256 x 256 on the CPU, more where a GPU has the memory."""
+    import torch
+
+    if device.type != "cuda":
+        return max(1, 8 * 256**2 // size**2) if size > 256 else 8
+    free, _ = torch.cuda.mem_get_info(device)
+    # The widest floor holds a few hundred channels of 2 bytes for each pixel; 2 kB is a safe bound.
+    return int(min(64, max(1, 0.5 * free // (2048 * size**2))))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means "not enough memory", on any device."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give the device's cached memory back to the system."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def keep_memory_mapped() -> None:
+    """Let the C library keep freed memory instead of returning and re-requesting it each batch.
+
+    With glibc's defaults every large tensor is mapped anew and its pages are cleared by the kernel;
+    keeping them took a third off a training step of 8 slices of 192 x 192 (``benchmarks/memory.py``).
+    Called by programs of our own (command line), not inside napari, whose memory is not ours.
+    """
+    if platform.system() != "Linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library, for instance musl
+        return
+    mmap_threshold, trim_threshold, top_pad = -3, -1, -2
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 1 << 28)

@@ -1,0 +1,34 @@
+"""Exceptions whose message is one sentence for the user: what is wrong, with which file, what to do.
+
+None derives from ``RuntimeError``: napari's generator workers swallow that one in silence.
+"""
+
+from __future__ import annotations
+
+
+class LggSegError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class PatientError(LggSegError):
+    """A patient folder or slice file that cannot be used."""
+
+
+class ModelError(LggSegError):
+    """A model file that cannot be used."""
+
+
+class DeviceError(LggSegError):
+    """A device that is not there, or that failed while computing."""
+
+
+class ImageError(LggSegError):
+    """An image that cannot be segmented."""
+
+
+class ExportError(LggSegError):
+    """Masks that cannot be written where the user asked."""
+
+
+class TrainingError(LggSegError):
+    """A training that cannot start or go on."""

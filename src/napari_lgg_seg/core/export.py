@@ -1,0 +1,187 @@
+"""Writing what a user will keep: to a temporary name first, then renamed, never over something silently."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from .errors import ExportError
+from .patients import Patient, parse_name
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place if the block succeeds.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the folder cannot be written; the old file stays as it was.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _like_a_new_file(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _like_a_new_file(path: Path) -> None:
+    """Sync the bytes, and the usual permissions instead of mkstemp's private ones."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def _cannot_write(path: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"{path} could not be written ({error.strerror or error}); free space or choose another folder."
+    )
+
+
+def mask_name(patient: str, number: int) -> str:
+    """File name of a slice's mask in the dataset's layout."""
+    return f"{patient}_{number}_mask.tif"
+
+
+def write_masks(
+    folder: str | os.PathLike[str],
+    patient: str,
+    labels: npt.NDArray[np.generic],
+    slice_numbers: Sequence[int] | None = None,
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write labels as masks in the dataset's layout: ``<folder>/<patient>_<n>_mask.tif``.
+
+    All files are complete under temporary names before the first is renamed, so that an error leaves
+    the folder as it was.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is not there. It must not hold images of the dataset, or masks other than those
+        that ``overwrite`` allows to replace.
+    patient : str
+        First part of the files' names.
+    labels : ndarray of bool or integers
+        Shape (z, y, x); non-zero is tumour.
+    slice_numbers : sequence of int, optional
+        Number of each slice; 1, 2, ... by default.
+    overwrite : bool
+        Replace masks written before (never beside images: those would be the truth).
+
+    Returns
+    -------
+    list of Path
+        The files, uint8, 0 and 255.
+
+    Raises
+    ------
+    ExportError
+        One sentence: wrong shape or dtype, images or masks are in the folder already, or it cannot
+        be written.
+    """
+    folder = Path(folder)
+    numbers = list(slice_numbers or range(1, len(labels) + 1))
+    _check_labels(labels, numbers)
+    old = _check_folder(folder, overwrite=overwrite)
+    pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
+    targets = [folder / mask_name(patient, number) for number in numbers]
+    _write_tiffs(folder, targets, pixels)
+    for leftover in set(old) - set(targets):
+        leftover.unlink()
+    return targets
+
+
+def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path]:
+    """Write a patient's images and masks in the dataset's layout into an empty or new folder.
+
+    Returns
+    -------
+    list of Path
+        Images, then masks.
+
+    Raises
+    ------
+    ExportError
+        If slices are in the folder already, or it cannot be written.
+    """
+    folder = Path(folder)
+    _check_folder(folder, overwrite=False)
+    targets: list[Path] = []
+    pixels: list[npt.NDArray[np.uint8]] = []
+    if patient.volume is not None:
+        targets += [folder / f"{patient.name}_{number}.tif" for number in patient.slice_numbers]
+        pixels += list(patient.volume)
+    if patient.truth is not None:
+        targets += [folder / mask_name(patient.name, number) for number in patient.slice_numbers]
+        pixels += list(patient.truth * np.uint8(255))
+    _write_tiffs(folder, targets, pixels)
+    return targets
+
+
+def _check_labels(labels: npt.NDArray[np.generic], numbers: list[int]) -> None:
+    if labels.ndim != 3 or not len(labels):
+        raise ExportError(
+            f"Labels of {labels.ndim} dimensions cannot become masks; they must be slices x height x width."
+        )
+    if labels.dtype.kind not in "bui":
+        raise ExportError(f"Labels of {labels.dtype} cannot become masks; they must be whole numbers.")
+    if len(numbers) != len(labels) or len(set(numbers)) != len(numbers):
+        raise ExportError(f"{len(labels)} slices need {len(labels)} different slice numbers.")
+
+
+def _check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
+    """Masks already in the folder, if it may be written to."""
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is a file; choose a folder for the masks.")
+    parsed = {path: parse_name(path) for path in sorted(folder.iterdir())}
+    found = [path for path, name in parsed.items() if name is not None]
+    images = [path for path, name in parsed.items() if name is not None and not name[2]]
+    if images:
+        raise ExportError(
+            f"{folder} holds images of a patient ({images[0].name}); masks written there would "
+            "overwrite the truth - choose another folder."
+        )
+    if found and not overwrite:
+        raise ExportError(
+            f"{folder} holds masks already ({found[0].name}); choose another folder, or allow overwriting."
+        )
+    return found
+
+
+def _write_tiffs(folder: Path, targets: Sequence[Path], pixels: Iterable[npt.NDArray[np.uint8]]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".lgg-", dir=folder) as temporary:
+            written = []
+            for target, page in zip(targets, pixels, strict=True):
+                written.append(Path(temporary) / target.name)
+                photometric = "rgb" if page.ndim == 3 else "minisblack"
+                tifffile.imwrite(written[-1], np.ascontiguousarray(page), photometric=photometric)
+            for source, target in zip(written, targets, strict=True):
+                source.replace(target)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error

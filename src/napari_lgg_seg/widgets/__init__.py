@@ -1,0 +1,1 @@
+"""Dock widgets: one file each, and one for what they share."""
