@@ -100,11 +100,11 @@ class ModelCard:
                 values[key] = tuple(values[key])
             values["preprocess"] = PreprocessOptions(**values["preprocess"])
             card = cls(**values)
+            card._check(path)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{path} has a damaged model header ({error}); train or export the model again."
             ) from error
-        card._check(path)
         return card
 
     def _check(self, path: Path) -> None:
@@ -119,8 +119,10 @@ class ModelCard:
             problem = f"wants {self.neighbouring_slices} neighbouring slices"
         elif not 0 < self.threshold < 1:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
-        elif not 8 <= self.preprocess.working_size <= 4096:
+        elif self.preprocess.working_size not in range(8, 4097):
             problem = f"has a working size of {self.preprocess.working_size} pixels"
+        elif not 0 < self.preprocess.clip_percentile <= 100:
+            problem = f"clips at percentile {self.preprocess.clip_percentile}"
         if problem:
             raise ModelError(f"{path} {problem}, which this version cannot use; update napari-lgg-seg.")
 
@@ -136,11 +138,15 @@ class Model:
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
     """Write a model file atomically: an older file stays whole until the new one is complete."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: _stored(name, tensor) for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={HEADER_KEY: card.to_json()})
+        try:
+            save_file(tensors, temporary, metadata={HEADER_KEY: card.to_json()})
+        except SafetensorError as error:  # so it reports a full disk
+            raise OSError(str(error)) from error
 
 
 def _stored(name: str, tensor: Tensor) -> Tensor:
@@ -170,7 +176,7 @@ def read_card(path: str | Path = DEFAULT_MODEL) -> ModelCard:
             text = metadata[HEADER_KEY]
     except OSError as error:
         raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path} is not a napari-lgg-seg model; choose a .safetensors file made by its training."
         ) from error

@@ -89,7 +89,10 @@ class Cohort:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        wanted = round(slices * tumour_share) if len(self._empty) else slices
+        if len(self._tumour) and len(self._empty):
+            wanted = round(slices * tumour_share)
+        else:  # all slices are of one kind
+            wanted = slices if len(self._tumour) else 0
         chosen = torch.cat(
             [_draw(self._tumour, wanted, generator), _draw(self._empty, slices - wanted, generator)]
         )

@@ -30,5 +30,9 @@ class ExportError(LggSegError):
     """Masks that cannot be written where the user asked."""
 
 
+class ExistingMasksError(ExportError):
+    """Masks from before are where the user asked; they may be replaced if the user says so."""
+
+
 class TrainingError(LggSegError):
     """A training that cannot start or go on."""

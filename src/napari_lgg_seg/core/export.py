@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from .errors import ExportError
+from .errors import ExistingMasksError, ExportError
 from .patients import Patient, parse_name
 
 
@@ -102,9 +102,11 @@ def write_masks(
         be written.
     """
     folder = Path(folder)
-    numbers = list(slice_numbers or range(1, len(labels) + 1))
-    _check_labels(labels, numbers)
-    old = _check_folder(folder, overwrite=overwrite)
+    _check_labels(labels)
+    numbers = list(range(1, len(labels) + 1) if slice_numbers is None else slice_numbers)
+    if len(numbers) != len(labels) or len(set(numbers)) != len(numbers):
+        raise ExportError(f"{len(labels)} slices need {len(labels)} different slice numbers.")
+    old = check_folder(folder, overwrite=overwrite)
     pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
     targets = [folder / mask_name(patient, number) for number in numbers]
     _write_tiffs(folder, targets, pixels)
@@ -127,32 +129,44 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
         If slices are in the folder already, or it cannot be written.
     """
     folder = Path(folder)
-    _check_folder(folder, overwrite=False)
+    check_folder(folder, overwrite=False)
     targets: list[Path] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     if patient.volume is not None:
         targets += [folder / f"{patient.name}_{number}.tif" for number in patient.slice_numbers]
         pixels += list(patient.volume)
     if patient.truth is not None:
-        targets += [folder / mask_name(patient.name, number) for number in patient.slice_numbers]
-        pixels += list(patient.truth * np.uint8(255))
+        marked = [i for i, number in enumerate(patient.slice_numbers) if number not in patient.unmarked]
+        targets += [folder / mask_name(patient.name, patient.slice_numbers[i]) for i in marked]
+        pixels += list(patient.truth[marked] * np.uint8(255))
     _write_tiffs(folder, targets, pixels)
     return targets
 
 
-def _check_labels(labels: npt.NDArray[np.generic], numbers: list[int]) -> None:
+def _check_labels(labels: npt.NDArray[np.generic]) -> None:
     if labels.ndim != 3 or not len(labels):
         raise ExportError(
             f"Labels of {labels.ndim} dimensions cannot become masks; they must be slices x height x width."
         )
     if labels.dtype.kind not in "bui":
         raise ExportError(f"Labels of {labels.dtype} cannot become masks; they must be whole numbers.")
-    if len(numbers) != len(labels) or len(set(numbers)) != len(numbers):
-        raise ExportError(f"{len(labels)} slices need {len(labels)} different slice numbers.")
 
 
-def _check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
-    """Masks already in the folder, if it may be written to."""
+def check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
+    """Whether masks may be written to a folder.
+
+    Returns
+    -------
+    list of Path
+        Masks that are in the folder already.
+
+    Raises
+    ------
+    ExportError
+        If it holds images of the dataset, or is a file.
+    ExistingMasksError
+        If it holds masks and ``overwrite`` is not set.
+    """
     if not folder.exists():
         return []
     if not folder.is_dir():
@@ -166,7 +180,7 @@ def _check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
             "overwrite the truth - choose another folder."
         )
     if found and not overwrite:
-        raise ExportError(
+        raise ExistingMasksError(
             f"{folder} holds masks already ({found[0].name}); choose another folder, or allow overwriting."
         )
     return found

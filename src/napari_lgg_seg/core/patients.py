@@ -121,7 +121,7 @@ def is_patient_folder(folder: Path) -> bool:
                 images[name, number] = path
             if (name, number) in masks and (name, number) in images:
                 return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a null byte, a number of 5000 digits
         return False
     if not images:
         return bool(masks)
@@ -130,8 +130,11 @@ def is_patient_folder(folder: Path) -> bool:
 
 def is_slice_file(path: Path) -> bool:
     """Whether a file is one slice, or one mask, of the dataset. Quick; never raises."""
-    parsed = parse_name(path)
-    if parsed is None or not path.is_file():
+    try:
+        parsed = parse_name(path)
+        if parsed is None or not path.is_file():
+            return False
+    except (OSError, ValueError):  # the system refuses the path: too long, not permitted
         return False
     return _looks_like_mask(path) if parsed[2] else _looks_like_slice(path)
 
@@ -139,6 +142,14 @@ def is_slice_file(path: Path) -> bool:
 def is_dataset_folder(folder: Path) -> bool:
     """Whether a folder holds patient folders. Quick; never raises."""
     return next(_patient_folders(folder, _SUBFOLDERS_TRIED), None) is not None
+
+
+def has_slices(folder: Path) -> bool:
+    """Whether a folder holds files named like slices or masks, in whatever state. Never raises."""
+    try:
+        return any(parse_name(Path(entry.path)) is not None for entry in os.scandir(folder))
+    except OSError:
+        return False
 
 
 def patient_folders(dataset: Path) -> list[Path]:
@@ -153,7 +164,7 @@ def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
             for entry in os.scandir(dataset)
             if entry.is_dir() and not entry.name.startswith(".")
         )
-    except OSError:
+    except (OSError, ValueError):
         return
     yield from (folder for folder in folders[:limit] if is_patient_folder(folder))
 
@@ -218,7 +229,9 @@ def read_slices(paths: Sequence[Path]) -> Patient:
     beside = {
         number: mask for number, image in chosen.images.items() if (mask := _mask_beside(image)).is_file()
     }
-    return _read(SliceFiles(chosen.name, folder, chosen.images, {**beside, **chosen.masks}))
+    files = SliceFiles(chosen.name, folder, chosen.images, {**beside, **chosen.masks})
+    _check_masks(files)
+    return _read(files)
 
 
 def find_slices(folder: Path) -> SliceFiles:
@@ -276,7 +289,7 @@ def _mask_beside(image: Path) -> Path:
     return image.with_name(f"{image.stem}_mask{image.suffix}")
 
 
-def _check_complete(files: SliceFiles) -> None:
+def _check_masks(files: SliceFiles) -> None:
     if files.images:
         for number, mask in files.masks.items():
             if number not in files.images:
@@ -284,6 +297,10 @@ def _check_complete(files: SliceFiles) -> None:
                     f"{mask} has no image {files.name}_{number}.tif beside it; "
                     "add the image or remove the mask."
                 )
+
+
+def _check_complete(files: SliceFiles) -> None:
+    _check_masks(files)
     numbers = list(files.images or files.masks)
     kind = ".tif" if files.images else "_mask.tif"
     for before, after in pairwise(numbers):
@@ -353,7 +370,8 @@ def _read_mask(path: Path) -> UInt8Array:
             f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a mask must be height x width whole "
             "numbers; export it again in the dataset's layout or remove it."
         )
-    return np.not_equal(pixels, 0).astype(np.uint8)
+    mask: UInt8Array = np.not_equal(pixels, 0).astype(np.uint8)
+    return mask
 
 
 def _read_tiff(path: Path) -> npt.NDArray[np.generic]:

@@ -74,7 +74,10 @@ class Predictor:
         self.device = device
         self._dtype = devices.inference_dtype(device)
         network = fold_batch_norm(self._model.network)
-        self._network = network.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            self._network = network.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            raise _failure(device, error) from error
 
     def predict(self, volume: npt.NDArray[np.generic]) -> Generator[Event, None, Probability]:
         """Probability of tumour for each voxel of a volume.
@@ -106,11 +109,15 @@ class Predictor:
         preparation = measure(volume, self.card.preprocess)
         total = len(volume)
         probability: Probability = np.zeros(volume.shape[:3], np.float32)
-        batch = self._batch_size or devices.automatic_batch_size(
-            self.device, self.card.preprocess.working_size
-        )
         done = 0
         yield SlicesDone(0, total)
+        try:
+            batch = self._batch_size or devices.automatic_batch_size(
+                self.device, self.card.preprocess.working_size
+            )
+        except RuntimeError as error:  # the device does not answer
+            batch, notice = self._recover(error, 1)
+            yield notice
         while done < total:
             part = volume[done : done + batch]
             try:
@@ -141,10 +148,7 @@ class Predictor:
         """After a failure: half the batch, then the CPU; anything else becomes a DeviceError."""
         device = self.device
         if not devices.is_out_of_memory(error):
-            raise DeviceError(
-                f"{devices.describe_device(device)} failed ({str(error).splitlines()[0]}); "
-                "choose another device or a smaller batch."
-            ) from error
+            raise _failure(device, error) from error
         devices.free_memory(device)
         if batch > 1:
             return batch // 2, Notice(
@@ -157,6 +161,13 @@ class Predictor:
         self._move_to(devices.choose_device("cpu"))
         devices.free_memory(device)
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
+
+
+def _failure(device: torch.device, error: BaseException) -> DeviceError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DeviceError(
+        f"{devices.describe_device(device)} failed ({reason}); choose another device or a smaller batch."
+    )
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -195,7 +206,9 @@ def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...
     if sequences != SEQUENCES:
         volume = volume[..., [SEQUENCES.index(s) for s in sequences]]
     if volume.dtype.kind in "if":
-        volume = np.nan_to_num(volume.astype(np.float32), nan=0, posinf=0, neginf=0)
+        with np.errstate(over="ignore"):
+            volume = np.nan_to_num(volume.astype(np.float32), nan=0, posinf=0, neginf=0)
+        volume = np.clip(volume, -1e37, 1e37)  # sums and differences of such values stay finite
         lowest = volume.min(axis=(0, 1, 2))
         volume = volume - np.minimum(lowest, 0)
     return volume

@@ -73,7 +73,7 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     Returns
     -------
     Preparation
-        Of a volume without contrast: the whole picture, with standard deviation 1.
+        Of a volume without contrast: the whole picture, with the clipping value (or 1) as deviation.
     """
     # Every second pixel each way is enough for a box and for figures over the whole head.
     step = 2 if min(volume.shape[1:3]) >= 64 else 1
@@ -87,7 +87,9 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     for c, limit in enumerate(clip):
         values = np.minimum(sparse[..., c][head], limit)
         mean.append(float(values.mean(dtype=np.float64)))
-        sd.append(float(values.std(dtype=np.float64)) or 1.0)
+        spread = float(values.std(dtype=np.float64))
+        # Equal floats have a spread by rounding; without contrast the clipping value sets the scale.
+        sd.append(spread if spread > 1e-6 * limit else float(limit) or 1.0)
     return Preparation(
         _head_box(head, step, volume.shape[1:3], options.margin),
         tuple(float(v) for v in clip),

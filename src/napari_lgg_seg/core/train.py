@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from . import devices
@@ -161,6 +162,20 @@ def train(
             return
 
 
+def check_output(output: Path, *, resume: bool) -> None:
+    """Refuse an output that would replace an older model, unless its training is resumed.
+
+    Raises
+    ------
+    TrainingError
+        If the name has another ending, or the file exists and ``resume`` is not set.
+    """
+    if output.suffix != ".safetensors":
+        raise TrainingError(f"{output} must end in .safetensors; choose such a name for the model.")
+    if output.exists() and not resume:
+        raise TrainingError(f"{output} exists already; choose another name, or go on with --resume.")
+
+
 def epoch_seed(options: TrainOptions, epoch: int) -> int:
     """Seed of everything random in an epoch, so that a resumed training repeats it."""
     return options.seed * 100_003 + epoch
@@ -294,7 +309,10 @@ class _Run:
             "history": self.history,
         }
         with replacing(self._state_path) as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # so it reports a full disk
+                raise OSError(str(error).splitlines()[0]) from error
 
     def load_state(self) -> None:
         """Go on from the state on disk, if there is one."""
@@ -302,12 +320,17 @@ class _Run:
 
         if not self._state_path.is_file():
             return
-        state = torch.load(self._state_path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epoch, self.steps_done = state["epoch"], state["steps_done"]
-        self.best, self.history = state["best"], state["history"]
+        try:
+            state = torch.load(self._state_path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.epoch, self.steps_done = state["epoch"], state["steps_done"]
+            self.best, self.history = state["best"], state["history"]
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError) as error:
+            raise TrainingError(
+                f"{self._state_path} is damaged; remove it and start the training anew."
+            ) from error
 
 
 def _check_split(training: Sequence[Patient], validation: Sequence[Patient]) -> None:

@@ -1,0 +1,343 @@
+"""The command line: the core without a window. Exit code 0 done, 1 something failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .core.errors import LggSegError, PatientError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from .core.metrics import Summary
+    from .core.patients import UInt8Array
+    from .core.predict import Predictor, Probability
+
+app = typer.Typer(
+    name="napari-lgg-seg",
+    help="Segment lower-grade glioma in brain MRI. For research; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
+DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one sentence, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app()
+    except LggSegError as error:
+        _console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        raise SystemExit(1) from error
+
+
+@app.command()
+def segment(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(exists=True, file_okay=False, help="Patient folders, or dataset folders of patients."),
+    ],
+    output: Annotated[Path, typer.Option(help="Masks go to OUTPUT/<patient>/<patient>_<n>_mask.tif.")],
+    model: Annotated[Path | None, typer.Option(help="A model file; the shipped one by default.")] = None,
+    device: DeviceOption = Device.auto,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Probability from which a voxel is tumour; the model's by default."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks of an earlier run.")] = False,
+) -> None:
+    """Segment patients and write their masks."""
+    from .core import devices
+    from .core.checkpoint import DEFAULT_MODEL, load_model
+    from .core.predict import Predictor
+
+    patients = _find_patients(folders)
+    devices.keep_memory_mapped()
+    predictor = Predictor(load_model(model or DEFAULT_MODEL), device.value)
+    console = _console(stderr=True)
+    job = _Job(predictor, output, threshold, overwrite)
+    failed = 0
+    with _progress(console) as progress:
+        bar = progress.add_task("Segmenting", total=len(patients))
+        for number, folder in enumerate(patients):
+            progress.update(bar, description=folder.name)
+            try:
+                text = job.segment(folder, lambda share: progress.update(bar, completed=number + share))  # noqa: B023
+            except LggSegError as error:
+                failed += 1
+                progress.console.print(f"Failed: {error}", style="red", markup=False, soft_wrap=True)
+            else:
+                progress.console.print(text, markup=False, soft_wrap=True)
+            progress.update(bar, completed=number + 1)
+    done = len(patients) - failed
+    summary = f"{done} of {len(patients)} patients segmented on {devices.describe_device(predictor.device)}."
+    print(f"{summary} Masks are in {output.resolve()}" if done else summary)  # noqa: T201 - the result
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass
+class _Job:
+    """What all patients of one call of ``segment`` share."""
+
+    predictor: Predictor
+    output: Path
+    threshold: float | None
+    overwrite: bool
+    written: set[str] = field(default_factory=set)
+
+    def segment(self, folder: Path, show: Callable[[float], None]) -> str:
+        """Segment one patient, showing the share that is done; returns a line about the result."""
+        import numpy as np
+
+        from .core.export import check_folder, write_masks
+        from .core.metrics import dice
+        from .core.patients import find_slices, read_patient
+        from .core.postprocess import to_labels
+
+        name = find_slices(folder).name
+        if name in self.written:
+            raise PatientError(
+                f"{folder} holds {name} once more; rename one of them or segment it on its own."
+            )
+        check_folder(self.output / name, overwrite=self.overwrite)
+        patient = read_patient(folder)
+        if patient.volume is None:
+            raise PatientError(f"{folder} holds masks only; there is nothing to segment.")
+        probability, notices = self._predict(patient.volume, show)
+        threshold = self.predictor.card.threshold if self.threshold is None else self.threshold
+        labels = to_labels(probability, threshold)
+        write_masks(self.output / name, name, labels, patient.slice_numbers, overwrite=self.overwrite)
+        self.written.add(name)
+        slices = int(np.count_nonzero(labels.any(axis=(1, 2))))
+        voxels = int(labels.sum(dtype=np.int64))
+        text = f"{name}: {voxels:,} tumour voxels in {slices} of {len(labels)} slices"
+        if patient.truth is not None and not patient.unmarked:
+            text += f", Dice with truth {dice(labels, patient.truth):.3f}"
+        return " ".join([text, *notices])
+
+    def _predict(self, volume: UInt8Array, show: Callable[[float], None]) -> tuple[Probability, list[str]]:
+        from .core.predict import Notice
+
+        notices: list[str] = []
+        work = self.predictor.predict(volume)
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as stop:
+                return stop.value, notices
+            if isinstance(event, Notice):
+                notices.append(event.text)
+            else:
+                show(event.done / event.total)
+
+
+def _find_patients(folders: list[Path]) -> list[Path]:
+    """Patient folders among, or inside, the given folders, each once, in the given order.
+
+    Broken ones are among them, and folders that are neither: reading them says what is wrong.
+    """
+    from .core.patients import has_slices
+
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        inside = [] if has_slices(folder) else [f for f in sorted(folder.iterdir()) if has_slices(f)]
+        for patient in inside or [folder]:
+            found.setdefault(patient.resolve(), patient)
+    return list(found.values())
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        Folder, typer.Argument(help="Predicted masks: a patient folder or a folder of them.")
+    ],
+    truth: Annotated[Folder, typer.Argument(help="True masks: a patient folder or a folder of them.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file as well.")
+    ] = None,
+) -> None:
+    """Score masks against the truth: Dice per patient over the whole volume."""
+    from rich.table import Table
+
+    from .core.evaluate import evaluate_folders
+
+    scores, summary, missing = evaluate_folders(predictions, truth)
+    console = _console()
+    table = Table("Patient", "Dice", title="Dice per patient over the volume")
+    for name, score in scores.items():
+        table.add_row(name, f"{score:.4f}")
+    console.print(table)
+    for name in missing:
+        console.print(
+            f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
+        )
+    console.print(_in_a_line(summary))
+    if json_file is not None:
+        figures = {**_as_figures(summary), "dice": scores, "without_prediction": missing}
+        _write_text(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="An empty or new folder for the sample patient.")],
+) -> None:
+    """Write the made sample patient as a folder in the dataset's layout."""
+    from .core.export import write_patient
+    from .core.phantom import make_sample_patient
+
+    files = write_patient(folder, make_sample_patient())
+    print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
+
+
+@app.command()
+def info(
+    model: Annotated[Path | None, typer.Argument(help="A model file; the shipped one by default.")] = None,
+) -> None:
+    """Print what a model file says about itself."""
+    import dataclasses
+
+    from .core.checkpoint import DEFAULT_MODEL, read_card
+
+    path = model or DEFAULT_MODEL
+    card = dataclasses.asdict(read_card(path))
+    print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
+
+
+@app.command()
+def train(
+    cohort: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="A folder of patient folders.")
+    ],
+    output: Annotated[Path, typer.Option(help="The model file to write, ending in .safetensors.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of 1,280 slices.")] = 44,
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices in one step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Peak rate of AdamW.")] = 2e-3,
+    validation: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of the patients kept for validation.")
+    ] = 0.2,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this time; go on later with --resume.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of split, initial weights, order and augmentation.")] = 0,
+    device: DeviceOption = Device.auto,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT's training state.")] = False,
+) -> None:
+    """Train the U-Net from scratch on a cohort, split by patient."""
+    from .core import devices
+    from .core.cohort import split_patients
+    from .core.train import EpochDone, TrainOptions, check_output
+    from .core.train import train as run
+
+    check_output(output, resume=resume)
+    devices.keep_memory_mapped()
+    options = TrainOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_minutes=max_minutes,
+        seed=seed,
+        device=device.value,
+    )
+    console = _console(stderr=True)
+    patients = {patient.name: patient for patient in _read_cohort(cohort, console)}
+    chosen, held_out = split_patients(list(patients), validation, seed)
+    console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation.")
+    with _progress(console) as progress:
+        bar = progress.add_task("Training")
+        for event in run(
+            [patients[n] for n in chosen], [patients[n] for n in held_out], output, options, resume=resume
+        ):
+            if isinstance(event, EpochDone):
+                progress.console.print(_about_epoch(event))
+            else:
+                progress.update(
+                    bar, total=event.steps, completed=event.step, description=f"loss {event.loss:.3f}"
+                )
+    print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
+
+
+def _read_cohort(cohort: Path, console: Console) -> Iterator[Any]:
+    """The patients of a cohort that can be trained on; the others are named and left out."""
+    from .core.patients import read_patient
+
+    for folder in _find_patients([cohort]):
+        try:
+            patient = read_patient(folder)
+        except LggSegError as error:
+            console.print(f"Left out: {error}", style="yellow", markup=False, soft_wrap=True)
+            continue
+        if patient.volume is None or patient.truth is None:
+            console.print(f"Left out: {folder} has no images or no masks.", style="yellow", markup=False)
+            continue
+        yield patient
+
+
+def _about_epoch(event: Any) -> str:
+    text = f"Epoch {event.epoch} of {event.epochs}: loss {event.loss:.4f}"
+    if event.validation is not None:
+        text += f"; validation: {_in_a_line(event.validation)}; best mean {event.best:.4f}"
+    return text
+
+
+def _in_a_line(summary: Summary) -> str:
+    return (
+        f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
+        f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
+    )
+
+
+def _as_figures(summary: Summary) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(summary)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from .core.export import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

@@ -1,0 +1,160 @@
+"""How a patient looks as napari layers, and how its layers are found again: by metadata, never by name.
+
+Every layer of a patient carries ``metadata["lgg"]``::
+
+    schema         1
+    patient        the patient's name
+    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour" or "probability"
+    slice_numbers  the number in each slice's file name
+    copies         sequences that are FLAIR once more
+    affine         4 x 4, voxel (x, y, z) to patient millimetres, or None
+    folder         where the files are, or None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .core.patients import SEQUENCES, Patient
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+METADATA_KEY = "lgg"
+METADATA_SCHEMA = 1
+TRUTH, TUMOUR, PROBABILITY = "truth", "tumour", "probability"
+AXES = ("z", "y", "x")
+
+# Okabe and Ito's colours, told apart by colour-blind people: the tumour, the truth, and further labels.
+_VERMILION, _SKY_BLUE = "#d55e00", "#56b4e9"
+_OTHER_COLOURS = ("#f0e442", "#009e73", "#cc79a7", "#e69f00", "#0072b2")
+
+
+def label_colours(first: str) -> dict[int | None, str]:
+    """A labels layer's colours: ``first`` for label 1, distinct ones for labels painted later."""
+    colours: dict[int | None, str] = {0: "transparent", 1: first, None: "#ffffff"}
+    colours.update(enumerate(_OTHER_COLOURS, start=2))
+    return colours
+
+
+def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
+    """Layers of a patient on one grid, axes (z, y, x).
+
+    Parameters
+    ----------
+    patient : Patient
+        As read from disk.
+    prefix : bool
+        Put the patient's name before the layers' names.
+
+    Returns
+    -------
+    list of tuple
+        napari layer data: three gray images, FLAIR shown, and ``truth`` where there are masks.
+    """
+    result: list[LayerData] = []
+    if patient.volume is not None:
+        for channel, sequence in enumerate(SEQUENCES):
+            data = np.ascontiguousarray(patient.volume[..., channel])
+            looks = {
+                "colormap": "gray",
+                "contrast_limits": contrast_limits(data),
+                "visible": sequence == "FLAIR",
+            }
+            result.append((data, {**_common(patient, sequence, prefix), **looks}, "image"))
+    if patient.truth is not None:
+        looks = {"colormap": label_colours(_SKY_BLUE), "opacity": 0.5}
+        result.append((patient.truth, {**_common(patient, TRUTH, prefix), **looks}, "labels"))
+    return result
+
+
+def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
+    """What all layers of a patient share: grid, units and metadata."""
+    return {
+        "name": f"{patient.name} {role}" if prefix else role,
+        "scale": (1.0, 1.0, 1.0),
+        "units": ("pixel",) * 3,
+        "axis_labels": AXES,
+        "metadata": describe(
+            patient.name, role, patient.slice_numbers, patient.copies, patient.affine, str(patient.folder)
+        ),
+    }
+
+
+def contrast_limits(volume: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Display range of a volume: from 0, or its minimum, to nearly its maximum."""
+    sparse = np.asarray(volume[:, ::2, ::2], np.float64)
+    low, high = float(sparse.min()), float(np.percentile(sparse, 99.8))
+    low = min(low, 0.0)
+    return low, high if high > low else low + 1.0
+
+
+def describe(
+    patient: str,
+    role: str,
+    slice_numbers: Iterable[int],
+    copies: Iterable[str] = (),
+    affine: Any = None,
+    folder: str | None = None,
+) -> dict[str, Any]:
+    """The metadata of one layer, as documented at the top of this module."""
+    return {
+        METADATA_KEY: {
+            "schema": METADATA_SCHEMA,
+            "patient": patient,
+            "role": role,
+            "slice_numbers": [int(n) for n in slice_numbers],
+            "copies": list(copies),
+            "affine": None if affine is None else np.asarray(affine).tolist(),
+            "folder": folder,
+        }
+    }
+
+
+def described(layer: Layer) -> dict[str, Any] | None:
+    """A layer's ``metadata["lgg"]``, or None if it is not one of ours."""
+    value = layer.metadata.get(METADATA_KEY)
+    return value if isinstance(value, dict) and "patient" in value and "role" in value else None
+
+
+def patients_in(layers: Iterable[Layer]) -> list[str]:
+    """Names of the patients that have layers, in the order of their first layers."""
+    return list(dict.fromkeys(info["patient"] for layer in layers if (info := described(layer))))
+
+
+def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None:
+    """The newest layer of a patient with a role."""
+    found = None
+    for layer in layers:
+        info = described(layer)
+        if info is not None and info["patient"] == patient and info["role"] == role:
+            found = layer
+    return found
+
+
+def outline(layer: Labels) -> None:
+    """Show labels as an outline, so that what lies below stays visible."""
+    if layer.contour == 0:
+        layer.contour, layer.opacity = 1, 1.0
+
+
+def tumour_properties(patient: str) -> dict[str, Any]:
+    """Name and looks of a predicted labels layer."""
+    return {"name": f"{patient} {TUMOUR}", "colormap": label_colours(_VERMILION), "opacity": 0.5}
+
+
+def probability_properties(patient: str) -> dict[str, Any]:
+    """Name and looks of a predicted probability layer."""
+    return {
+        "name": f"{patient} {PROBABILITY}",
+        "colormap": "magma",
+        "contrast_limits": (0.0, 1.0),
+        "blending": "additive",
+        "visible": False,
+    }
