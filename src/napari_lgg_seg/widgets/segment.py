@@ -17,8 +17,10 @@ import numpy.typing as npt
 from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton
 from napari.qt.threading import create_worker
 
+from ..commands import export_masks, labels_to_export
 from ..core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from ..core.errors import LggSegError
+from ..core.metrics import dice
 from ..core.patients import SEQUENCES
 from ..core.predict import Event, Notice, SlicesDone
 from ..layers import (
@@ -100,15 +102,21 @@ class SegmentWidget(Container):
         self.button = PushButton(text="Segment", tooltip="Find the tumour in every slice of the patient.")
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
         self.status = Label(value="")
-        super().__init__(
-            widgets=[self.patient, self.model, self.device, self.button, self.progress, self.status],
-            labels=True,
+        self.export = PushButton(
+            text="Export masks...",
+            tooltip="Write the selected labels, or the newest result, as <patient>_<n>_mask.tif.",
+            enabled=False,
         )
-        self.native.setObjectName("lgg-segment")
+        choices = Container(widgets=[self.patient, self.model, self.device], labels=True)
+        choices.margins = (0, 0, 0, 0)
+        super().__init__(
+            widgets=[choices, self.button, self.progress, self.status, self.export], labels=False
+        )
         self.status.native.setWordWrap(True)
         self._model_path = DEFAULT_MODEL
         self._describe_model(DEFAULT_MODEL)
         self.button.clicked.connect(self._clicked)
+        self.export.clicked.connect(export_masks)
         self.model.changed.connect(self._model_chosen)
         self.patient.changed.connect(self._patient_chosen)
         self._viewer.layers.events.inserted.connect(self._layers_changed)
@@ -126,6 +134,7 @@ class SegmentWidget(Container):
         if newest:
             self.patient.value = newest[-1]
         self._patient_chosen()
+        self.export.enabled = labels_to_export(self._viewer) is not None
 
     def _patient_chosen(self, patient: str | None = None) -> None:
         if self._worker is None:
@@ -309,9 +318,6 @@ class SegmentWidget(Container):
 
     def _show_where(self, tumour: Labels, result: Result) -> str:
         """Select the result, go to the slice with most of it, and say what was found."""
-        truth = find_layer(self._viewer.layers, str(self.patient.value), TRUTH)
-        if truth is not None:
-            outline(truth)
         self._viewer.layers.selection.active = tumour
         seconds = f"{result.seconds:.1f} s on {result.device}"
         by_slice = result.labels.sum(axis=(1, 2), dtype=np.int64)
@@ -321,9 +327,18 @@ class SegmentWidget(Container):
         first = self._viewer.dims.ndim - len(position)
         self._viewer.dims.set_point(first, position[0])
         return (
-            f"Tumour: {by_slice.sum():,} voxels in {np.count_nonzero(by_slice)} of {len(by_slice)} slices "
-            f"({seconds})."
+            f"Tumour: {by_slice.sum():,} voxels in {np.count_nonzero(by_slice)} of {len(by_slice)} slices"
+            f"{self._compare_with_truth(result)} ({seconds})."
         )
+
+    def _compare_with_truth(self, result: Result) -> str:
+        """Outline the truth over the result, where there is one, and say how well they agree."""
+        assert self._job is not None
+        truth = find_layer(self._viewer.layers, self._job.patient, TRUTH)
+        if truth is None or truth.data.shape != result.labels.shape:
+            return ""
+        outline(truth)
+        return f"; Dice with truth {dice(result.labels, truth.data):.2f}"
 
 
 def _like(flair: Layer, patient: str, role: str) -> dict[str, Any]:
