@@ -41,7 +41,6 @@ class Device(StrEnum):
     mps = "mps"
 
 
-Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
 
 
@@ -142,19 +141,17 @@ class _Job:
         return " ".join([text, *notices])
 
     def _predict(self, volume: UInt8Array, show: Callable[[float], None]) -> tuple[Probability, list[str]]:
-        from .core.predict import Notice
+        from .core.predict import Event, Notice, drain
 
         notices: list[str] = []
-        work = self.predictor.predict(volume)
-        while True:
-            try:
-                event = next(work)
-            except StopIteration as stop:
-                return stop.value, notices
+
+        def pass_on(event: Event) -> None:
             if isinstance(event, Notice):
                 notices.append(event.text)
             else:
                 show(event.done / event.total)
+
+        return drain(self.predictor.predict(volume), pass_on), notices
 
 
 def _find_patients(folders: list[Path]) -> list[Path]:
@@ -175,9 +172,17 @@ def _find_patients(folders: list[Path]) -> list[Path]:
 @app.command()
 def evaluate(
     predictions: Annotated[
-        Folder, typer.Argument(help="Predicted masks: a patient folder or a folder of them.")
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="Predicted masks: a patient folder or a folder of them."
+        ),
     ],
-    truth: Annotated[Folder, typer.Argument(help="True masks: a patient folder or a folder of them.")],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="True masks: a patient folder or a folder of them."
+        ),
+    ],
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures to this file as well.")
     ] = None,
@@ -213,6 +218,40 @@ def sample(
 
     files = write_patient(folder, make_sample_patient())
     print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the sample patient and its masks go.")] = Path(
+        "lgg-demo"
+    ),
+    window: Annotated[
+        bool, typer.Option("--window", help="Open the sample patient in napari with Segment docked instead.")
+    ] = False,
+) -> None:
+    """Segment the made sample patient with the shipped model: the whole way, to see that it works."""
+    if window:
+        _open_window()
+        return
+    from .core.export import write_patient
+    from .core.patients import has_slices
+    from .core.phantom import make_sample_patient
+
+    patient = make_sample_patient()
+    source = folder / "patients" / patient.name
+    if not has_slices(source):
+        write_patient(source, patient)
+    segment([source], output=folder / "masks", overwrite=True)
+
+
+def _open_window() -> None:
+    """Start napari with the sample patient and the Segment widget."""
+    import napari
+
+    viewer = napari.Viewer(title="napari-lgg-seg")
+    viewer.open_sample("napari-lgg-seg", "sample_patient")
+    viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    napari.run()
 
 
 @app.command()

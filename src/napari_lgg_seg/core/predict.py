@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -168,6 +168,20 @@ def _failure(device: torch.device, error: BaseException) -> DeviceError:
     return DeviceError(
         f"{devices.describe_device(device)} failed ({reason}); choose another device or a smaller batch."
     )
+
+
+def drain(
+    work: Generator[Event, None, Probability], show: Callable[[Event], None] | None = None
+) -> Probability:
+    """Run a prediction to its end, passing its events on; returns the probability."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as stop:
+            result: Probability = stop.value
+            return result
+        if show is not None:
+            show(event)
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

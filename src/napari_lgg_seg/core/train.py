@@ -24,7 +24,7 @@ from .errors import TrainingError
 from .export import replacing
 from .metrics import Summary, dice, summarise
 from .postprocess import to_labels
-from .predict import Predictor
+from .predict import Predictor, drain
 from .preprocess import PreprocessOptions, resample
 
 if TYPE_CHECKING:
@@ -276,13 +276,7 @@ class _Run:
         for patient in self.validation:
             assert patient.volume is not None
             assert patient.truth is not None
-            work = predictor.predict(patient.volume)
-            while True:
-                try:
-                    next(work)
-                except StopIteration as stop:
-                    labels = to_labels(stop.value, model.card.threshold)
-                    break
+            labels = to_labels(drain(predictor.predict(patient.volume)), model.card.threshold)
             scores[patient.name] = dice(labels, patient.truth)
         summary = summarise(scores)
         self.history.append({"epoch": self.epoch, "mean": summary.mean, "median": summary.median})

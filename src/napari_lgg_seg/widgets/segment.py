@@ -361,7 +361,7 @@ def _like(flair: Layer, patient: str, role: str) -> dict[str, Any]:
 def _in_a_sentence(card: ModelCard) -> str:
     """The model card as a tooltip."""
     text = f"{card.name}, {card.created}: trained on {len(card.training_patients)} patients"
-    summary = card.figures.get("validation_summary")
+    summary = card.figures.get("summary")
     if summary:
         text += (
             f"; Dice per patient {summary['mean']:.2f} (mean), {summary['median']:.2f} (median) "
