@@ -1,5 +1,47 @@
-"""Segment lower-grade glioma in brain MRI with a U-Net, in napari."""
+"""Segment lower-grade glioma in brain MRI with a U-Net, in napari.
+
+The public names are loaded when they are first used, so that importing the package costs nothing.
+
+>>> import napari_lgg_seg as lgg
+>>> lgg.SegmentOptions().clean_up
+'off'
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import (
+        Patient,
+        Segmentation,
+        SegmentOptions,
+        load_model,
+        read_patient,
+        segment,
+        write_masks,
+    )
+
+__all__ = [
+    "Patient",
+    "SegmentOptions",
+    "Segmentation",
+    "load_model",
+    "read_patient",
+    "segment",
+    "write_masks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

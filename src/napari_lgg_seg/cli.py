@@ -6,21 +6,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .core.devices import DeviceChoice
 from .core.errors import LggSegError, PatientError
+from .core.formats import FileFormat
+from .core.options import CleanUp, SegmentOptions, option_help
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
     from .core.metrics import Summary
-    from .core.patients import UInt8Array
-    from .core.predict import Predictor, Probability
+    from .core.predict import Predictor
 
 app = typer.Typer(
     name="napari-lgg-seg",
@@ -32,16 +33,7 @@ app = typer.Typer(
 )
 
 
-class Device(StrEnum):
-    """Where the network runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
+DeviceOption = Annotated[DeviceChoice, typer.Option(help=option_help("device"))]
 
 
 def main() -> None:
@@ -61,27 +53,39 @@ def segment(
         list[Path],
         typer.Argument(exists=True, file_okay=False, help="Patient folders, or dataset folders of patients."),
     ],
-    output: Annotated[Path, typer.Option(help="Masks go to OUTPUT/<patient>/<patient>_<n>_mask.tif.")],
+    output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<patient>/.")],
     model: Annotated[Path | None, typer.Option(help="A model file; the shipped one by default.")] = None,
-    device: DeviceOption = Device.auto,
-    threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Probability from which a voxel is tumour; the model's by default."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks of an earlier run.")] = False,
+    file_format: Annotated[
+        FileFormat,
+        typer.Option(
+            "--format",
+            help="masks: <patient>_<n>_mask.tif, as in the dataset; tiff: one <patient>_tumour.tif; nifti: "
+            "one <patient>_tumour.nii.gz.",
+        ),
+    ] = "masks",
+    device: DeviceOption = "auto",
+    threshold: Annotated[float | None, typer.Option(min=0.001, max=1, help=option_help("threshold"))] = None,
+    clean_up: Annotated[CleanUp, typer.Option(help=option_help("clean_up"))] = "off",
+    smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
+    tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of an earlier run.")
+    ] = False,
 ) -> None:
     """Segment patients and write their masks."""
     from .core import devices
     from .core.checkpoint import DEFAULT_MODEL, load_model
     from .core.predict import Predictor
 
+    options = SegmentOptions(threshold, clean_up, smallest_volume, fill_holes, tta, batch_size, device)
     patients = _find_patients(folders)
     devices.keep_memory_mapped()
-    predictor = Predictor(load_model(model or DEFAULT_MODEL), device.value)
-    console = _console(stderr=True)
-    job = _Job(predictor, output, threshold, overwrite)
+    predictor = Predictor(load_model(model or DEFAULT_MODEL), device, batch_size, tta=tta)
+    job = _Job(predictor, options, output, file_format, overwrite)
     failed = 0
-    with _progress(console) as progress:
+    with _progress(_console(stderr=True)) as progress:
         bar = progress.add_task("Segmenting", total=len(patients))
         for number, folder in enumerate(patients):
             progress.update(bar, description=folder.name)
@@ -95,7 +99,7 @@ def segment(
             progress.update(bar, completed=number + 1)
     done = len(patients) - failed
     summary = f"{done} of {len(patients)} patients segmented on {devices.describe_device(predictor.device)}."
-    print(f"{summary} Masks are in {output.resolve()}" if done else summary)  # noqa: T201 - the result
+    print(f"{summary} Results are in {output.resolve()}" if done else summary)  # noqa: T201 - the result
     if failed:
         raise typer.Exit(1)
 
@@ -105,44 +109,25 @@ class _Job:
     """What all patients of one call of ``segment`` share."""
 
     predictor: Predictor
+    options: SegmentOptions
     output: Path
-    threshold: float | None
+    file_format: FileFormat
     overwrite: bool
     written: set[str] = field(default_factory=set)
 
     def segment(self, folder: Path, show: Callable[[float], None]) -> str:
         """Segment one patient, showing the share that is done; returns a line about the result."""
-        import numpy as np
-
-        from .core.export import check_folder, write_masks
+        from .api import segment, write_masks
         from .core.metrics import dice
         from .core.patients import find_slices, read_patient
-        from .core.postprocess import to_labels
+        from .core.predict import Event, Notice
 
         name = find_slices(folder).name
         if name in self.written:
             raise PatientError(
                 f"{folder} holds {name} once more; rename one of them or segment it on its own."
             )
-        check_folder(self.output / name, overwrite=self.overwrite)
-        patient = read_patient(folder)
-        if patient.volume is None:
-            raise PatientError(f"{folder} holds masks only; there is nothing to segment.")
-        probability, notices = self._predict(patient.volume, show)
-        threshold = self.predictor.card.threshold if self.threshold is None else self.threshold
-        labels = to_labels(probability, threshold)
-        write_masks(self.output / name, name, labels, patient.slice_numbers, overwrite=self.overwrite)
-        self.written.add(name)
-        slices = int(np.count_nonzero(labels.any(axis=(1, 2))))
-        voxels = int(labels.sum(dtype=np.int64))
-        text = f"{name}: {voxels:,} tumour voxels in {slices} of {len(labels)} slices"
-        if patient.truth is not None and not patient.unmarked:
-            text += f", Dice with truth {dice(labels, patient.truth):.3f}"
-        return " ".join([text, *notices])
-
-    def _predict(self, volume: UInt8Array, show: Callable[[float], None]) -> tuple[Probability, list[str]]:
-        from .core.predict import Event, Notice, drain
-
+        self._check_target(name)
         notices: list[str] = []
 
         def pass_on(event: Event) -> None:
@@ -151,7 +136,24 @@ class _Job:
             else:
                 show(event.done / event.total)
 
-        return drain(self.predictor.predict(volume), pass_on), notices
+        patient = read_patient(folder)
+        result = segment(patient, options=self.options, predictor=self.predictor, on_event=pass_on)
+        write_masks(self.output, result, self.file_format, overwrite=self.overwrite)
+        self.written.add(name)
+        text = f"{name}: {result.figures.in_words()}"
+        if patient.truth is not None and not patient.unmarked:
+            text += f" Dice with truth {dice(result.labels, patient.truth):.3f}."
+        return " ".join([text, *notices])
+
+    def _check_target(self, patient: str) -> None:
+        """Refuse before the work what would be refused after it."""
+        from .core.export import check_folder
+        from .core.formats import check_new, target_file
+
+        if self.file_format == "masks":
+            check_folder(self.output / patient, overwrite=self.overwrite)
+        else:
+            check_new(target_file(self.output, patient, self.file_format), overwrite=self.overwrite)
 
 
 def _find_patients(folders: list[Path]) -> list[Path]:
@@ -284,7 +286,7 @@ def train(
         float | None, typer.Option(min=0, help="Stop after this time; go on later with --resume.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, initial weights, order and augmentation.")] = 0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT's training state.")] = False,
 ) -> None:
     """Train the U-Net from scratch on a cohort, split by patient."""
@@ -301,7 +303,7 @@ def train(
         learning_rate=learning_rate,
         max_minutes=max_minutes,
         seed=seed,
-        device=device.value,
+        device=device,
     )
     console = _console(stderr=True)
     patients = {patient.name: patient for patient in _read_cohort(cohort, console)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,26 +115,28 @@ def labels_to_export(viewer: Viewer) -> Labels | None:
 
 
 def patient_of(layer: Labels) -> str:
-    """The patient whose labels these are; for foreign layers, the layer's name."""
+    """The patient whose labels these are; for foreign layers, the layer's name as a file may have it."""
     info = described(layer)
-    return str(info["patient"]) if info is not None else str(layer.name)
+    if info is not None:
+        return str(info["patient"])
+    return re.sub(r'[\\/:*?"<>|]', "_", layer.name).strip(" .") or "labels"
 
 
 def _export(layer: Labels, folder: Path) -> int:
     """Write the masks, asking before older ones are replaced; returns how many were written."""
     from qtpy.QtWidgets import QMessageBox
 
-    from .writers import write_labels
+    from .writers import write_mask_folder
 
     meta = {"metadata": layer.metadata}
     try:
-        return len(write_labels(folder, layer.data, meta))
+        return len(write_mask_folder(folder, layer.data, meta))
     except ExistingMasksError:
         question = f"{folder} holds masks already. Replace them?"
         answer = QMessageBox.question(None, "Export masks", question)
         if answer != QMessageBox.StandardButton.Yes:
             return 0
-        return len(write_labels(folder, layer.data, meta, overwrite=True))
+        return len(write_mask_folder(folder, layer.data, meta, overwrite=True))
 
 
 def _viewer() -> Viewer | None:

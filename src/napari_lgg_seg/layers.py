@@ -158,3 +158,18 @@ def probability_properties(patient: str) -> dict[str, Any]:
         "blending": "additive",
         "visible": False,
     }
+
+
+def spacing_in_mm(scale: Any, units: Any) -> tuple[float, float, float] | None:
+    """Voxel size in millimetres from a layer's scale and units, or None where units are no lengths."""
+    import pint
+
+    registry = pint.get_application_registry()
+    sizes = []
+    for size, unit in zip(scale, units, strict=True):
+        try:
+            sizes.append(float((float(size) * registry.Quantity(1, str(unit))).to("mm").magnitude))
+        except (pint.DimensionalityError, pint.UndefinedUnitError):
+            return None
+    z, y, x = [sizes[0], *sizes][-3:] if len(sizes) == 2 else sizes[-3:]
+    return z, y, x

@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .core.export import write_masks
-from .layers import METADATA_KEY
+from .core.formats import Labelling, write_nifti, write_tiff
+from .layers import METADATA_KEY, spacing_in_mm
+
+LabelArray = npt.NDArray[np.generic]
 
 
-def write_dataset_masks(path: str, data: npt.NDArray[np.generic], meta: dict[str, Any]) -> list[str]:
+def write_dataset_masks(path: str, data: LabelArray, meta: dict[str, Any]) -> list[str]:
     """Write a labels layer as a folder of ``<patient>_<n>_mask.tif``, uint8, 0 and 255.
 
     Parameters
@@ -35,22 +38,64 @@ def write_dataset_masks(path: str, data: npt.NDArray[np.generic], meta: dict[str
     ExportError
         One sentence: what is in the way and what to do.
     """
-    return [str(file) for file in write_labels(Path(path), data, meta)]
+    return [str(file) for file in write_mask_folder(Path(path), data, meta)]
 
 
-def write_labels(
-    folder: Path, data: npt.NDArray[np.generic], meta: dict[str, Any], *, overwrite: bool = False
+def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list[str]:
+    """Write a labels layer as one compressed multi-page TIFF with axes and voxel size; labels are kept.
+
+    Raises
+    ------
+    ExportError
+        One sentence: labels that are no whole numbers or have more than 4 dimensions, a full disk.
+    """
+    write_tiff(Path(path), to_labelling(data, meta, Path(path).stem))
+    return [path]
+
+
+def write_nifti_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list[str]:
+    """Write a labels layer as NIfTI, (z, y, x) as (x, y, z); labels are kept.
+
+    Raises
+    ------
+    ExportError
+        As :func:`write_tiff_labels`, or if the package nibabel is missing.
+    """
+    write_nifti(Path(path), to_labelling(data, meta, Path(path).name.split(".")[0]))
+    return [path]
+
+
+def write_mask_folder(
+    folder: Path, data: LabelArray, meta: dict[str, Any], *, overwrite: bool = False
 ) -> list[Path]:
     """As :func:`write_dataset_masks`, with the choice to replace masks written before."""
+    labelling = to_labelling(data, meta, folder.name)
+    labels = labelling.labels[None] if labelling.labels.ndim == 2 else labelling.labels
+    _say_if_merged(labels)
+    numbers = labelling.slice_numbers if len(labelling.slice_numbers) == len(labels) else None
+    return write_masks(folder, labelling.patient, labels, numbers, overwrite=overwrite)
+
+
+def to_labelling(data: LabelArray, meta: dict[str, Any], name: str) -> Labelling:
+    """A layer's data and properties as the core knows them; ``name`` is for layers of no patient."""
     info = meta.get("metadata", {}).get(METADATA_KEY, {})
-    labels = np.asarray(data)
-    if labels.ndim == 2:
-        labels = labels[None]
-    numbers = info.get("slice_numbers", ())
-    return write_masks(
-        folder,
-        info.get("patient", folder.name),
-        labels,
-        numbers if len(numbers) == len(labels) else None,
-        overwrite=overwrite,
+    scale, units = meta.get("scale"), meta.get("units")
+    affine = info.get("affine")
+    return Labelling(
+        patient=info.get("patient", name),
+        labels=np.asarray(data),
+        slice_numbers=tuple(info.get("slice_numbers", ())),
+        spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,
+        affine=None if affine is None else np.asarray(affine, np.float64),
+        made_with=info.get("made_with", {}),
     )
+
+
+def _say_if_merged(labels: LabelArray) -> None:
+    """Dataset masks know tumour and not tumour: say so where a layer knows more."""
+    if labels.dtype.kind in "iu" and labels.size and labels.max() > 1 and len(np.unique(labels)) > 2:
+        from napari.utils.notifications import show_info
+
+        show_info(
+            "Dataset masks hold tumour or not: all labels were written as tumour. TIFF and NIfTI keep them."
+        )

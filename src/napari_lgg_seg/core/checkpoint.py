@@ -79,6 +79,17 @@ class ModelCard:
         """The header's text."""
         return json.dumps(dataclasses.asdict(self))
 
+    def in_a_sentence(self) -> str:
+        """What the model is, for a tooltip: its data, its Dice, its date."""
+        text = f"{self.name}, {self.created}: trained on {len(self.training_patients)} patients"
+        summary = self.figures.get("summary")
+        if summary:
+            text += (
+                f"; Dice per patient {summary['mean']:.2f} (mean), {summary['median']:.2f} (median) "
+                f"over {len(self.validation_patients)} others"
+            )
+        return f"{text}. Research use only."
+
     @classmethod
     def from_json(cls, text: str, path: Path) -> ModelCard:
         """Read and check a header.

@@ -11,7 +11,7 @@ import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .errors import DeviceError
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 #: What a user may ask for; ``auto`` takes the first of cuda, mps, cpu that is there.
-DEVICE_CHOICES = ("auto", "cuda", "mps", "cpu")
+DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
+DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 
 
 def available_devices() -> tuple[str, ...]:
@@ -126,6 +127,15 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def free_main_memory() -> int | None:
+    """Bytes of main memory that are free for use, or None where that is not known."""
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)
 
 
 def keep_memory_mapped() -> None:

@@ -1,12 +1,12 @@
-"""Predicted masks against true ones, folder by folder."""
+"""Predicted labels against true ones, patient by patient, whatever format they are in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .errors import PatientError
+from .formats import find_labels, read_labels
 from .metrics import Summary, dice, summarise
-from .patients import UInt8Array, find_slices, is_patient_folder, patient_folders, read_patient
 
 
 def evaluate_folders(predictions: Path, truth: Path) -> tuple[dict[str, float], Summary, list[str]]:
@@ -15,8 +15,9 @@ def evaluate_folders(predictions: Path, truth: Path) -> tuple[dict[str, float], 
     Parameters
     ----------
     predictions, truth : Path
-        Each a patient folder or a folder of patient folders in the dataset's layout. Patients are
-        matched by the name in their files; a single pair of folders is compared whatever its names.
+        Each a patient's folder or a folder of patients' folders, with dataset masks, TIFF or NIfTI
+        labels. Patients are matched by the name in their files; a single pair is compared whatever
+        its names.
 
     Returns
     -------
@@ -30,43 +31,36 @@ def evaluate_folders(predictions: Path, truth: Path) -> tuple[dict[str, float], 
     Raises
     ------
     PatientError
-        If there is nothing to compare, a folder is broken, or a pair has different grids.
+        If there is nothing to compare, labels are broken, or a pair has different grids.
     """
-    true = _by_name(truth)
-    predicted = _by_name(predictions)
-    if is_patient_folder(predictions) and is_patient_folder(truth):
-        (name,) = true
-        predicted = {name: predictions}
+    true, predicted = _find(truth), _find(predictions)
+    if len(true) == len(predicted) == 1:
+        predicted = dict(zip(true, predicted.values(), strict=True))
     scores = {name: _score(predicted[name], true[name]) for name in true if name in predicted}
     if not scores:
         raise PatientError(f"No patient is in both {predictions} and {truth}; choose folders that match.")
     return scores, summarise(scores), [name for name in true if name not in predicted]
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    folders = [folder] if is_patient_folder(folder) else patient_folders(folder)
-    if not folders:
-        raise PatientError(f"{folder} holds no masks named <patient>_<n>_mask.tif; choose another folder.")
-    return {find_slices(f).name: f for f in folders}
+def _find(folder: Path) -> dict[str, Path]:
+    found = find_labels(folder)
+    if not found:
+        raise PatientError(
+            f"{folder} holds no labels (<patient>_<n>_mask.tif, <patient>_tumour.tif or "
+            "<patient>_tumour.nii.gz); choose another folder."
+        )
+    return found
 
 
 def _score(prediction: Path, truth: Path) -> float:
-    a, b = _masks(prediction), _masks(truth)
-    if a[1] != b[1] or a[0].shape != b[0].shape:
+    predicted, true = read_labels(prediction), read_labels(truth)
+    if predicted.shape != true.shape:
         raise PatientError(
-            f"{prediction} has {len(a[1])} slices of {a[0].shape[1]} x {a[0].shape[2]} but {truth} has "
-            f"{len(b[1])} of {b[0].shape[1]} x {b[0].shape[2]}; they must be the same slices."
+            f"{prediction} has {_size(predicted.shape)} voxels but {truth} has {_size(true.shape)}; "
+            "they must be the same slices."
         )
-    return dice(a[0], b[0])
+    return dice(predicted, true)
 
 
-def _masks(folder: Path) -> tuple[UInt8Array, tuple[int, ...]]:
-    patient = read_patient(folder)
-    if patient.truth is None:
-        raise PatientError(f"{folder} holds no masks; choose the folder with masks of this patient.")
-    if patient.unmarked:
-        raise PatientError(
-            f"{folder / f'{patient.name}_{patient.unmarked[0]}_mask.tif'} is missing, although other slices "
-            "have masks; add it before comparing."
-        )
-    return patient.truth, patient.slice_numbers
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)

@@ -72,6 +72,14 @@ class Patient:
         assert array is not None
         return array.shape[0], array.shape[1], array.shape[2]
 
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Distance of voxels along z, y and x in millimetres, where the affine tells it."""
+        if self.affine is None:
+            return None
+        x, y, z = (float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return z, y, x
+
 
 @dataclass(frozen=True)
 class SliceFiles:

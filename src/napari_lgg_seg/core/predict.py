@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,7 @@ from .preprocess import back_to_grid, crop_and_resample, measure, normalise
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from .checkpoint import Model
     from .preprocess import Preparation
@@ -55,6 +55,8 @@ class Predictor:
         "auto", "cuda", "mps" or "cpu".
     batch_size : int, optional
         Slices at once; chosen from the device's memory by default.
+    tta : bool
+        Test-time augmentation: average the answers for each slice and its mirror image.
 
     Raises
     ------
@@ -62,8 +64,11 @@ class Predictor:
         If the device is not present.
     """
 
-    def __init__(self, model: Model, device: str = "auto", batch_size: int | None = None) -> None:
+    def __init__(
+        self, model: Model, device: str = "auto", batch_size: int | None = None, *, tta: bool = False
+    ) -> None:
         self.card = model.card
+        self._tta = tta
         self._model = model
         self._batch_size = batch_size
         self._move_to(devices.choose_device(device))
@@ -79,7 +84,9 @@ class Predictor:
         except RuntimeError as error:
             raise _failure(device, error) from error
 
-    def predict(self, volume: npt.NDArray[np.generic]) -> Generator[Event, None, Probability]:
+    def predict(
+        self, volume: npt.NDArray[np.generic], slices: Sequence[int] | None = None
+    ) -> Generator[Event, None, Probability]:
         """Probability of tumour for each voxel of a volume.
 
         Parameters
@@ -87,6 +94,9 @@ class Predictor:
         volume : ndarray
             Shape (z, y, x, 3), channels as in :data:`napari_lgg_seg.core.patients.SEQUENCES`; any
             real dtype and range, since intensities are normalised per volume.
+        slices : sequence of int, optional
+            Indices of the slices to compute; all of them by default. Intensities are normalised over
+            the whole volume all the same.
 
         Yields
         ------
@@ -96,7 +106,7 @@ class Predictor:
         Returns
         -------
         ndarray of float32
-            Shape (z, y, x), 0 to 1, on the grid of ``volume``.
+            Shape (z, y, x), 0 to 1, on the grid of ``volume``; z counts ``slices`` if given.
 
         Raises
         ------
@@ -107,6 +117,8 @@ class Predictor:
         """
         volume = _as_network_input(volume, self.card.sequences)
         preparation = measure(volume, self.card.preprocess)
+        if slices is not None:
+            volume = volume[list(slices)]
         total = len(volume)
         probability: Probability = np.zeros(volume.shape[:3], np.float32)
         done = 0
@@ -139,10 +151,19 @@ class Predictor:
                 raw = raw.pin_memory()
             x = normalise(raw.to(self.device, non_blocking=True), preparation)
             x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
-            values = torch.sigmoid(self._network(x)[:, 0].float())
+            values = self._probability(x)
             height, width = slices.shape[1:3]
             result: Probability = back_to_grid(values, preparation.box, (height, width)).cpu().numpy()
             return result
+
+    def _probability(self, x: Tensor) -> Tensor:
+        import torch
+
+        values: Tensor = torch.sigmoid(self._network(x)[:, 0].float())
+        if self._tta:
+            mirrored = torch.sigmoid(self._network(x.flip(-1))[:, 0].float()).flip(-1)
+            values = (values + mirrored) / 2
+        return values
 
     def _recover(self, error: BaseException, batch: int) -> tuple[int, Notice]:
         """After a failure: half the batch, then the CPU; anything else becomes a DeviceError."""

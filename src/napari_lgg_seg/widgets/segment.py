@@ -1,76 +1,56 @@
-"""The Segment widget: finds the patient, runs the network in a worker, shows the tumour.
+"""The Segment widget: one column that reads in the order of the work, with one needed click.
 
-It knows layers and controls; what is computed, and how, is the core's business.
+What can be segmented is :mod:`.subject`'s business, result layers are :mod:`.results`', the controls
+are :mod:`.controls`', and all computing is the core's.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton
+from magicgui.widgets import Container
 from napari.qt.threading import create_worker
 
 from ..commands import export_masks, labels_to_export
 from ..core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from ..core.errors import LggSegError
+from ..core.figures import measure_labels
 from ..core.metrics import dice
-from ..core.patients import SEQUENCES
-from ..core.predict import Event, Notice, SlicesDone
-from ..layers import (
-    PROBABILITY,
-    TRUTH,
-    TUMOUR,
-    describe,
-    described,
-    find_layer,
-    outline,
-    patients_in,
-    probability_properties,
-    tumour_properties,
+from ..core.postprocess import postprocess
+from ..core.predict import Event, Notice
+from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
+from . import results
+from .controls import Controls
+from .job import Job, Result, present_devices, run_job
+from .subject import (
+    Subject,
+    candidates,
+    describe_subject,
+    grid_of,
+    proposed_sequences,
+    subjects_in,
+    take_arrays,
 )
-from .worker import Failure, failing_softly
+from .worker import Failure
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels
 
 _NO_PATIENT = (
     "No patient is open. Use File > IO Utilities > Open LGG patient..., "
-    "or File > Open Sample > LGG segmentation."
+    "or File > Open Sample > LGG patient (made)."
 )
-_OTHER_MODEL = "Choose a model file..."
-_AUTO = ("Auto", "auto")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one run needs, taken from the viewer when Segment is clicked."""
-
-    patient: str
-    images: tuple[npt.NDArray[np.generic], ...]
-    model: Path
-    device: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run gives: labels and probability on the patient's grid, and where it was computed."""
-
-    labels: npt.NDArray[np.uint8]
-    probability: npt.NDArray[np.float32]
-    device: str
-    seconds: float
+_READY = "Click Segment to find the tumour."
+_DEFAULT_NAME, _OTHER_MODEL = "Default U-Net", "Choose a model file..."
 
 
 class SegmentWidget(Container):
-    """Dock widget with one needed click: Segment.
+    """Dock widget: finds the patient, runs the network in a worker, shows and updates the tumour.
 
     Parameters
     ----------
@@ -83,112 +63,149 @@ class SegmentWidget(Container):
         self._worker: Any = None
         self._job: Job | None = None
         self._started = 0.0
-        self._notice = ""
-        self._models = [("Default U-Net", DEFAULT_MODEL)]
-        self._devices = [_AUTO]
-        # Choices are functions: magicgui asks again whenever the widget is docked anew.
-        self.patient = ComboBox(
-            label="Patient",
-            choices=lambda _: patients_in(napari_viewer.layers),
-            tooltip="Patients whose layers are open.",
-        )
-        self.model = ComboBox(label="Model", choices=lambda _: [*self._models, (_OTHER_MODEL, None)])
-        self.device = ComboBox(
-            label="Device",
-            choices=lambda _: self._devices,
-            tooltip="Where the network runs. Auto takes CUDA, then MPS, then the CPU; only devices that are "
-            "present are listed.",
-        )
-        self.button = PushButton(text="Segment", tooltip="Find the tumour in every slice of the patient.")
-        self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
-        self.status = Label(value="")
-        self.export = PushButton(
-            text="Export masks...",
-            tooltip="Write the selected labels, or the newest result, as <patient>_<n>_mask.tif.",
-            enabled=False,
-        )
-        choices = Container(widgets=[self.patient, self.model, self.device], labels=True)
-        choices.margins = (0, 0, 0, 0)
-        super().__init__(
-            widgets=[choices, self.button, self.progress, self.status, self.export], labels=False
-        )
-        self.status.native.setWordWrap(True)
+        self._notice = self._summary = ""
+        self._models = [(_DEFAULT_NAME, DEFAULT_MODEL)]
+        self._devices = [("Auto", "auto")]
         self._model_path = DEFAULT_MODEL
-        self._describe_model(DEFAULT_MODEL)
-        self.button.clicked.connect(self._clicked)
-        self.export.clicked.connect(export_masks)
-        self.model.changed.connect(self._model_chosen)
-        self.patient.changed.connect(self._patient_chosen)
-        self._viewer.layers.events.inserted.connect(self._layers_changed)
-        self._viewer.layers.events.removed.connect(self._layers_changed)
-        self.native.destroyed.connect(self._closed)
+        self._card: ModelCard | None = None
+        self.controls = Controls(
+            subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
+            models=lambda _: [*self._models, (_OTHER_MODEL, None)],
+            devices=lambda _: self._devices,
+            layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
+        )
+        self.patient, self.model, self.device = (
+            self.controls.patient,
+            self.controls.model,
+            self.controls.device,
+        )
+        self.button, self.progress, self.status = (
+            self.controls.button,
+            self.controls.progress,
+            self.controls.status,
+        )
+        super().__init__(widgets=self.controls.column(), labels=False)
+        layout = self.native.layout()
+        for place, section in enumerate(self.controls.folded(), start=2):
+            layout.insertWidget(place, section)
+        layout.addStretch()
+        for text in (self.controls.about, self.controls.status):
+            text.native.setWordWrap(True)
+        self._connect()
+        self._model_chosen(DEFAULT_MODEL)
         self._layers_changed()
         self._list_devices()
 
+    def _connect(self) -> None:
+        from qtpy.QtGui import QKeySequence
+        from qtpy.QtWidgets import QShortcut
+        from superqt.utils import qdebounced
+
+        c = self.controls
+        steps = {"Ctrl+Alt+P": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
+        c.button.clicked.connect(self._clicked)
+        c.export.clicked.connect(export_masks)
+        c.previous.clicked.connect(steps["Ctrl+Alt+P"])
+        c.following.clicked.connect(steps["Ctrl+Alt+N"])
+        c.model.changed.connect(self._model_chosen)
+        c.patient.changed.connect(self._subject_chosen)
+        for combo in c.sequences.values():
+            combo.changed.connect(self._describe)
+        for control in (c.threshold, c.clean_up, c.smallest_volume, c.fill_holes):
+            control.changed.connect(self.relabel)
+        for box in c.spacing.values():
+            box.changed.connect(self._spacing_given)
+        for keys, action in {"Ctrl+Alt+S": self._clicked, **steps}.items():
+            QShortcut(QKeySequence(keys), self.native).activated.connect(action)
+        self._show_figures_soon = qdebounced(self._show_figures, timeout=150)
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.connect(self._layers_changed)
+        self.native.destroyed.connect(self._closed)
+
     # --- what can be chosen --------------------------------------------------------------------
 
+    @property
+    def subject(self) -> Subject | None:
+        """The patient or image that is chosen."""
+        chosen: Subject | None = self.patient.value
+        return chosen
+
+    def _say(self, text: str) -> None:
+        self.status.value = text
+
     def _layers_changed(self, event: Any = None) -> None:
-        before = self.patient.choices
-        self.patient.reset_choices()
-        newest = [p for p in self.patient.choices if p not in before]
+        combo = self.controls.patient
+        before = combo.choices
+        combo.reset_choices()
+        newest = [s for s in combo.choices if s not in before]
         if newest:
-            self.patient.value = newest[-1]
-        self._patient_chosen()
-        self.export.enabled = labels_to_export(self._viewer) is not None
+            combo.value = newest[-1]
+        self._subject_chosen()
+        self.controls.export.enabled = labels_to_export(self._viewer) is not None
 
-    def _patient_chosen(self, patient: str | None = None) -> None:
-        if self._worker is None:
-            self.status.value = self._describe_patient()
+    def _subject_chosen(self, _: Subject | None = None) -> None:
+        """Propose which layers are which sequences, and say so."""
+        subject = self.subject
+        proposed = proposed_sequences(self._viewer.layers, subject) if subject is not None else {}
+        for sequence, combo in self.controls.sequences.items():
+            with combo.changed.blocked():
+                combo.reset_choices()
+                combo.value = proposed.get(sequence)
+        spacing = results.spacing_of(flair) if (flair := proposed.get("FLAIR")) is not None else None
+        for box, size in zip(self.controls.spacing.values(), spacing or (0, 0, 0), strict=True):
+            with box.changed.blocked():
+                box.value = size
+        self._describe()
 
-    def _describe_patient(self) -> str:
-        patient = self.patient.value
-        if patient is None:
-            return _NO_PATIENT
-        flair = find_layer(self._viewer.layers, patient, "FLAIR")
-        if flair is None:
-            return f"{patient} has no FLAIR layer; open its folder again."
-        there = [s for s in SEQUENCES if find_layer(self._viewer.layers, patient, s) is not None]
-        info = described(flair)
-        assert info is not None
-        text = f"{len(flair.data)} slices, {', '.join(there)}."
-        absent = [*info["copies"], *(s for s in SEQUENCES if s not in there)]
-        if absent:
-            text += f" {' and '.join(absent)} missing: FLAIR stands in, which may cost accuracy."
-        return text
+    def _candidates(self, subject: Subject | None) -> list[tuple[str, Any]]:
+        found = candidates(self._viewer.layers, subject) if subject is not None else []
+        return [(layer.name, layer) for layer in found]
+
+    def _sequences(self) -> dict[str, Image | None]:
+        return {name: combo.value for name, combo in self.controls.sequences.items()}
+
+    def _describe(self, _: Any = None) -> None:
+        subject = self.subject
+        self.controls.about.value = describe_subject(self._sequences()) if subject is not None else ""
+        if self._worker is None and self._result_layer(TUMOUR) is None:
+            self._say(_NO_PATIENT if subject is None else _READY)
+        for step in (self.controls.previous, self.controls.following):
+            step.enabled = self._result_layer(TUMOUR) is not None
 
     def _model_chosen(self, chosen: Path | None) -> None:
-        if chosen is not None:
-            self._model_path = chosen
-            self._describe_model(chosen)
-            return
         from qtpy.QtWidgets import QFileDialog
 
-        self.model.value = self._model_path
-        name, _ = QFileDialog.getOpenFileName(self.native, "Choose a model", "", "Models (*.safetensors)")
-        if name:
-            self.offer_model(Path(name))
+        if chosen is None:
+            self.model.value = self._model_path
+            name, _ = QFileDialog.getOpenFileName(self.native, "Choose a model", "", "Models (*.safetensors)")
+            if name:
+                self.offer_model(Path(name))
+            return
+        self._model_path = chosen
+        try:
+            self._card = read_card(chosen)
+        except LggSegError as error:
+            self.model.tooltip = str(error)
+            self._say(str(error))
+            return
+        self.model.tooltip = self._card.in_a_sentence()
+        self.controls.threshold.value = self._card.threshold
 
     def offer_model(self, path: Path) -> None:
         """List a model file and choose it; a file that is no model is refused with a sentence."""
         try:
             read_card(path)
         except LggSegError as error:
-            self.status.value = str(error)
+            self._say(str(error))
             return
         if path not in [known for _, known in self._models]:
             self._models.append((path.stem, path))
             self.model.reset_choices()
         self.model.value = path
 
-    def _describe_model(self, path: Path) -> None:
-        try:
-            self.model.tooltip = _in_a_sentence(read_card(path))
-        except LggSegError as error:
-            self.model.tooltip = str(error)
-
     def _list_devices(self) -> None:
         """Ask torch, in a worker since importing it takes a while, which devices are present."""
-        worker = create_worker(_present_devices, _start_thread=False)
+        worker = create_worker(present_devices, _start_thread=False)
         worker.returned.connect(self._show_devices)
         worker.start()
 
@@ -206,17 +223,24 @@ class SegmentWidget(Container):
 
     def run(self) -> None:
         """Segment the chosen patient; what a click on Segment does."""
-        job = self._take_job()
-        if job is None:
-            self.status.value = self._describe_patient()
+        if self._worker is not None:
             return
-        self._job, self._started, self._notice = job, monotonic(), ""
+        if self.subject is None:
+            self._say(_NO_PATIENT)
+            return
+        try:
+            self._job = self._take_job(self.subject)
+        except LggSegError as error:
+            self._say(str(error))
+            return
+        self._started, self._notice = monotonic(), ""
         self.button.text = "Cancel"
-        self.progress.value, self.progress.max, self.progress.visible = 0, len(job.images[0]), True
-        self.status.value = "Loading the model..."
+        self.progress.value, self.progress.max = 0, 1
+        self.progress.visible = True
+        self._say("Loading the model...")
         self._worker = create_worker(
-            _segment,
-            job,
+            run_job,
+            self._job,
             _connect={
                 "yielded": self._show_progress,
                 "returned": self._show_result,
@@ -230,22 +254,22 @@ class SegmentWidget(Container):
         if self._worker is not None:
             self.button.text = "Cancelling..."
             self.button.enabled = False
-            self.status.value = "Cancelled."
+            self._say("Cancelled.")
             self._worker.quit()
 
-    def _take_job(self) -> Job | None:
-        patient = self.patient.value
-        if patient is None:
-            return None
-        flair = find_layer(self._viewer.layers, patient, "FLAIR")
-        if flair is None:
-            return None
-        images = []
-        for sequence in SEQUENCES:
-            layer = find_layer(self._viewer.layers, patient, sequence)
-            same_grid = layer is not None and layer.data.shape == flair.data.shape
-            images.append(layer.data if layer is not None and same_grid else flair.data)
-        return Job(patient, tuple(images), self._model_path, self.device.value)
+    def _take_job(self, subject: Subject) -> Job:
+        sequences = self._sequences()
+        arrays = take_arrays(sequences)
+        flair = sequences["FLAIR"]
+        assert flair is not None
+        only = self._slice_in_view(flair) if self.controls.current_slice.value else None
+        return Job(subject, flair, arrays, only, self._model_path, self.controls.options())
+
+    def _slice_in_view(self, layer: Any) -> int:
+        if layer.ndim < 3:
+            return 0
+        position = layer.world_to_data(self._viewer.dims.point[-layer.ndim :])[0]
+        return int(np.clip(round(position), 0, layer.data.shape[0] - 1))
 
     def _show_progress(self, event: Event) -> None:
         if self._worker is None or not self.button.enabled:
@@ -253,30 +277,52 @@ class SegmentWidget(Container):
         if isinstance(event, Notice):
             self._notice = f"{event.text} "
             return
-        self.progress.value = event.done
+        self.progress.max, self.progress.value = event.total, event.done
         text = f"{event.done} of {event.total} slices"
         if event.done:
             left = (monotonic() - self._started) / event.done * (event.total - event.done)
             text += f", {left:.0f} s left" if left >= 1 else ""
-        self.status.value = self._notice + text
+        self._say(self._notice + text)
 
     def _show_result(self, result: Result | Failure) -> None:
         job = self._job
-        if job is None:
+        if job is None or not self.button.enabled:
             return
         if isinstance(result, Failure):
-            self.status.value = result.sentence
+            self._say(result.sentence)
             return
-        flair = find_layer(self._viewer.layers, job.patient, "FLAIR")
-        if flair is None or flair.data.shape != result.labels.shape:
-            self.status.value = f"The layers of {job.patient} were removed during the run; nothing was added."
+        probability = self._whole(job, result.probability)
+        if job.flair not in self._viewer.layers or grid_of(job.flair) != probability.shape:
+            self._say(
+                f"The layers of {job.subject} were removed or changed during the run; nothing was added."
+            )
             return
-        self._add_probability(flair, job.patient, result.probability)
-        tumour = self._add_tumour(flair, job.patient, result.labels)
-        self.status.value = self._notice + self._show_where(tumour, result)
+        layer = results.show_probability(self._viewer, job.flair, job.subject.name, probability)
+        layer.metadata["lgg"]["model"] = self._card.name if self._card is not None else job.model.stem
+        tumour = self._show_labels(job.flair, job.subject.name, layer)
+        truth = find_layer(self._viewer.layers, job.subject.name, TRUTH)
+        if truth is not None:
+            outline(truth)
+        self._viewer.layers.selection.active = tumour
+        self._summary = f"{self._notice}{result.seconds:.1f} s on {result.device}."
+        self._show_figures()
+        self._go_to_largest(tumour, job.only_slice)
+
+    def _whole(self, job: Job, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The probability on the layer's own grid; a single slice goes into what was there before."""
+        grid = grid_of(job.flair)
+        if len(grid) == 2 or job.only_slice is None:
+            return computed[0] if len(grid) == 2 else computed
+        before = find_layer(self._viewer.layers, job.subject.name, PROBABILITY)
+        if before is None or before.data.shape != grid:
+            whole = np.zeros(grid, np.float32)
+        else:
+            whole = np.array(before.data)
+        whole[job.only_slice] = computed[0]
+        return whole
 
     def _show_error(self, error: Exception) -> None:
-        self.status.value = f"Segment failed: {error} ({type(error).__name__})."
+        self._say(f"Segment failed: {error} ({type(error).__name__}).")
 
     def _finished(self) -> None:
         self._worker = None
@@ -287,115 +333,86 @@ class SegmentWidget(Container):
 
     def _closed(self) -> None:
         """The widget is gone: stop the run and forget the viewer."""
-        self._viewer.layers.events.inserted.disconnect(self._layers_changed)
-        self._viewer.layers.events.removed.disconnect(self._layers_changed)
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.disconnect(self._layers_changed)
         worker, self._worker, self._job = self._worker, None, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
                 signal.disconnect()
             worker.quit()
 
-    # --- showing results -----------------------------------------------------------------------
+    # --- after the run -------------------------------------------------------------------------
 
-    def _add_tumour(self, flair: Image, patient: str, labels: npt.NDArray[np.uint8]) -> Labels:
-        """Show new labels: in the last run's layer if nobody painted in it, else in a layer of their own."""
-        layer = find_layer(self._viewer.layers, patient, TUMOUR)
-        if layer is not None and layer.metadata.get("lgg-written") == zlib.crc32(layer.data):
-            layer.data = labels
-        else:
-            meta = _like(flair, patient, TUMOUR)
-            layer = self._viewer.add_labels(labels, **meta, **tumour_properties(patient))
-        layer.metadata["lgg-written"] = zlib.crc32(layer.data)
-        return layer
+    def relabel(self, _: Any = None) -> None:
+        """Labels anew from the stored probability, as threshold, clean-up and hole filling now are.
 
-    def _add_probability(self, flair: Image, patient: str, probability: npt.NDArray[np.float32]) -> None:
-        layer = find_layer(self._viewer.layers, patient, PROBABILITY)
-        if layer is not None:
-            layer.data = probability
-        else:
-            meta = _like(flair, patient, PROBABILITY)
-            self._viewer.add_image(probability, **meta, **probability_properties(patient))
+        Labels that were edited by hand are kept; the new ones get a layer of their own.
+        """
+        probability = self._result_layer(PROBABILITY)
+        before = self._result_layer(TUMOUR)
+        if probability is None or before is None or self._worker is not None:
+            return
+        subject = self.subject
+        assert subject is not None
+        layer = self._show_labels(probability, subject.name, probability)
+        if layer is not before:
+            self._summary = (
+                f"Your corrections in '{before.name}' are kept; the new labels are in '{layer.name}'."
+            )
+        self._show_figures_soon()
 
-    def _show_where(self, tumour: Labels, result: Result) -> str:
-        """Select the result, go to the slice with most of it, and say what was found."""
-        self._viewer.layers.selection.active = tumour
-        seconds = f"{result.seconds:.1f} s on {result.device}"
-        by_slice = result.labels.sum(axis=(1, 2), dtype=np.int64)
-        if not by_slice.any():
-            return f"No tumour found ({seconds})."
-        position = [float(v) for v in tumour.data_to_world((int(by_slice.argmax()), 0, 0))]
-        first = self._viewer.dims.ndim - len(position)
-        self._viewer.dims.set_point(first, position[0])
-        return (
-            f"Tumour: {by_slice.sum():,} voxels in {np.count_nonzero(by_slice)} of {len(by_slice)} slices"
-            f"{self._compare_with_truth(result)} ({seconds})."
-        )
+    def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
+        data = probability.data
+        labels = postprocess(data[None] if data.ndim == 2 else data, self.controls.options(), 0.5)
+        return results.show_labels(self._viewer, like, name, labels.reshape(data.shape))
 
-    def _compare_with_truth(self, result: Result) -> str:
-        """Outline the truth over the result, where there is one, and say how well they agree."""
-        assert self._job is not None
-        truth = find_layer(self._viewer.layers, self._job.patient, TRUTH)
-        if truth is None or truth.data.shape != result.labels.shape:
-            return ""
-        outline(truth)
-        return f"; Dice with truth {dice(result.labels, truth.data):.2f}"
+    def _show_figures(self) -> None:
+        """Say what the newest result measures, and keep it on the layer."""
+        layer, probability = self._result_layer(TUMOUR), self._result_layer(PROBABILITY)
+        if layer is None:
+            return
+        labels = layer.data[None] if layer.ndim == 2 else layer.data
+        figures = measure_labels(labels, results.spacing_of(layer))
+        made_with = {"options": self.controls.options().as_dict()}
+        if probability is not None:
+            made_with["model"] = probability.metadata["lgg"].get("model")
+        results.note_options(layer, made_with, figures)
+        text = figures.in_words()
+        subject = self.subject
+        truth = find_layer(self._viewer.layers, subject.name, TRUTH) if subject is not None else None
+        if truth is not None and truth.data.shape == layer.data.shape:
+            text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
+        self._say(f"{text} {self._summary}".strip())
 
+    def _result_layer(self, role: str) -> Any:
+        subject = self.subject
+        return find_layer(self._viewer.layers, subject.name, role) if subject is not None else None
 
-def _like(flair: Layer, patient: str, role: str) -> dict[str, Any]:
-    """Grid and metadata of a new layer that lies over FLAIR."""
-    info = described(flair)
-    assert info is not None
-    return {
-        "scale": flair.scale,
-        "translate": flair.translate,
-        "rotate": flair.rotate,
-        "shear": flair.shear,
-        "units": flair.units,
-        "axis_labels": flair.axis_labels,
-        "metadata": describe(
-            patient, role, info["slice_numbers"], info["copies"], info["affine"], info["folder"]
-        ),
-    }
+    def _spacing_given(self, _: Any = None) -> None:
+        spacing = tuple(box.value for box in self.controls.spacing.values())
+        flair = self._sequences()["FLAIR"]
+        subject = self.subject
+        if flair is None or subject is None or not all(spacing):
+            return
+        results.set_spacing(self._viewer, subject.name, flair, spacing)
+        self._show_figures_soon()
 
+    def _go_to_largest(self, tumour: Labels, only_slice: int | None) -> None:
+        if tumour.ndim == 3 and only_slice is None and tumour.data.any():
+            self._go_to(tumour, int(tumour.data.sum(axis=(1, 2), dtype=np.int64).argmax()))
 
-def _in_a_sentence(card: ModelCard) -> str:
-    """The model card as a tooltip."""
-    text = f"{card.name}, {card.created}: trained on {len(card.training_patients)} patients"
-    summary = card.figures.get("summary")
-    if summary:
-        text += (
-            f"; Dice per patient {summary['mean']:.2f} (mean), {summary['median']:.2f} (median) "
-            f"over {len(card.validation_patients)} others"
-        )
-    return f"{text}. Research use only."
+    def go_to_tumour(self, direction: int) -> None:
+        """Show the next (1) or previous (-1) slice with tumour, going round at the end."""
+        layer = self._result_layer(TUMOUR)
+        if layer is None or layer.ndim != 3:
+            return
+        slices = np.flatnonzero(layer.data.any(axis=(1, 2)))
+        if len(slices):
+            here = self._slice_in_view(layer)
+            ahead = slices[slices > here] if direction > 0 else slices[slices < here][::-1]
+            round_the_end = slices[0] if direction > 0 else slices[-1]
+            self._go_to(layer, int(ahead[0] if len(ahead) else round_the_end))
 
-
-def _present_devices() -> list[tuple[str, str]]:
-    """Names for people and for torch of the devices present."""
-    from ..core import devices
-
-    return [
-        (devices.describe_device(devices.choose_device(name)), name) for name in devices.available_devices()
-    ]
-
-
-@failing_softly
-def _segment(job: Job) -> Generator[Event, None, Result]:
-    """The run, in the worker's thread."""
-    yield SlicesDone(0, len(job.images[0]))
-    from ..core import devices
-    from ..core.checkpoint import load_model
-    from ..core.postprocess import to_labels
-    from ..core.predict import Predictor
-
-    started = monotonic()
-    predictor = Predictor(load_model(job.model), job.device)
-    try:
-        probability = yield from predictor.predict(np.stack(job.images, axis=-1))
-        labels = to_labels(probability, predictor.card.threshold)
-        name = devices.describe_device(predictor.device)
-    finally:
-        device = predictor.device
-        del predictor
-        devices.free_memory(device)
-    return Result(labels, probability, name, monotonic() - started)
+    def _go_to(self, layer: Any, index: int) -> None:
+        position = layer.data_to_world((index, 0, 0))[0]
+        self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim, float(position))

@@ -37,6 +37,7 @@ def failing_softly(
         except MemoryError:
             return Failure("There is not enough memory; close other images or programs and try again.")
         except RuntimeError as error:
-            return Failure(f"The computation failed ({str(error).splitlines()[0]}); try another device.")
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            return Failure(f"The computation failed ({reason}); try another device.")
 
     return softly

@@ -1,0 +1,98 @@
+"""Figures about one patient's labels: volume, slices, largest diameter."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is said about a segmented patient.
+
+    Attributes
+    ----------
+    voxels : int
+        Volume in voxels.
+    slices : int
+        Slices that show tumour.
+    of_slices : int
+        Slices of the volume.
+    diameter : float
+        Largest distance between two tumour voxels within one slice, edges included: in pixels, or in
+        millimetres where the spacing is known.
+    millilitres : float or None
+        Volume, where the spacing is known.
+    """
+
+    voxels: int
+    slices: int
+    of_slices: int
+    diameter: float
+    millilitres: float | None = None
+
+    def in_words(self) -> str:
+        """One line for people."""
+        if not self.voxels:
+            return "No tumour found."
+        volume = f"{self.voxels:,} voxels"
+        if self.millilitres is not None:
+            volume = f"{self.millilitres:.1f} ml ({volume})"
+        unit = "pixels" if self.millilitres is None else "mm"
+        return (
+            f"Tumour: {volume} in {self.slices} of {self.of_slices} slices, "
+            f"largest diameter {self.diameter:.0f} {unit}."
+        )
+
+    def as_columns(self) -> dict[str, list[float | int | None]]:
+        """A one-row table, for a layer's features."""
+        return {name: [value] for name, value in asdict(self).items()}
+
+
+def measure_labels(
+    labels: npt.NDArray[np.generic], spacing: tuple[float, float, float] | None = None
+) -> Figures:
+    """Figures of a volume's labels.
+
+    Parameters
+    ----------
+    labels : ndarray of bool or integers
+        Shape (z, y, x); non-zero is tumour.
+    spacing : tuple of float, optional
+        Distance of voxels along z, y and x in millimetres, if it is known.
+
+    Returns
+    -------
+    Figures
+        Of the whole volume.
+    """
+    tumour = labels != 0
+    by_slice = tumour.sum(axis=(1, 2), dtype=np.int64)
+    voxels = int(by_slice.sum())
+    pixel = spacing[1:] if spacing is not None else (1.0, 1.0)
+    diameters = [_diameter(tumour[z], pixel) for z in np.flatnonzero(by_slice)]
+    return Figures(
+        voxels=voxels,
+        slices=len(diameters),
+        of_slices=len(labels),
+        diameter=max(diameters, default=0.0),
+        millilitres=None if spacing is None else voxels * float(np.prod(spacing)) / 1000,
+    )
+
+
+def _diameter(mask: npt.NDArray[np.bool_], pixel: tuple[float, ...]) -> float:
+    """Largest distance between two corners of a slice's tumour pixels."""
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist
+
+    # The first and last tumour pixel of each row are enough to span the hull.
+    rows = np.flatnonzero(mask.any(axis=1))
+    first = mask[rows].argmax(axis=1)
+    last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+    corners = np.concatenate(
+        [np.stack([rows + down, column], axis=1) for down in (0, 1) for column in (first, last)]
+    )
+    points = np.unique(corners, axis=0) * np.asarray(pixel)
+    return float(pdist(points[ConvexHull(points).vertices]).max())

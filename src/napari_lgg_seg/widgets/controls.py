@@ -1,0 +1,159 @@
+"""The Segment widget's controls: what they are called, what they offer, and the options they stand for.
+
+Nothing here knows layers' contents or runs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    Container,
+    FloatSlider,
+    FloatSpinBox,
+    Label,
+    ProgressBar,
+    PushButton,
+    SpinBox,
+)
+
+from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
+from ..core.patients import SEQUENCES
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
+Choices = Callable[[Any], Sequence[tuple[str, Any]]]
+
+_SPACING_HELP = (
+    "Distance of voxels in millimetres, if you know it; the dataset's files do not say. It becomes the "
+    "layers' scale, and volumes are given in millilitres."
+)
+
+
+class Controls:
+    """All controls of the widget.
+
+    Parameters
+    ----------
+    subjects, models, devices : callable
+        What the combo boxes offer; asked again whenever choices are reset.
+    layers : callable
+        Takes the chosen patient and gives the layers that can be its sequences.
+    """
+
+    def __init__(self, subjects: Choices, models: Choices, devices: Choices, layers: Choices) -> None:
+        self.patient = ComboBox(
+            label="Patient",
+            choices=subjects,
+            tooltip="Patients and images that are open. Any 2D or 3D image can be segmented.",
+        )
+        self.model = ComboBox(label="Model", choices=models)
+        self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device"))
+        self.about = Label(value="")
+        self.button = PushButton(
+            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+S)."
+        )
+        self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
+        self.threshold = FloatSlider(
+            label="Threshold", value=0.5, min=0.01, max=0.99, step=0.01, tooltip=option_help("threshold")
+        )
+        self.status = Label(value="")
+        self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+P).")
+        self.following = PushButton(text="tumour slice >", tooltip="Next slice with tumour (Ctrl+Alt+N).")
+        self.export = PushButton(
+            text="Export masks...",
+            tooltip="Write the selected labels, or the newest result, as <patient>_<n>_mask.tif.",
+        )
+        self.sequences = {
+            sequence: ComboBox(
+                label=sequence,
+                choices=lambda _: layers(self.patient.value),
+                tooltip=f"Which layer is {sequence}.",
+            )
+            for sequence in SEQUENCES
+        }
+        self._make_options()
+        self.spacing = {
+            axis: FloatSpinBox(label=f"{axis} (mm)", value=0, min=0, max=100, step=0.1, tooltip=_SPACING_HELP)
+            for axis in "zyx"
+        }
+
+    def _make_options(self) -> None:
+        self.clean_up = ComboBox(label="Clean-up", choices=CLEAN_UP_CHOICES, tooltip=option_help("clean_up"))
+        self.smallest_volume = SpinBox(
+            label="Smallest volume", value=100, min=1, max=10**6, tooltip=option_help("smallest_volume")
+        )
+        self.fill_holes = CheckBox(label="Fill holes", tooltip=option_help("fill_holes"))
+        self.tta = CheckBox(label="Average mirror image", tooltip=option_help("tta"))
+        self.current_slice = CheckBox(
+            label="Current slice only",
+            tooltip="Segment the slice in view and leave the others; quick, for a first look.",
+        )
+        self.batch_size = SpinBox(
+            label="Batch size", value=0, min=0, max=256, tooltip=f"{option_help('batch_size')} 0: automatic."
+        )
+
+    def options(self) -> SegmentOptions:
+        """The options as they are set."""
+        return SegmentOptions(
+            threshold=self.threshold.value,
+            clean_up=self.clean_up.value,
+            smallest_volume=self.smallest_volume.value,
+            fill_holes=self.fill_holes.value,
+            tta=self.tta.value,
+            batch_size=self.batch_size.value or None,
+            device=self.device.value,
+        )
+
+    def column(self) -> list[Any]:
+        """The controls that are always in sight, top to bottom."""
+        steps = Container(widgets=[self.previous, self.following], layout="horizontal", labels=False)
+        steps.margins = (0, 0, 0, 0)
+        return [
+            rows(self.patient, self.model, self.device),
+            self.about,
+            self.button,
+            self.progress,
+            rows(self.threshold),
+            self.status,
+            steps,
+            self.export,
+        ]
+
+    def folded(self) -> list[QWidget]:
+        """What is rarely needed, each behind a title."""
+        return [
+            _folded("Sequences", rows(*self.sequences.values())),
+            _folded(
+                "Options",
+                rows(
+                    self.clean_up,
+                    self.smallest_volume,
+                    self.fill_holes,
+                    self.tta,
+                    self.current_slice,
+                    self.batch_size,
+                ),
+            ),
+            _folded("Voxel size", rows(*self.spacing.values())),
+        ]
+
+
+def rows(*widgets: Any) -> Container:
+    """Controls below each other with their labels."""
+    container = Container(widgets=widgets, labels=True)
+    container.margins = (0, 0, 0, 0)
+    return container
+
+
+def _folded(title: str, content: Container) -> QWidget:
+    from superqt import QCollapsible
+
+    collapsible = QCollapsible(title)
+    collapsible.addWidget(content.native)
+    collapsible.collapse(animate=False)
+    return collapsible

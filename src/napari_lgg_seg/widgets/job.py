@@ -1,0 +1,73 @@
+"""One run of the Segment widget: what it takes from the viewer, and its work in the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.options import SegmentOptions
+from ..core.predict import Event, SlicesDone
+from .subject import Subject, to_volume
+from .worker import failing_softly
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run needs, taken from the viewer when Segment is clicked."""
+
+    subject: Subject
+    flair: Image
+    arrays: tuple[Any, ...]
+    only_slice: int | None
+    model: Path
+    options: SegmentOptions
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run gives: the probability of the slices it computed, and where that was done."""
+
+    probability: npt.NDArray[np.float32]
+    device: str
+    seconds: float
+
+
+def present_devices() -> list[tuple[str, str]]:
+    """Names for people and for torch of the devices present."""
+    from ..core import devices
+
+    return [
+        (devices.describe_device(devices.choose_device(name)), name) for name in devices.available_devices()
+    ]
+
+
+@failing_softly
+def run_job(job: Job) -> Generator[Event, None, Result]:
+    """The run, in the worker's thread."""
+    yield SlicesDone(0, 1)
+    from ..core import devices
+    from ..core.checkpoint import load_model
+    from ..core.predict import Predictor
+
+    started = monotonic()
+    volume = to_volume(job.arrays)
+    options = job.options
+    predictor = Predictor(load_model(job.model), options.device, options.batch_size, tta=options.tta)
+    try:
+        only = None if job.only_slice is None else [job.only_slice]
+        probability = yield from predictor.predict(volume, only)
+        name = devices.describe_device(predictor.device)
+    finally:
+        device = predictor.device
+        del predictor
+        devices.free_memory(device)
+    return Result(probability, name, monotonic() - started)

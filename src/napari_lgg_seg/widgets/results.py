@@ -1,0 +1,104 @@
+"""Result layers of the Segment widget: made, found again, updated, and never replaced once edited."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.figures import Figures
+from ..core.patients import SEQUENCES
+from ..layers import (
+    METADATA_KEY,
+    PROBABILITY,
+    TUMOUR,
+    describe,
+    described,
+    find_layer,
+    probability_properties,
+    spacing_in_mm,
+    tumour_properties,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+_WRITTEN = "written"
+
+
+def show_probability(
+    viewer: ViewerModel, like: Layer, name: str, probability: npt.NDArray[np.float32]
+) -> Image:
+    """Put a probability into the subject's probability layer, made if it is not there."""
+    layer = find_layer(viewer.layers, name, PROBABILITY)
+    if layer is not None and layer.data.shape == probability.shape:
+        layer.data = probability
+        return layer
+    return viewer.add_image(probability, **_like(like, name, PROBABILITY), **probability_properties(name))
+
+
+def show_labels(viewer: ViewerModel, like: Layer, name: str, labels: npt.NDArray[np.uint8]) -> Labels:
+    """Put labels into the subject's newest result layer; into a new one if somebody painted in it."""
+    layer = find_layer(viewer.layers, name, TUMOUR)
+    if layer is None or layer.data.shape != labels.shape or is_edited(layer):
+        layer = viewer.add_labels(labels, **_like(like, name, TUMOUR), **tumour_properties(name))
+    else:
+        layer.data = labels
+    layer.metadata[METADATA_KEY][_WRITTEN] = _checksum(labels)
+    return layer
+
+
+def is_edited(layer: Labels) -> bool:
+    """Whether labels differ from what was written into the layer last."""
+    info = described(layer)
+    return info is None or info.get(_WRITTEN) != _checksum(layer.data)
+
+
+def note_options(layer: Labels, made_with: dict[str, Any], figures: Figures) -> None:
+    """Keep on the layer how its labels were made, and their figures as its features."""
+    layer.metadata[METADATA_KEY]["made_with"] = made_with
+    layer.features = {"index": [1], **figures.as_columns()}
+
+
+def set_spacing(viewer: ViewerModel, name: str, like: Layer, spacing: tuple[float, float, float]) -> None:
+    """Give all layers of a subject a voxel size in millimetres along z, y and x."""
+    for layer in viewer.layers:
+        info = described(layer)
+        if layer is like or (info is not None and info["patient"] == name):
+            layer.scale = spacing[-layer.ndim :]
+            layer.units = ("mm",) * layer.ndim
+
+
+def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
+    """Voxel size of a layer along z, y and x in millimetres, if its units are lengths."""
+    return spacing_in_mm(layer.scale, layer.units)
+
+
+def _like(layer: Layer, name: str, role: str) -> dict[str, Any]:
+    """Grid and metadata of a new layer that lies over an image of the subject."""
+    info = described(layer)
+    if info is not None and info["role"] in SEQUENCES:
+        slices, copies, affine, folder = (info[k] for k in ("slice_numbers", "copies", "affine", "folder"))
+    else:
+        slices, copies, affine, folder = (
+            range(1, (layer.data.shape[0] if layer.ndim == 3 else 1) + 1),
+            (),
+            None,
+            None,
+        )
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+        "metadata": describe(name, role, slices, copies, affine, folder),
+    }
+
+
+def _checksum(labels: npt.NDArray[np.generic]) -> int:
+    return zlib.crc32(np.ascontiguousarray(labels).tobytes())
