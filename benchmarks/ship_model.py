@@ -22,8 +22,8 @@ from napari_lgg_seg.core.postprocess import to_labels
 from napari_lgg_seg.core.predict import Predictor, drain
 
 DATA = (
-    "LGG MRI segmentation dataset (Buda et al. 2019; Kaggle mateuszbuda/lgg-mri-segmentation, from TCGA-LGG), "
-    "90 of its 110 patients"
+    "LGG MRI segmentation dataset (Buda et al. 2019; Kaggle mateuszbuda/lgg-mri-segmentation, from "
+    "TCGA-LGG), 90 of its 110 patients"
 )
 LICENCE = "CC-BY-NC-SA-4.0"
 

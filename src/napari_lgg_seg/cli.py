@@ -151,7 +151,7 @@ class _Job:
         from .core.formats import check_new, target_file
 
         if self.file_format == "masks":
-            check_folder(self.output / patient, overwrite=self.overwrite)
+            check_folder(self.output / patient, patient, overwrite=self.overwrite)
         else:
             check_new(target_file(self.output, patient, self.file_format), overwrite=self.overwrite)
 
@@ -282,6 +282,14 @@ def train(
     validation: Annotated[
         float, typer.Option(min=0.01, max=0.9, help="Share of the patients kept for validation.")
     ] = 0.2,
+    validation_patients: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A text file with the names of the patients kept for validation, one a line, instead.",
+        ),
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after this time; go on later with --resume.")
     ] = None,
@@ -291,7 +299,7 @@ def train(
 ) -> None:
     """Train the U-Net from scratch on a cohort, split by patient."""
     from .core import devices
-    from .core.cohort import split_patients
+    from .core.cohort import split_patients, take_patients
     from .core.train import EpochDone, TrainOptions, check_output
     from .core.train import train as run
 
@@ -307,7 +315,10 @@ def train(
     )
     console = _console(stderr=True)
     patients = {patient.name: patient for patient in _read_cohort(cohort, console)}
-    chosen, held_out = split_patients(list(patients), validation, seed)
+    if validation_patients is None:
+        chosen, held_out = split_patients(list(patients), validation, seed)
+    else:
+        chosen, held_out = take_patients(list(patients), validation_patients)
     console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation.")
     with _progress(console) as progress:
         bar = progress.add_task("Training")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import ExistingMasksError, LggSegError
+from .core.export import safe_name
 from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, patients_in
 from .widgets.worker import Failure, failing_softly
 
@@ -117,9 +117,7 @@ def labels_to_export(viewer: Viewer) -> Labels | None:
 def patient_of(layer: Labels) -> str:
     """The patient whose labels these are; for foreign layers, the layer's name as a file may have it."""
     info = described(layer)
-    if info is not None:
-        return str(info["patient"])
-    return re.sub(r'[\\/:*?"<>|]', "_", layer.name).strip(" .") or "labels"
+    return safe_name(info["patient"] if info is not None else layer.name)
 
 
 def _export(layer: Labels, folder: Path) -> int:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .core.export import write_masks
+from .core.export import safe_name, write_masks
 from .core.formats import Labelling, write_nifti, write_tiff
 from .layers import METADATA_KEY, spacing_in_mm
+
+#: What npe2 adds to a folder's name, so that it reaches the writer of masks.
+_ENDING = ".masks"
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -38,7 +41,7 @@ def write_dataset_masks(path: str, data: LabelArray, meta: dict[str, Any]) -> li
     ExportError
         One sentence: what is in the way and what to do.
     """
-    return [str(file) for file in write_mask_folder(Path(path), data, meta)]
+    return [str(file) for file in write_mask_folder(Path(path.removesuffix(_ENDING)), data, meta)]
 
 
 def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list[str]:
@@ -82,7 +85,7 @@ def to_labelling(data: LabelArray, meta: dict[str, Any], name: str) -> Labelling
     scale, units = meta.get("scale"), meta.get("units")
     affine = info.get("affine")
     return Labelling(
-        patient=info.get("patient", name),
+        patient=safe_name(info.get("patient", name)),
         labels=np.asarray(data),
         slice_numbers=tuple(info.get("slice_numbers", ())),
         spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,

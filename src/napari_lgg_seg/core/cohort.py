@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import TrainingError
 from .patients import Patient, institution
 from .preprocess import PreprocessOptions, crop_and_resample, measure, normalise_each
 
@@ -38,15 +40,29 @@ def split_patients(names: Sequence[str], fraction: float, seed: int) -> tuple[li
     for name in sorted(names):
         groups[institution(name)].append(name)
     shuffler = random.Random(seed)
-    # Interleaving the shuffled groups by their relative position spreads each over the order evenly.
-    order = sorted(
-        ((index + shuffler.random()) / len(group), name)
-        for group in groups.values()
-        for index, name in enumerate(shuffler.sample(group, len(group)))
-    )
+    # Institutions one after the other, each shuffled: equal steps along that order take from each its share.
+    order = [name for group in groups.values() for name in shuffler.sample(group, len(group))]
     count = min(max(1, round(fraction * len(order))), len(order) - 1)
-    picked = {order[int((i + 0.5) * len(order) / count)][1] for i in range(count)}
+    start = shuffler.random()
+    picked = {order[int((i + start) * len(order) / count)] for i in range(count)}
     return [n for n in sorted(names) if n not in picked], sorted(picked)
+
+
+def take_patients(names: Sequence[str], file: Path) -> tuple[list[str], list[str]]:
+    """As :func:`split_patients`, with the validation patients named in a text file, one a line.
+
+    Raises
+    ------
+    TrainingError
+        If a named patient is not among ``names``, or the file names nobody.
+    """
+    wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
+    unknown = sorted(wanted - set(names))
+    if unknown or not wanted:
+        raise TrainingError(
+            f"{file} names {unknown[0] if unknown else 'nobody'}, who is not in the cohort; correct the list."
+        )
+    return [n for n in sorted(names) if n not in wanted], sorted(wanted)
 
 
 class Cohort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import tifffile
 
 from .errors import ExistingMasksError, ExportError
 from .patients import Patient, parse_name
+
+#: Characters that some system does not allow in a file's name.
+_NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
 
 
 @contextmanager
@@ -106,12 +110,13 @@ def write_masks(
     numbers = list(range(1, len(labels) + 1) if slice_numbers is None else slice_numbers)
     if len(numbers) != len(labels) or len(set(numbers)) != len(numbers):
         raise ExportError(f"{len(labels)} slices need {len(labels)} different slice numbers.")
-    old = check_folder(folder, overwrite=overwrite)
+    _check_name(patient, numbers)
+    old = check_folder(folder, patient, overwrite=overwrite)
     pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
     targets = [folder / mask_name(patient, number) for number in numbers]
     _write_tiffs(folder, targets, pixels)
     for leftover in set(old) - set(targets):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
     return targets
 
 
@@ -129,7 +134,8 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
         If slices are in the folder already, or it cannot be written.
     """
     folder = Path(folder)
-    check_folder(folder, overwrite=False)
+    _check_name(patient.name, patient.slice_numbers)
+    check_folder(folder, patient.name, overwrite=False)
     targets: list[Path] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     if patient.volume is not None:
@@ -152,8 +158,20 @@ def _check_labels(labels: npt.NDArray[np.generic]) -> None:
         raise ExportError(f"Labels of {labels.dtype} cannot become masks; they must be whole numbers.")
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
-    """Whether masks may be written to a folder.
+def safe_name(name: str) -> str:
+    """A name, for instance a layer's, as it can stand in a file's name on any system."""
+    return re.sub(_NOT_IN_NAMES, "_", name).strip(" .") or "labels"
+
+
+def _check_name(patient: str, numbers: Iterable[int]) -> None:
+    if not patient or re.search(_NOT_IN_NAMES, patient):
+        raise ExportError(f"{patient!r} cannot be the start of a file's name; give the patient a plain name.")
+    if any(number < 0 for number in numbers):
+        raise ExportError("Slice numbers must not be negative, or the masks could not be read back.")
+
+
+def check_folder(folder: Path, patient: str, *, overwrite: bool) -> list[Path]:
+    """Whether a patient's masks may be written to a folder.
 
     Returns
     -------
@@ -163,21 +181,30 @@ def check_folder(folder: Path, *, overwrite: bool) -> list[Path]:
     Raises
     ------
     ExportError
-        If it holds images of the dataset, or is a file.
+        If it holds images of the dataset or another patient's masks, is a file, or cannot be read.
     ExistingMasksError
-        If it holds masks and ``overwrite`` is not set.
+        If it holds masks of the patient and ``overwrite`` is not set.
     """
     if not folder.exists():
         return []
     if not folder.is_dir():
         raise ExportError(f"{folder} is a file; choose a folder for the masks.")
-    parsed = {path: parse_name(path) for path in sorted(folder.iterdir())}
-    found = [path for path, name in parsed.items() if name is not None]
-    images = [path for path, name in parsed.items() if name is not None and not name[2]]
+    try:
+        parsed = [(path, parse_name(path)) for path in sorted(folder.iterdir())]
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    found = [path for path, name in parsed if name is not None]
+    images = [path for path, name in parsed if name is not None and not name[2]]
+    others = [path for path, name in parsed if name is not None and name[0] != patient]
     if images:
         raise ExportError(
             f"{folder} holds images of a patient ({images[0].name}); masks written there would "
             "overwrite the truth - choose another folder."
+        )
+    if others:
+        raise ExportError(
+            f"{folder} holds masks of another patient ({others[0].name}); choose a folder for {patient} "
+            "alone."
         )
     if found and not overwrite:
         raise ExistingMasksError(

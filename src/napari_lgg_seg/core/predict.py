@@ -115,8 +115,11 @@ class Predictor:
         DeviceError
             If the device fails, or if there is not enough memory for a single slice.
         """
-        volume = _as_network_input(volume, self.card.sequences)
-        preparation = measure(volume, self.card.preprocess)
+        try:
+            volume = _as_network_input(volume, self.card.sequences)
+            preparation = measure(volume, self.card.preprocess)
+        except MemoryError as error:
+            raise ImageError("The image is too large for this machine's memory; crop it first.") from error
         if slices is not None:
             volume = volume[list(slices)]
         total = len(volume)

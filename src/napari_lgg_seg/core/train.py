@@ -145,7 +145,7 @@ def train(
     run = _Run(Cohort(training, preprocess or PreprocessOptions()), validation, output, options)
     if resume:
         run.load_state()
-    deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes else math.inf
+    deadline = time.monotonic() + 60 * options.max_minutes if options.max_minutes is not None else math.inf
     for epoch in range(run.epoch + 1, options.epochs + 1):
         losses = []
         for batch in run.cohort.batches(
@@ -289,6 +289,12 @@ class _Run:
     def _state_path(self) -> Path:
         return self.output.with_name(f"{self.output.stem}.state") / "last.pt"
 
+    def _split(self) -> dict[str, list[str]]:
+        return {
+            "training": [p.name for p in self.cohort.patients],
+            "validation": [p.name for p in self.validation],
+        }
+
     def save_state(self) -> None:
         """Write everything that a resumed training needs, atomically."""
         import torch
@@ -301,6 +307,7 @@ class _Run:
             "steps_done": self.steps_done,
             "best": self.best,
             "history": self.history,
+            "split": self._split(),
         }
         with replacing(self._state_path) as temporary:
             try:
@@ -316,6 +323,11 @@ class _Run:
             return
         try:
             state = torch.load(self._state_path, map_location=self.device, weights_only=True)
+            if state["split"] != self._split():
+                raise TrainingError(
+                    f"{self._state_path} is of a training with other patients; resume with the same cohort "
+                    "and split, or choose another output."
+                )
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])

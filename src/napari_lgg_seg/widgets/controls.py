@@ -34,6 +34,12 @@ _SPACING_HELP = (
 )
 
 
+class Choice(ComboBox):
+    """A combo box in which None can be chosen: magicgui's own tells nobody when it is."""
+
+    null_value = object()
+
+
 class Controls:
     """All controls of the widget.
 
@@ -51,7 +57,7 @@ class Controls:
             choices=subjects,
             tooltip="Patients and images that are open. Any 2D or 3D image can be segmented.",
         )
-        self.model = ComboBox(label="Model", choices=models)
+        self.model = Choice(label="Model", choices=models)
         self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device"))
         self.about = Label(value="")
         self.button = PushButton(
@@ -69,7 +75,7 @@ class Controls:
             tooltip="Write the selected labels, or the newest result, as <patient>_<n>_mask.tif.",
         )
         self.sequences = {
-            sequence: ComboBox(
+            sequence: Choice(
                 label=sequence,
                 choices=lambda _: layers(self.patient.value),
                 tooltip=f"Which layer is {sequence}.",

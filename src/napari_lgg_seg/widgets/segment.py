@@ -25,6 +25,7 @@ from ..core.predict import Event, Notice
 from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
 from . import results
 from .controls import Controls
+from .docking import WhenUndocked
 from .job import Job, Result, present_devices, run_job
 from .subject import (
     Subject,
@@ -61,6 +62,7 @@ class SegmentWidget(Container):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         self._viewer = napari_viewer
         self._worker: Any = None
+        self._looking: Any = None
         self._job: Job | None = None
         self._started = 0.0
         self._notice = self._summary = ""
@@ -121,6 +123,7 @@ class SegmentWidget(Container):
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
+        WhenUndocked(self.native, self.cancel)
 
     # --- what can be chosen --------------------------------------------------------------------
 
@@ -205,11 +208,10 @@ class SegmentWidget(Container):
 
     def _list_devices(self) -> None:
         """Ask torch, in a worker since importing it takes a while, which devices are present."""
-        worker = create_worker(present_devices, _start_thread=False)
-        worker.returned.connect(self._show_devices)
-        worker.start()
+        self._looking = create_worker(present_devices, _connect={"returned": self._show_devices})
 
     def _show_devices(self, present: list[tuple[str, str]]) -> None:
+        self._looking = None
         self._devices = [(f"Auto ({present[0][0]})", "auto"), *present]
         self.device.reset_choices()
 
@@ -335,6 +337,8 @@ class SegmentWidget(Container):
         """The widget is gone: stop the run and forget the viewer."""
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
+        if self._looking is not None:
+            self._looking.returned.disconnect()
         worker, self._worker, self._job = self._worker, None, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):

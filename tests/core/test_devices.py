@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+import torch
+
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.errors import DeviceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Make torch report these devices."""
+
+    def set_present(*, cuda, mps):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return set_present
+
+
+def test_auto_is_the_first_of_what_is_here():
+    device = devices.choose_device()
+    assert device.type == devices.available_devices()[0]
+    torch.zeros(1, device=device)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [
+        (True, True, ("cuda", "mps", "cpu")),
+        (True, False, ("cuda", "cpu")),
+        (False, True, ("mps", "cpu")),
+        (False, False, ("cpu",)),
+    ],
+)
+def test_order_of_devices(pretend, cuda, mps, expected):
+    pretend(cuda=cuda, mps=mps)
+    assert devices.available_devices() == expected
+    assert devices.choose_device("auto").type == expected[0]
+    for name in expected:
+        assert devices.choose_device(name).type == name
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_absent_device_is_refused_with_the_choices(pretend, name):
+    pretend(cuda=False, mps=False)
+    with pytest.raises(DeviceError, match=rf"'{name}' is not present here; choose one of auto, cpu\.$"):
+        devices.choose_device(name)
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "CPU", "cuda:7"])
+def test_unknown_device_is_refused_with_the_choices(name):
+    with pytest.raises(DeviceError, match=r"is not known; choose one of auto, cuda, mps, cpu\.$"):
+        devices.choose_device(name)
+
+
+def test_names_for_people(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    assert devices.describe_device(CPU) == "CPU"
+    assert devices.describe_device(torch.device("mps")) == "MPS"
+    assert devices.describe_device(torch.device("cuda")) == "CUDA: NVIDIA H100"
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_number_format_on_cuda(monkeypatch, bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+    assert devices.inference_dtype(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(("amx", "avx", "bf16"), [(1, 0, True), (0, 1, True), (0, 0, False)])
+def test_number_format_on_the_cpu(monkeypatch, amx, avx, bf16):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx), raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx), raising=False)
+    devices._cpu_has_bf16.cache_clear()
+    try:
+        assert devices.inference_dtype(CPU) == (torch.bfloat16 if bf16 else torch.float32)
+        with devices.autocast(CPU):
+            product = torch.ones(2, 2) @ torch.ones(2, 2)
+        assert product.dtype == devices.inference_dtype(CPU)
+    finally:
+        devices._cpu_has_bf16.cache_clear()
+
+
+def test_number_format_on_mps():
+    assert devices.inference_dtype(torch.device("mps")) == torch.float16
+
+
+def test_batch_on_the_cpu_shrinks_with_the_area_of_large_slices():
+    sizes = [devices.automatic_batch_size(CPU, size) for size in (32, 192, 256, 512, 4096)]
+    assert sizes == [8, 8, 8, 2, 1]
+
+
+@pytest.mark.parametrize("free", [0, 2**28, 2**33, 2**37])
+def test_batch_on_a_gpu_fits_its_free_memory(monkeypatch, free):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**37))
+    size = devices.automatic_batch_size(torch.device("cuda"), 192)
+    assert 1 <= size <= 64
+    assert size == 1 or size * 2048 * 192**2 <= free
+    if free == 2**37:
+        assert size == 64
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (np.exceptions.AxisError("x"), False),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_recognised(error, expected):
+    assert devices.is_out_of_memory(error) is expected
+
+
+def test_real_failure_to_allocate_is_recognised():
+    with pytest.raises((RuntimeError, MemoryError)) as error:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert devices.is_out_of_memory(error.value)
+
+
+def test_free_memory_empties_the_cache_of_the_device(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
+    for name in ("cpu", "cuda", "mps"):
+        devices.free_memory(torch.device(name))
+    assert emptied == ["cuda", "mps"]
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
+def test_other_c_libraries_are_left_alone(monkeypatch, system):
+    asked = []
+
+    def absent(name):
+        asked.append(name)
+        raise OSError("no such library")
+
+    monkeypatch.setattr(devices.platform, "system", lambda: system)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    devices.keep_memory_mapped()
+    assert bool(asked) == (system == "Linux")
+
+
+def test_the_users_malloc_settings_win(monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
+    devices.keep_memory_mapped()

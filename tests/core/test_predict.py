@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.checkpoint import Model, ModelCard
+from napari_lgg_seg.core.errors import DeviceError, ImageError
+from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, fold_batch_norm
+from napari_lgg_seg.core.preprocess import (
+    PreprocessOptions,
+    back_to_grid,
+    crop_and_resample,
+    measure,
+    normalise,
+)
+
+
+class BrightFlair(nn.Module):
+    """A network that finds what is bright in FLAIR, and can be made to fail.
+
+    Parameters
+    ----------
+    at_most : int
+        Slices that fit into its memory.
+    error : callable
+        Makes the exception for more than that.
+    only_on : str, optional
+        Kind of device on which it fails; any by default.
+    """
+
+    def __init__(self, at_most=1000, error=None, only_on=None, channel=1):
+        super().__init__()
+        self.at_most, self.error, self.only_on, self.channel = at_most, error, only_on, channel
+        self.scale = nn.Parameter(torch.tensor(6.0))
+
+    def forward(self, slices):
+        if len(slices) > self.at_most and self.only_on in (None, slices.device.type):
+            raise self.error()
+        return self.scale * (slices[:, self.channel : self.channel + 1] - 1.5)
+
+
+def out_of_memory():
+    return torch.OutOfMemoryError("Tried to allocate 1 GiB.")
+
+
+def model_of(network, working_size=48, **card):
+    card = ModelCard(name="test", preprocess=PreprocessOptions(working_size=working_size), **card)
+    return Model(network.eval(), card, Path("test.safetensors"))
+
+
+def finish(work):
+    """All events of a prediction, and its result."""
+    events = []
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as stop:
+            return events, stop.value
+
+
+def predict(volume, network=None, batch_size=None, **options):
+    predictor = Predictor(model_of(network or BrightFlair(), **options), "cpu", batch_size)
+    return finish(predictor.predict(volume))
+
+
+# --- batch normalisation -----------------------------------------------------------------------
+
+
+def test_folded_network_computes_the_same(unet):
+    images = torch.randn(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    folded = fold_batch_norm(unet)
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.inference_mode():
+        expected = unet(images)
+        torch.testing.assert_close(folded(images), expected, atol=1e-4, rtol=1e-4)
+    assert expected.std() > 0.01
+
+
+def test_folding_leaves_the_network_alone(unet):
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    training = fold_batch_norm(unet).training
+    assert not training
+    after = unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_folding_a_network_in_training_uses_its_running_figures():
+    block = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).train()
+    block[1].running_mean.copy_(torch.tensor([1.0, -2.0]))
+    folded = fold_batch_norm(block)
+    assert block.training
+    x = torch.ones(1, 1, 2, 2)
+    torch.testing.assert_close(folded(x), block.eval()(x))
+
+
+def test_only_normalisation_behind_a_convolution_is_folded():
+    block = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)).eval()
+    block[0].running_mean.fill_(3)
+    block[3].running_mean.fill_(1)
+    x = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(fold_batch_norm(block)(x), block(x))
+
+
+# --- result ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 64, 64), (3, 61, 90), (2, 100, 57), (4, 30, 33)])
+def test_result_is_on_the_original_grid(make_head, shape):
+    volume, truth = make_head(shape)
+    _, probability = predict(volume)
+    assert probability.shape == shape
+    assert probability.dtype == np.float32
+    assert dice(to_labels(probability, 0.5), truth) > 0.85
+
+
+def test_the_unet_runs(unet, make_head):
+    volume, _ = make_head((3, 50, 41))
+    events, probability = predict(volume, unet, batch_size=2)
+    assert events == [SlicesDone(0, 3), SlicesDone(2, 3), SlicesDone(3, 3)]
+    assert probability.shape == (3, 50, 41)
+    assert np.isfinite(probability).all()
+    assert probability.std() > 0.01
+    options = PreprocessOptions(working_size=48)
+    preparation = measure(volume, options)
+    with torch.inference_mode():
+        logits = unet(normalise(crop_and_resample(volume, preparation.box, 48), preparation))[:, 0]
+    expected = back_to_grid(torch.sigmoid(logits), preparation.box, (50, 41))
+    np.testing.assert_allclose(probability, expected, atol=0.03)  # the device may compute in bf16
+
+
+def test_the_volume_and_the_model_are_not_changed(unet, make_head):
+    volume = make_head((2, 40, 40))[0].astype(np.float32) - 50
+    volume[0, 0, 0, 0] = np.nan
+    before = volume.copy()
+    dtypes = {tensor.dtype for tensor in unet.state_dict().values()}
+    predict(volume, unet)
+    np.testing.assert_array_equal(volume, before)
+    assert {tensor.dtype for tensor in unet.state_dict().values()} == dtypes
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100, None])
+def test_batch_size_does_not_change_the_labels(make_head, batch_size):
+    volume, _ = make_head((7, 64, 64))
+    _, expected = predict(volume, batch_size=7)
+    events, probability = predict(volume, batch_size=batch_size)
+    np.testing.assert_array_equal(to_labels(probability, 0.5), to_labels(expected, 0.5))
+    assert to_labels(expected, 0.5).any()
+    batch = min(batch_size or 8, 7)
+    assert events == [SlicesDone(min(done, 7), 7) for done in range(0, 7 + batch, batch)]
+
+
+def test_one_predictor_serves_several_volumes(make_head):
+    predictor = Predictor(model_of(BrightFlair()), "cpu")
+    for seed, shape in enumerate([(3, 64, 64), (2, 80, 50), (3, 64, 64)]):
+        volume, truth = make_head(shape, seed=seed)
+        assert dice(to_labels(finish(predictor.predict(volume))[1], 0.5), truth) > 0.85
+
+
+def test_model_of_some_sequences_gets_those_in_its_order(make_head):
+    volume, truth = make_head((3, 64, 64))
+    network = BrightFlair(channel=0)
+    _, probability = predict(volume, network, sequences=("FLAIR", "pre-contrast"))
+    assert dice(to_labels(probability, 0.5), truth) > 0.85
+    _, probability = predict(volume, network, sequences=("pre-contrast", "FLAIR"))
+    assert dice(to_labels(probability, 0.5), truth) < 0.5
+
+
+@pytest.mark.parametrize("factor", [0.001, 20])
+@pytest.mark.parametrize("offset", [0, -100])
+def test_scale_of_the_intensities_does_not_matter(make_head, factor, offset):
+    volume, truth = make_head((3, 64, 64))
+    _, probability = predict(volume * float(factor) + min(offset * factor, 0))
+    assert dice(to_labels(probability, 0.5), truth) > 0.85
+
+
+RNG = np.random.default_rng(0)
+STRANGE = {
+    "uint16": RNG.integers(0, 2**16, (2, 20, 24, 3)).astype(np.uint16),
+    "int64": RNG.integers(-(2**62), 2**62, (2, 20, 24, 3)),
+    "uint64": RNG.integers(0, 2**63, (2, 20, 24, 3)).astype(np.uint64),
+    "bool": RNG.random((2, 20, 24, 3)) > 0.5,
+    "float16": (RNG.random((2, 20, 24, 3)) * 6e4).astype(np.float16),
+    "float64": RNG.random((2, 20, 24, 3)),
+    "big endian": RNG.integers(0, 999, (2, 20, 24, 3)).astype(">i2"),
+    "negative": RNG.random((2, 20, 24, 3)) - 5,
+    "some NaN": np.where(RNG.random((2, 20, 24, 3)) > 0.9, np.nan, 1.0),
+    "all NaN": np.full((2, 20, 24, 3), np.nan),
+    "infinite": np.where(RNG.random((2, 20, 24, 3)) > 0.5, np.inf, -np.inf),
+    "largest": np.where(RNG.random((2, 20, 24, 3)) > 0.5, 3e38, -3e38).astype(np.float32),
+    "beyond float32": RNG.random((2, 20, 24, 3)) * 1e300,
+    "denormal": RNG.random((2, 20, 24, 3)).astype(np.float32) * 1e-40,
+    "zero": np.zeros((2, 20, 24, 3), np.uint8),
+    "constant": np.full((2, 20, 24, 3), 0.1),
+    "one voxel": np.ones((1, 1, 1, 3), np.uint8),
+    "tiny": RNG.integers(0, 255, (1, 5, 7, 3)),
+    "flat": RNG.integers(0, 255, (1, 1, 40, 3)),
+    "long": RNG.integers(0, 255, (1, 300, 4, 3)),
+    "one hot": np.eye(20 * 24 * 3)[7].reshape(1, 20, 24, 3),
+    "not contiguous": RNG.integers(0, 255, (3, 24, 20, 4))[..., ::2, ::-1]
+    .swapaxes(0, 2)[..., :1]
+    .repeat(3, -1),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_strange_volumes_give_probabilities(unet, kind):
+    volume = STRANGE[kind]
+    events, probability = predict(volume, unet, working_size=16)
+    assert probability.shape == volume.shape[:3]
+    assert np.isfinite(probability).all()
+    assert probability.min() >= 0
+    assert probability.max() <= 1
+    assert events[-1] == SlicesDone(len(volume), len(volume))
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        np.zeros((20, 20, 3), np.uint8),
+        np.zeros((2, 20, 20), np.uint8),
+        np.zeros((2, 20, 20, 1), np.uint8),
+        np.zeros((2, 20, 20, 4), np.uint8),
+        np.zeros((1, 2, 20, 20, 3), np.uint8),
+        np.zeros((0, 20, 20, 3), np.uint8),
+        np.zeros((2, 0, 20, 3), np.uint8),
+        np.zeros((2, 20, 20, 3), np.complex64),
+        np.zeros((2, 20, 20, 3), object),
+        np.zeros((2, 20, 20, 3), "U3"),
+        np.zeros((2, 20, 20, 3), "M8[s]"),
+    ],
+    ids=lambda volume: f"{volume.shape} {volume.dtype}",
+)
+def test_other_images_are_refused(volume):
+    with pytest.raises(ImageError, match=r"cannot be segmented; .*\.$") as error:
+        predict(volume)
+    assert "\n" not in str(error.value)
+
+
+# --- cancelling --------------------------------------------------------------------------------
+
+
+def test_closing_stops(make_head):
+    seen = []
+
+    class Counting(BrightFlair):
+        def forward(self, slices):
+            seen.append(len(slices))
+            return super().forward(slices)
+
+    work = Predictor(model_of(Counting()), "cpu", batch_size=2).predict(make_head((6, 32, 32))[0])
+    assert next(work) == SlicesDone(0, 6)
+    assert seen == []
+    assert next(work) == SlicesDone(2, 6)
+    work.close()
+    assert seen == [2]
+    with pytest.raises(StopIteration) as stop:
+        next(work)
+    assert stop.value.value is None
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_most", [1, 2, 3, 7])
+@pytest.mark.parametrize("error", [out_of_memory, MemoryError, lambda: RuntimeError("CUDA out of memory.")])
+def test_out_of_memory_halves_the_batch(make_head, at_most, error):
+    volume, _ = make_head((9, 48, 48))
+    _, expected = predict(volume)
+    events, probability = predict(volume, BrightFlair(at_most, error), batch_size=8)
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert len(notices) == {1: 3, 2: 2, 3: 2, 7: 1}[at_most]
+    assert notices[0].text == "Out of memory: going on with 4 instead of 8 slices at once."
+    done = [event.done for event in events if isinstance(event, SlicesDone)]
+    assert max(np.diff(done)) <= at_most
+    assert done[-1] == 9
+    np.testing.assert_allclose(probability, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [out_of_memory, MemoryError])
+def test_no_memory_for_one_slice_on_the_cpu(make_head, error):
+    with pytest.raises(DeviceError, match=r"not enough memory for a single slice; .*\.$"):
+        predict(make_head((4, 32, 32))[0], BrightFlair(0, error))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            lambda: RuntimeError("CUDA error: device lost\nCompile with TORCH_USE_CUDA_DSA"),
+            "CUDA error: device lost",
+        ),
+        (RuntimeError, "RuntimeError"),
+        (lambda: NotImplementedError("no such operator"), "no such operator"),
+    ],
+)
+def test_failure_of_the_device(make_head, error, reason):
+    with pytest.raises(DeviceError) as caught:
+        predict(make_head((4, 32, 32))[0], BrightFlair(2, error))
+    assert str(caught.value) == f"CPU failed ({reason}); choose another device or a smaller batch."
+
+
+@pytest.fixture
+def other_device(monkeypatch):
+    """Make "auto" choose a device other than the CPU: torch's one without memory stands in for a GPU."""
+    monkeypatch.setattr(
+        devices, "choose_device", lambda name="auto": torch.device("meta" if name == "auto" else "cpu")
+    )
+
+
+@pytest.mark.usefixtures("other_device")
+def test_gpu_without_memory_for_one_slice_hands_over_to_the_cpu(make_head):
+    volume, _ = make_head((5, 48, 48))
+    network = BrightFlair(0, out_of_memory, only_on="meta")
+    predictor = Predictor(model_of(network), batch_size=4)
+    events, probability = finish(predictor.predict(volume))
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        "Out of memory: going on with 2 instead of 4 slices at once.",
+        "Out of memory: going on with 1 instead of 2 slices at once.",
+        "META is out of memory: going on with the CPU.",
+    ]
+    assert predictor.device.type == "cpu"
+    np.testing.assert_allclose(probability, predict(volume)[1], atol=1e-6)
+
+
+@pytest.mark.usefixtures("other_device")
+def test_device_that_does_not_answer(monkeypatch, make_head):
+    def fail(*arguments):
+        raise RuntimeError("CUDA error: unknown error")
+
+    work = Predictor(model_of(BrightFlair())).predict(make_head((2, 32, 32))[0])
+    monkeypatch.setattr(devices, "automatic_batch_size", fail)
+    with pytest.raises(DeviceError, match="META failed"):
+        finish(work)
+
+
+def test_device_that_cannot_take_the_network(monkeypatch):
+    def fail(*arguments, **options):
+        raise out_of_memory()
+
+    monkeypatch.setattr(nn.Module, "to", fail)
+    with pytest.raises(DeviceError, match=r"CPU failed \(Tried to allocate 1 GiB\.\)"):
+        Predictor(model_of(BrightFlair()), "cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda", "tpu"])
+def test_absent_device_is_refused(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=device):
+        Predictor(model_of(BrightFlair()), device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_labels_of_the_cpu(unet, make_head):
+    volume, _ = make_head((9, 64, 64))
+    expected = predict(volume, unet)[1]
+    _, probability = finish(Predictor(model_of(unet), "cuda").predict(volume))
+    np.testing.assert_allclose(probability, expected, atol=0.05)

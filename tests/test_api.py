@@ -1,0 +1,65 @@
+"""The public Python API, beyond the examples in its docstrings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flair_model import write_flair_model
+
+import napari_lgg_seg as lgg
+from napari_lgg_seg.core.errors import ImageError
+from napari_lgg_seg.core.export import write_patient
+from napari_lgg_seg.core.formats import find_labels, read_labels
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return lgg.load_model(write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors"))
+
+
+@pytest.fixture
+def patient(tmp_path, make_patient):
+    write_patient(tmp_path / "patient", make_patient())
+    return lgg.read_patient(tmp_path / "patient")
+
+
+def test_all_public_names_are_there():
+    assert set(lgg.__all__) <= set(dir(lgg))
+    for name in lgg.__all__:
+        assert getattr(lgg, name).__doc__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = lgg.no_such_name
+
+
+@pytest.mark.parametrize("file_format", ["masks", "tiff", "nifti"])
+def test_read_segment_write_and_read_back(tmp_path, patient, model, file_format):
+    result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu"))
+    files = lgg.write_masks(tmp_path / "out", result, file_format)
+    assert files
+    (found,) = find_labels(tmp_path / "out").values()
+    np.testing.assert_array_equal(read_labels(found), result.labels)
+    assert result.figures.voxels == int(result.labels.sum()) > 0
+
+
+def test_progress_is_passed_on(patient, model):
+    events = []
+    lgg.segment(patient, model, lgg.SegmentOptions(device="cpu", batch_size=2), on_event=events.append)
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    assert events[-1].done == events[-1].total == len(patient.slice_numbers)
+
+
+def test_averaging_the_mirror_image_makes_the_answer_symmetric(patient, model):
+    import dataclasses
+
+    mirrored = dataclasses.replace(patient, volume=patient.volume[:, :, ::-1].copy(), truth=None)
+    options = lgg.SegmentOptions(device="cpu", tta=True)
+    straight = lgg.segment(patient, model, options).probability
+    turned = lgg.segment(mirrored, model, options).probability[:, :, ::-1]
+    assert np.abs(straight - turned).mean() < 0.01
+
+
+def test_masks_alone_cannot_be_segmented(patient, model):
+    import dataclasses
+
+    with pytest.raises(ImageError, match="nothing to segment"):
+        lgg.segment(dataclasses.replace(patient, volume=None), model)

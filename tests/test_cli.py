@@ -1,0 +1,530 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from flair_model import write_flair_model
+
+from napari_lgg_seg import cli
+from napari_lgg_seg.core import devices, train
+from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL
+from napari_lgg_seg.core.export import write_masks, write_patient
+from napari_lgg_seg.core.metrics import Summary, dice
+from napari_lgg_seg.core.patients import read_patient
+
+NAME = "TCGA_DU_0001_19990101"
+OTHER = "TCGA_HT_0002_20000202"
+THIRD = "TCGA_CS_0003_20000303"
+
+
+@dataclass
+class Done:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., Done]:
+    """Factory: run the program in this process, as its entry point does."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # leaves this process's memory as it is
+
+    def run_(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["napari-lgg-seg", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Done(end.value.code or 0, out, err)
+
+    return run_
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory) -> Path:
+    """A quick model file that finds the tumour of made patients."""
+    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """Where patients are."""
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def write(dataset, make_patient) -> Callable[..., Path]:
+    """Factory: write a small patient's folder; returns the folder."""
+
+    def write_(name: str = NAME, **head: object) -> Path:
+        write_patient(dataset / name, make_patient(name, **head))
+        return dataset / name
+
+    return write_
+
+
+@pytest.fixture
+def segment(run, small_model, tmp_path) -> Callable[..., Done]:
+    """Factory: ``segment`` with the small model into tmp_path / "masks"."""
+    return lambda *arguments: run(
+        "segment", "--model", small_model, "--output", tmp_path / "masks", *arguments
+    )
+
+
+@pytest.fixture
+def masks(tmp_path) -> Path:
+    return tmp_path / "masks"
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+# --- segment -----------------------------------------------------------------------------------
+
+
+def test_segment_writes_masks_in_the_datasets_layout(segment, write, masks):
+    folder = write()
+    done = segment(folder)
+    assert done.code == 0
+    assert sorted(masks.rglob("*_mask.tif")) == sorted(
+        masks / NAME / f"{NAME}_{n}_mask.tif" for n in range(1, 7)
+    )
+    for file in masks.rglob("*.tif"):
+        pixels = tifffile.imread(file)
+        assert pixels.dtype == np.uint8
+        assert set(np.unique(pixels)) <= {0, 255}
+    assert dice(read_patient(masks / NAME).truth, read_patient(folder).truth) > 0.85
+    assert "1 of 1 patients" in done.out
+    assert str(masks) in done.out
+
+
+def test_segment_says_how_well_result_and_truth_agree(segment, write, masks):
+    folder = write()
+    done = segment(folder)
+    agreement = dice(read_patient(masks / NAME).truth, read_patient(folder).truth)
+    assert f"{agreement:.3f}" in done.err
+    for mask in folder.glob("*_mask.tif"):
+        mask.unlink()
+    assert "Dice" not in segment(folder, "--overwrite").err
+
+
+def test_segment_takes_a_dataset_folder(segment, write, masks):
+    for name in (NAME, OTHER, THIRD):
+        write(name)
+    (masks.parent / "dataset" / "data.csv").write_text("Patient\n")
+    (masks.parent / "dataset" / "empty").mkdir()
+    done = segment(masks.parent / "dataset")
+    assert done.code == 0
+    assert "3 of 3 patients" in done.out
+    assert sorted(folder.name for folder in masks.iterdir()) == [THIRD, NAME, OTHER]
+
+
+def test_segment_takes_several_folders_each_once(segment, write, masks, dataset):
+    done = segment(write(NAME), write(OTHER), dataset)
+    assert done.code == 0
+    assert "2 of 2 patients" in done.out
+
+
+def test_segment_keeps_the_slices_own_numbers(segment, write_slices, masks, dataset):
+    write_slices(dataset, NAME, range(9, 13), shape=(64, 64))
+    assert segment(dataset).code == 0
+    assert read_patient(masks / NAME).slice_numbers == (9, 10, 11, 12)
+
+
+@pytest.mark.parametrize("what", ["patient", "dataset", "patient inside"])
+def test_segment_follows_links(segment, write, masks, dataset, tmp_path, what):
+    folder = write()
+    link = tmp_path / "linked" / "here"
+    link.parent.mkdir()
+    try:
+        link.symlink_to(dataset if what == "dataset" else folder, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system lets nobody make links")
+    done = segment(link.parent if what == "patient inside" else link)
+    assert done.code == 0
+    assert dice(read_patient(masks / NAME).truth, read_patient(folder).truth) > 0.85
+
+
+def test_segment_goes_on_after_a_bad_patient(segment, write, masks, dataset):
+    for name in (NAME, OTHER, THIRD):
+        write(name)
+    bad = dataset / NAME / f"{NAME}_4.tif"
+    bad.write_bytes(bad.read_bytes()[:-100])
+    done = segment(dataset)
+    assert done.code == 1
+    assert "2 of 3 patients" in done.out
+    assert str(bad) in done.err
+    assert sorted(folder.name for folder in masks.iterdir()) == [THIRD, OTHER]
+
+
+@pytest.mark.parametrize("damage", ["gap", "image gone", "masks only", "nothing"])
+def test_segment_names_what_is_wrong_with_a_patient(segment, write, masks, damage):
+    folder = write()
+    if damage != "gap":
+        for image in folder.glob("*_?.tif") if damage != "image gone" else [folder / f"{NAME}_3.tif"]:
+            image.unlink()
+    else:
+        for file in folder.glob("*_3*.tif"):
+            file.unlink()
+    if damage == "nothing":
+        for mask in folder.iterdir():
+            mask.unlink()
+    done = segment(folder)
+    assert done.code == 1
+    assert str(folder if damage in ("masks only", "nothing") else folder / f"{NAME}_3") in done.err
+    assert "0 of 1 patients" in done.out
+    assert not masks.exists()
+
+
+def test_segment_never_overwrites_unless_told_to(segment, write, masks):
+    folder = write()
+    assert segment(folder).code == 0
+    before = contents(masks)
+    done = segment(folder, "--threshold", "0.01")
+    assert done.code == 1
+    assert str(masks / NAME) in done.err
+    assert contents(masks) == before
+    assert segment(folder, "--threshold", "0.01", "--overwrite").code == 0
+    assert contents(masks).keys() == before.keys()
+    assert contents(masks) != before
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_segment_never_writes_beside_the_truth(run, write, dataset, small_model, options):
+    folder = write()
+    before = contents(dataset)
+    done = run("segment", folder, "--output", dataset, "--model", small_model, *options)
+    assert done.code == 1
+    assert str(folder) in done.err
+    assert contents(dataset) == before
+
+
+def test_segment_keeps_apart_two_folders_of_one_patient(segment, write, dataset, masks):
+    folder = write()
+    copy = dataset / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    done = segment(folder, copy)
+    assert done.code == 1
+    assert str(copy) in done.err
+    assert "1 of 2 patients" in done.out
+
+
+def test_lower_threshold_finds_more(segment, write, masks):
+    folder = write()
+    voxels = []
+    for threshold in ("0.01", "0.5", "0.99"):
+        assert segment(folder, "--threshold", threshold, "--overwrite").code == 0
+        voxels.append(int(read_patient(masks / NAME).truth.sum()))
+    assert voxels[0] > voxels[1] > voxels[2] > 0
+
+
+@pytest.mark.parametrize("kind", ["text", "nothing", "absent", "truncated"])
+def test_wrong_model_file_is_one_sentence(run, write, masks, small_model, tmp_path, kind):
+    file = tmp_path / "other.safetensors"
+    if kind != "absent":
+        file.write_bytes(
+            {"text": b"no model", "nothing": b"", "truncated": small_model.read_bytes()[:-99]}[kind]
+        )
+    done = run("segment", write(), "--output", masks, "--model", file)
+    assert done.code == 1
+    assert str(file) in done.err
+    assert done.err.startswith("Error: ")
+    assert not masks.exists()
+
+
+def test_absent_device_is_one_sentence(segment, write, monkeypatch):
+    monkeypatch.setattr(devices, "available_devices", lambda: ("cpu",))
+    done = segment(write(), "--device", "cuda")
+    assert done.code == 1
+    assert "'cuda' is not present" in done.err
+
+
+def test_failing_network_is_a_failed_patient(segment, write, masks, monkeypatch):
+    from napari_lgg_seg.core.networks import UNet
+
+    def fail(network, slices):
+        raise RuntimeError("no kernel image\nsecond line")
+
+    monkeypatch.setattr(UNet, "forward", fail)
+    done = segment(write())
+    assert done.code == 1
+    assert "no kernel image" in done.err
+    assert not masks.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nonsense"],
+        ["nonsense"],
+        ["segment"],
+        ["segment", "."],
+        ["segment", "nowhere", "--output", "masks"],
+        ["segment", ".", "--output", "masks", "--device", "tpu"],
+        ["segment", ".", "--output", "masks", "--threshold", "1.5"],
+        ["segment", ".", "--output", "masks", "--threshold", "half"],
+        ["evaluate", "."],
+        ["evaluate", ".", "nowhere"],
+        ["sample"],
+        ["train", "."],
+        ["train", ".", "--output", "m.safetensors", "--epochs", "0"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments).code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["segment", "--help"], ["evaluate", "-h"]])
+def test_help_is_no_error(run, arguments):
+    done = run(*arguments)
+    assert done.code == 0
+    assert "Usage" in done.out
+
+
+def test_help_names_every_command(run):
+    text = run("--help").out
+    for command in ("segment", "evaluate", "sample", "info", "train"):
+        assert command in text
+    assert "not a medical device" in text
+
+
+# --- evaluate ----------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_each_patient_over_its_volume(run, segment, write, masks, dataset, tmp_path):
+    for name, seed in ((NAME, 0), (OTHER, 1)):
+        write(name, seed=seed)
+    assert segment(dataset).code == 0
+    file = tmp_path / "figures" / "dice.json"
+    done = run("evaluate", masks, dataset, "--json", file)
+    assert done.code == 0
+    figures = json.loads(file.read_text())
+    expected = {
+        n: dice(read_patient(masks / n).truth, read_patient(dataset / n).truth) for n in (NAME, OTHER)
+    }
+    assert figures["dice"] == pytest.approx(expected)
+    assert figures["patients"] == 2
+    assert figures["mean"] == pytest.approx(np.mean(list(expected.values())))
+    assert figures["median"] == pytest.approx(np.median(list(expected.values())))
+    assert (figures["below_half"], figures["missed"], figures["without_prediction"]) == ([], [], [])
+    for name, value in expected.items():
+        assert name in done.out
+        assert f"{value:.4f}" in done.out
+
+
+def test_evaluate_names_patients_below_half_and_missed_ones(run, write, masks, dataset, tmp_path):
+    truth = read_patient(write(NAME)).truth
+    write(OTHER)
+    write_masks(masks / NAME, NAME, np.zeros_like(truth))
+    weak = truth.copy()
+    weak[:, :, : weak.shape[2] * 5 // 8] = 0
+    write_masks(masks / OTHER, OTHER, weak)
+    assert 0 < dice(weak, truth) < 0.5
+    assert run("evaluate", masks, dataset, "--json", tmp_path / "dice.json").code == 0
+    figures = json.loads((tmp_path / "dice.json").read_text())
+    assert figures["below_half"] == [NAME, OTHER]
+    assert figures["missed"] == [NAME]
+
+
+def test_evaluate_names_patients_without_prediction(run, write, masks, dataset, tmp_path):
+    write_masks(masks / NAME, NAME, read_patient(write(NAME)).truth)
+    write(OTHER)
+    done = run("evaluate", masks, dataset, "--json", tmp_path / "dice.json")
+    assert done.code == 0
+    assert f"{OTHER} has no prediction" in done.out
+    figures = json.loads((tmp_path / "dice.json").read_text())
+    assert figures["dice"] == {NAME: 1.0}
+    assert figures["without_prediction"] == [OTHER]
+
+
+def test_evaluate_compares_a_single_pair_whatever_its_names(run, write, masks, tmp_path):
+    folder = write(NAME)
+    write_masks(masks, "painted by hand", read_patient(folder).truth)
+    done = run("evaluate", masks, folder)
+    assert done.code == 0
+    assert "1.0000" in done.out
+
+
+def test_evaluate_refuses_other_grids(run, write, masks):
+    folder = write(NAME)
+    write_masks(masks, NAME, read_patient(folder).truth[:-1])
+    done = run("evaluate", masks, folder)
+    assert done.code == 1
+    assert done.err.startswith("Error: ")
+    assert str(masks) in done.err
+    assert str(folder) in done.err
+
+
+def test_evaluate_refuses_a_prediction_that_lacks_slices(run, write, masks):
+    folder = write(NAME)
+    write_masks(masks, NAME, read_patient(folder).truth)
+    (masks / f"{NAME}_3_mask.tif").unlink()
+    done = run("evaluate", masks, folder)
+    assert done.code == 1
+    assert f"{NAME}_3_mask.tif" in done.err
+
+
+def test_evaluate_of_nothing_is_a_sentence(run, write, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("evaluate", tmp_path / "empty", write())
+    assert done.code == 1
+    assert str(tmp_path / "empty") in done.err
+
+
+# --- sample, info, train -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_sample(monkeypatch, make_patient):
+    """The sample patient, made small."""
+    monkeypatch.setattr("napari_lgg_seg.core.phantom.make_sample_patient", lambda: make_patient("LGG_sample"))
+
+
+def test_sample_is_a_patient_folder(run, small_sample, tmp_path, make_patient):
+    done = run("sample", tmp_path / "sample")
+    assert done.code == 0
+    assert str(tmp_path / "sample") in done.out
+    np.testing.assert_array_equal(read_patient(tmp_path / "sample").volume, make_patient().volume)
+
+
+def test_sample_leaves_a_patient_that_is_there_alone(run, small_sample, write):
+    folder = write()
+    before = contents(folder)
+    done = run("sample", folder)
+    assert done.code == 1
+    assert str(folder) in done.err
+    assert contents(folder) == before
+
+
+def test_info_prints_the_shipped_models_header(run):
+    done = run("info")
+    assert done.code == 0
+    first, _, rest = done.out.partition("\n")
+    assert first == str(DEFAULT_MODEL)
+    card = json.loads(rest)
+    assert card["schema_version"] == 1
+    assert card["sequences"] == ["pre-contrast", "FLAIR", "post-contrast"]
+    assert card["training_patients"]
+    assert not set(card["training_patients"]) & set(card["validation_patients"])
+    for key in ("data", "licence", "created", "package_version", "threshold", "preprocess", "figures"):
+        assert card[key], key
+
+
+def test_info_of_another_model_and_of_no_model(run, small_model, tmp_path):
+    assert json.loads(run("info", small_model).out.partition("\n")[2])["name"] == "bright FLAIR"
+    (tmp_path / "no model").write_text("text")
+    done = run("info", tmp_path / "no model")
+    assert done.code == 1
+    assert str(tmp_path / "no model") in done.err
+
+
+def test_train_passes_its_options_on_and_leaves_broken_patients_out(
+    run, write, dataset, tmp_path, monkeypatch
+):
+    called = {}
+
+    def pretend(training, validation, output, options, **keywords):
+        called.update(training=training, validation=validation, output=output, options=options, **keywords)
+        yield train.StepDone(1, 2, 0.5)
+        yield train.EpochDone(1, 3, 0.4, Summary(1, 0.8, 0.8, (), ()), 0.8)
+
+    monkeypatch.setattr(train, "train", pretend)
+    for number in range(5):
+        write(f"TCGA_DU_000{number}_19990101")
+    bad = dataset / "TCGA_DU_0003_19990101" / "TCGA_DU_0003_19990101_2.tif"
+    bad.unlink()
+    output = tmp_path / "model.safetensors"
+    options = "--epochs 3 --batch-size 2 --learning-rate 0.01 --seed 7 --device cpu --max-minutes 9"
+    done = run("train", dataset, "--output", output, "--validation", "0.25", *options.split())
+    assert done.code == 0
+    assert bad.name.removesuffix(".tif") in done.err
+    used = called["options"]
+    assert (used.epochs, used.batch_size, used.learning_rate, used.seed) == (3, 2, 0.01, 7)
+    assert (used.device, used.max_minutes, called["output"], called["resume"]) == ("cpu", 9, output, False)
+    assert (len(called["training"]), len(called["validation"])) == (3, 1)
+    assert "Epoch 1 of 3" in done.err
+    assert str(output) in done.out
+
+
+def test_train_never_replaces_a_model(run, write, dataset, tmp_path):
+    write()
+    output = tmp_path / "model.safetensors"
+    output.write_text("precious")
+    done = run("train", dataset, "--output", output)
+    assert done.code == 1
+    assert str(output) in done.err
+    assert output.read_text() == "precious"
+
+
+@pytest.mark.parametrize("patients", [0, 1])
+def test_train_on_too_few_patients_is_a_sentence(run, write, dataset, tmp_path, patients):
+    dataset.mkdir()
+    for _ in range(patients):
+        write()
+    done = run("train", dataset, "--output", tmp_path / "model.safetensors", "--device", "cpu")
+    assert done.code == 1
+    assert "Error: " in done.err
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+# --- as a program ------------------------------------------------------------------------------
+
+
+def program(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "napari_lgg_seg", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", timeout=600, check=False, env=environment
+    )
+
+
+def test_sample_segment_evaluate_with_the_shipped_model(tmp_path):
+    sample, masks, figures = tmp_path / "sample", tmp_path / "masks", tmp_path / "dice.json"
+    done = program("sample", sample)
+    assert done.returncode == 0, done.stderr
+    done = program("segment", sample, "--output", masks)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 patients" in done.stdout
+    done = program("evaluate", masks, sample, "--json", figures)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(figures.read_text())["mean"] > 0.7
+
+
+def test_program_ends_with_a_sentence_where_it_cannot_go_on(tmp_path):
+    done = program("info", tmp_path / "ä nowhere")
+    assert done.returncode == 1
+    assert "ä nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.real_data
+def test_real_patients_are_segmented(run, lgg_dataset, masks, tmp_path):
+    folders = [
+        lgg_dataset / name for name in json.loads(run("info").out.partition("\n")[2])["validation_patients"]
+    ]
+    chosen = sorted((f for f in folders if f.is_dir()), key=lambda f: len(list(f.iterdir())))[:2]
+    assert len(chosen) == 2
+    done = run("segment", *chosen, "--output", masks)
+    assert done.code == 0
+    assert "2 of 2 patients" in done.out
+    for folder in chosen:
+        assert read_patient(masks / folder.name).shape == read_patient(folder).shape
+    assert run("evaluate", masks, lgg_dataset, "--json", tmp_path / "dice.json").code == 0
+    assert json.loads((tmp_path / "dice.json").read_text())["mean"] > 0.3

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from npe2 import PluginManifest
+
+import napari_lgg_seg
+
+FOLDER = Path(napari_lgg_seg.__file__).parent
+
+
+def modules_after(*imports: str) -> set[str]:
+    """Names of the modules loaded in a fresh Python after some imports."""
+    lines = [f"import {name}" for name in imports]
+    code = "\n".join(["import json, sys", *lines, "print(json.dumps(sorted(sys.modules)))"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_package_manifest_commands_and_widgets_leave_torch_alone():
+    commands = PluginManifest.from_file(FOLDER / "napari.yaml").contributions.commands
+    widgets = [
+        f"napari_lgg_seg.widgets.{file.stem}" for file in sorted((FOLDER / "widgets").glob("[a-z]*.py"))
+    ]
+    names = {"napari_lgg_seg", *(command.python_name.partition(":")[0] for command in commands), *widgets}
+    assert "napari_lgg_seg.widgets.segment" in names
+    loaded = modules_after(*sorted(names))
+    assert names <= loaded
+    assert not {"torch", "monai"} & loaded
+
+
+def test_core_leaves_napari_and_qt_alone():
+    # networks and losses are made of torch; nothing imports them before it is needed.
+    names = [f"napari_lgg_seg.core.{file.stem}" for file in sorted((FOLDER / "core").glob("[a-z]*.py"))]
+    loaded = modules_after(*names)
+    assert "napari_lgg_seg.core.predict" in loaded
+    assert not {"napari", "qtpy", "magicgui", "superqt"} & loaded
+
+
+def test_command_line_starts_without_torch_napari_and_qt():
+    loaded = modules_after("napari_lgg_seg.cli")
+    assert not {"torch", "monai", "napari", "qtpy", "scipy"} & loaded
