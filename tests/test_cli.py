@@ -334,7 +334,7 @@ def test_evaluate_names_patients_below_half_and_missed_ones(run, write, masks, d
     write(OTHER)
     write_masks(masks / NAME, NAME, np.zeros_like(truth))
     weak = truth.copy()
-    weak[:, :, : weak.shape[2] * 5 // 8] = 0
+    weak[:, :, : weak.shape[2] * 11 // 16] = 0
     write_masks(masks / OTHER, OTHER, weak)
     assert 0 < dice(weak, truth) < 0.5
     assert run("evaluate", masks, dataset, "--json", tmp_path / "dice.json").code == 0

@@ -35,14 +35,6 @@ def test_package_manifest_commands_and_widgets_leave_torch_alone():
     assert not {"torch", "monai"} & loaded
 
 
-def test_core_leaves_napari_and_qt_alone():
-    # networks and losses are made of torch; nothing imports them before it is needed.
-    names = [f"napari_lgg_seg.core.{file.stem}" for file in sorted((FOLDER / "core").glob("[a-z]*.py"))]
-    loaded = modules_after(*names)
-    assert "napari_lgg_seg.core.predict" in loaded
-    assert not {"napari", "qtpy", "magicgui", "superqt"} & loaded
-
-
 def test_command_line_starts_without_torch_napari_and_qt():
     loaded = modules_after("napari_lgg_seg.cli")
     assert not {"torch", "monai", "napari", "qtpy", "scipy"} & loaded

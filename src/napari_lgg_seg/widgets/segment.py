@@ -6,6 +6,7 @@ are :mod:`.controls`', and all computing is the core's.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,7 @@ class SegmentWidget(Container):
         self._worker: Any = None
         self._looking: Any = None
         self._job: Job | None = None
+        self._picked: dict[tuple[Subject | None, str], Image | None] = {}
         self._started = 0.0
         self._notice = self._summary = ""
         self._models = [(_DEFAULT_NAME, DEFAULT_MODEL)]
@@ -99,9 +101,9 @@ class SegmentWidget(Container):
         self._list_devices()
 
     def _connect(self) -> None:
+        from qtpy.QtCore import QTimer
         from qtpy.QtGui import QKeySequence
         from qtpy.QtWidgets import QShortcut
-        from superqt.utils import qdebounced
 
         c = self.controls
         steps = {"Ctrl+Alt+P": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
@@ -111,15 +113,17 @@ class SegmentWidget(Container):
         c.following.clicked.connect(steps["Ctrl+Alt+N"])
         c.model.changed.connect(self._model_chosen)
         c.patient.changed.connect(self._subject_chosen)
-        for combo in c.sequences.values():
-            combo.changed.connect(self._describe)
+        for sequence, combo in c.sequences.items():
+            combo.changed.connect(partial(self._sequence_picked, sequence))
         for control in (c.threshold, c.clean_up, c.smallest_volume, c.fill_holes):
             control.changed.connect(self.relabel)
         for box in c.spacing.values():
             box.changed.connect(self._spacing_given)
         for keys, action in {"Ctrl+Alt+S": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
-        self._show_figures_soon = qdebounced(self._show_figures, timeout=150)
+        # Figures follow a moving slider at a distance; the timer goes with the window.
+        self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
+        self._figures_timer.timeout.connect(self._show_figures)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
@@ -151,13 +155,18 @@ class SegmentWidget(Container):
         subject = self.subject
         proposed = proposed_sequences(self._viewer.layers, subject) if subject is not None else {}
         for sequence, combo in self.controls.sequences.items():
+            wanted = self._picked.get((subject, sequence), proposed.get(sequence))
             with combo.changed.blocked():
                 combo.reset_choices()
-                combo.value = proposed.get(sequence)
+                combo.value = wanted if wanted in combo.choices else proposed.get(sequence)
         spacing = results.spacing_of(flair) if (flair := proposed.get("FLAIR")) is not None else None
         for box, size in zip(self.controls.spacing.values(), spacing or (0, 0, 0), strict=True):
             with box.changed.blocked():
                 box.value = size
+        self._describe()
+
+    def _sequence_picked(self, sequence: str, layer: Image | None) -> None:
+        self._picked[self.subject, sequence] = layer
         self._describe()
 
     def _candidates(self, subject: Subject | None) -> list[tuple[str, Any]]:
@@ -363,7 +372,7 @@ class SegmentWidget(Container):
             self._summary = (
                 f"Your corrections in '{before.name}' are kept; the new labels are in '{layer.name}'."
             )
-        self._show_figures_soon()
+        self._figures_timer.start()
 
     def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
         data = probability.data
@@ -399,7 +408,7 @@ class SegmentWidget(Container):
         if flair is None or subject is None or not all(spacing):
             return
         results.set_spacing(self._viewer, subject.name, flair, spacing)
-        self._show_figures_soon()
+        self._figures_timer.start()
 
     def _go_to_largest(self, tumour: Labels, only_slice: int | None) -> None:
         if tumour.ndim == 3 and only_slice is None and tumour.data.any():

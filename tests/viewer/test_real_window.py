@@ -1,0 +1,62 @@
+"""The main job in a window that is really shown, with the shipped model and nothing but visible names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt, QThreadPool
+
+from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.patients import read_patient
+
+pytestmark = pytest.mark.real_window
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """A viewer whose window is shown."""
+    return make_napari_viewer(show=True)
+
+
+def test_open_the_sample_click_segment_export_and_read_back(
+    viewer, menu_action, find_button, wait_until, choose_folder, tmp_path, notices, qtbot
+):
+    menu_action("File", "Open Sample", "LGG patient (made)").trigger()
+    wait_until(lambda: "truth" in viewer.layers)
+    menu_action("Layers", "Segment", "Segment").trigger()
+    window = viewer.window.main_menu.window()
+    assert window.isVisible()
+
+    button = find_button(window, "Segment")
+    wait_until(button.isVisible)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert button.text() == "Cancel"
+    wait_until(lambda: button.text() == "Segment")
+    (tumour,) = [layer for layer in viewer.layers if layer.name.endswith(" tumour")]
+    assert dice(tumour.data, viewer.layers["truth"].data) > 0.7
+
+    shown = viewer.screenshot(canvas_only=True, flash=False)
+    viewer.layers[tumour.name].visible = False
+    assert not np.array_equal(shown, viewer.screenshot(canvas_only=True, flash=False)), "it cannot be seen"
+
+    choose_folder(tmp_path)
+    qtbot.mouseClick(find_button(window, "Export masks..."), Qt.MouseButton.LeftButton)
+    wait_until(lambda: len(notices) == 1)
+    (folder,) = tmp_path.iterdir()
+    assert str(folder) in notices[0]
+    back = read_patient(folder)
+    np.testing.assert_array_equal(back.truth, tumour.data)
+    assert tumour.name == f"{back.name} tumour"
+
+
+def test_main_window_may_be_closed_during_a_run(
+    viewer, patient_on_disk, small_model, menu_action, find_button, gate, wait_until
+):
+    viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    widget.offer_model(small_model)
+    find_button(widget.native, "Segment").click()
+    wait_until(gate.reached.is_set)
+    viewer.close()
+    gate.open()
+    wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
