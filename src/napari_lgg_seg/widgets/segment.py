@@ -78,16 +78,9 @@ class SegmentWidget(Container):
             devices=lambda _: self._devices,
             layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
         )
-        self.patient, self.model, self.device = (
-            self.controls.patient,
-            self.controls.model,
-            self.controls.device,
-        )
-        self.button, self.progress, self.status = (
-            self.controls.button,
-            self.controls.progress,
-            self.controls.status,
-        )
+        c = self.controls
+        self.patient, self.model, self.device = c.patient, c.model, c.device
+        self.button, self.progress, self.status = c.button, c.progress, c.status
         super().__init__(widgets=self.controls.column(), labels=False)
         layout = self.native.layout()
         for place, section in enumerate(self.controls.folded(), start=2):

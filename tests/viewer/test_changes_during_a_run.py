@@ -1,0 +1,105 @@
+"""What a user may do to layers and viewer while the network runs: the result fits, or nothing is added."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+NAME = "TCGA_DU_0001_19990101"
+
+pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
+
+
+@pytest.fixture
+def during(viewer, open_patient, dock, click, gate, wait_until):
+    """Factory: do something in the middle of a run, let it finish; returns the widget."""
+    open_patient()
+    widget = dock()
+
+    def during_(act):
+        click(widget, "Segment")
+        wait_until(gate.reached.is_set)
+        act()
+        gate.open()
+        wait_until(lambda: widget.button.text == "Segment")
+        return widget
+
+    return during_
+
+
+def rename(viewer):
+    for layer in viewer.layers:
+        layer.name = f"my {layer.name}"
+
+
+def reorder(viewer):
+    viewer.layers.reverse()
+
+
+def transpose(viewer):
+    viewer.dims.transpose()
+
+
+def show_in_3d(viewer):
+    viewer.dims.ndisplay = 3
+
+
+def move(viewer):
+    for layer in viewer.layers:
+        layer.translate = (3, 4, 5)
+
+
+@pytest.mark.parametrize("act", [rename, reorder, transpose, show_in_3d, move])
+def test_the_result_fits_all_the_same(viewer, during, act):
+    during(lambda: act(viewer))
+    tumour = viewer.layers[f"{NAME} tumour"]
+    (flair,) = [layer for layer in viewer.layers if layer.metadata["lgg"]["role"] == "FLAIR"]
+    assert tumour.data.any()
+    assert tumour.data.shape == flair.data.shape
+    np.testing.assert_array_equal(tumour.translate, flair.translate)
+
+
+def test_nothing_is_added_to_an_image_that_became_another(viewer, during):
+    def change():
+        viewer.layers["FLAIR"].data = np.zeros((2, 10, 10), np.uint8)
+
+    widget = during(change)
+    assert f"{NAME} tumour" not in viewer.layers
+    assert f"{NAME} probability" not in viewer.layers
+    assert "nothing was added" in widget.status.value
+    assert widget.status.value.endswith(".")
+
+
+def test_a_second_click_cancels(viewer, during):
+    before = [layer.name for layer in viewer.layers]
+
+    def click_again():
+        (button,) = [b for b in buttons() if b.text() == "Cancel"]
+        button.click()
+
+    widget = during(click_again)
+    assert [layer.name for layer in viewer.layers] == before
+    assert widget.status.value == "Cancelled."
+
+
+def test_keys_start_a_run_and_step_through_slices(viewer, open_patient, dock, wait_until, qtbot):
+    open_patient()
+    widget = dock()
+    keys = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier
+    window = widget.native.window()
+    window.activateWindow()
+    qtbot.keyClick(widget.native, Qt.Key.Key_S, keys)
+    wait_until(lambda: f"{NAME} tumour" in viewer.layers and widget.button.text == "Segment")
+    slices = np.flatnonzero(viewer.layers[f"{NAME} tumour"].data.any(axis=(1, 2)))
+    viewer.dims.set_point(0, slices[0])
+    qtbot.keyClick(widget.native, Qt.Key.Key_N, keys)
+    assert viewer.dims.current_step[0] == slices[1]
+    qtbot.keyClick(widget.native, Qt.Key.Key_P, keys)
+    assert viewer.dims.current_step[0] == slices[0]
+
+
+def buttons():
+    from qtpy.QtWidgets import QApplication, QPushButton
+
+    return [b for b in QApplication.instance().allWidgets() if isinstance(b, QPushButton)]
