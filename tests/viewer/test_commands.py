@@ -6,6 +6,7 @@ import tifffile
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_lgg_seg import commands
+from napari_lgg_seg.core.export import write_patient
 from napari_lgg_seg.core.patients import SEQUENCES, read_patient
 from napari_lgg_seg.layers import describe
 
@@ -109,20 +110,22 @@ def remove_everything(folder):
         file.unlink()
 
 
-@pytest.mark.parametrize("damage", [remove_a_slice, remove_an_image, truncate, shrink, remove_everything])
 def test_broken_folder_is_one_sentence_and_no_layer(
-    viewer, open_patient, patient_on_disk, choose_folder, wait_until, notices, damage
+    viewer, open_patient, make_patient, tmp_path, choose_folder, wait_until, notices
 ):
-    folder = patient_on_disk()
-    damage(folder)
-    choose_folder(folder)
-    open_patient()
-    wait_until(lambda: len(notices) > 0)
-    QApplication.processEvents()
-    (text,) = notices
-    assert_sentence(text)
-    assert (f"{NAME}_3" if damage is not remove_everything else str(folder)) in text
-    assert len(viewer.layers) == 0
+    for damage in (remove_a_slice, remove_an_image, truncate, shrink, remove_everything):
+        folder = tmp_path / damage.__name__
+        write_patient(folder, make_patient(NAME))
+        damage(folder)
+        choose_folder(folder)
+        notices.clear()
+        open_patient()
+        wait_until(lambda: len(notices) > 0)
+        QApplication.processEvents()
+        (text,) = notices
+        assert_sentence(text)
+        assert str(folder if damage is remove_everything else folder / f"{NAME}_3") in text
+        assert len(viewer.layers) == 0
 
 
 def test_cancelled_dialog_opens_nothing(viewer, open_patient, choose_folder, monkeypatch, notices):
@@ -246,37 +249,41 @@ def test_images_are_never_joined_by_masks_nor_is_it_asked(
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["Labels", "ein/zwei", "../up", 'a:b*c?"<d>|\\e', "..", ""], ids=repr)
 def test_labels_of_other_origin_go_by_their_layers_name(
-    viewer, export_masks, labels, choose_folder, tmp_path, notices, name
+    viewer, export_masks, labels, choose_folder, tmp_path, notices
 ):
-    (tmp_path / "chosen").mkdir()
-    viewer.add_labels(labels, name=name)
-    choose_folder(tmp_path / "chosen")
-    export_masks()
-    assert len(notices) == 1
-    assert "4 masks" in notices[0]
-    (folder,) = (tmp_path / "chosen").iterdir()
-    np.testing.assert_array_equal(read_patient(folder).truth, labels)
-    assert list(tmp_path.iterdir()) == [tmp_path / "chosen"]
-    assert not set(folder.name) & set('/\\:*?"<>|')
-    if name == "Labels":
-        assert folder.name == name
+    layer = viewer.add_labels(labels)
+    for number, name in enumerate(["Labels", "one/two", "../up", 'a:b*c?"<d>|\\e', "..", " "]):
+        layer.name = name
+        parent = tmp_path / str(number)
+        parent.mkdir()
+        choose_folder(parent)
+        notices.clear()
+        export_masks()
+        assert len(notices) == 1
+        assert "4 masks" in notices[0]
+        (folder,) = parent.iterdir()
+        np.testing.assert_array_equal(read_patient(folder).truth, labels)
+        assert not set(folder.name) & set('/\\:*?"<>|')
+        assert name != "Labels" or folder.name == name
+    assert len(list(tmp_path.iterdir())) == 6, "something went beside the chosen folders"
 
 
-@pytest.mark.parametrize("active", [0, 1, 2, 3, None], ids=["first", "newest", "truth", "image", "none"])
 def test_selected_labels_come_before_the_newest_result(
-    viewer, export_masks, add_result, labels, choose_folder, tmp_path, active
+    viewer, export_masks, add_result, labels, choose_folder, tmp_path
 ):
     add_result(labels)
     add_result(labels[:, ::-1])
     add_result(labels[:, :, ::-1], role="truth")
     viewer.add_image(np.zeros(labels.shape))
-    viewer.layers.selection.active = None if active is None else viewer.layers[active]
-    choose_folder(tmp_path)
-    export_masks()
-    expected = viewer.layers[active if active in (0, 1, 2) else 1].data
-    np.testing.assert_array_equal(read_patient(tmp_path / NAME).truth, expected)
+    first, newest, truth, image = viewer.layers
+    for number, (active, expected) in enumerate(
+        [(first, first), (newest, newest), (truth, truth), (image, newest), (None, newest)]
+    ):
+        viewer.layers.selection.active = active
+        choose_folder(tmp_path / str(number))
+        export_masks()
+        np.testing.assert_array_equal(read_patient(tmp_path / str(number) / NAME).truth, expected.data)
 
 
 def test_labels_that_cannot_be_masks_are_a_sentence(viewer, export_masks, choose_folder, tmp_path, notices):

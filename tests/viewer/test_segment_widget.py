@@ -416,17 +416,17 @@ def write_folder(path):
     path.mkdir()
 
 
-@pytest.mark.parametrize("write", [None, write_text, write_nothing, write_other_network, write_folder])
-def test_foreign_model_file_is_refused_with_a_sentence(viewer, dock, small_model, tmp_path, write):
+def test_foreign_model_files_are_refused_with_a_sentence(viewer, dock, small_model, tmp_path):
     widget = dock()
-    file = tmp_path / "other.safetensors"
-    if write is not None:
-        write(file)
-    widget.offer_model(file)
-    assert_sentence(widget.status.value)
-    assert str(file) in widget.status.value
-    assert widget.model.value == small_model
-    assert file not in widget.model.choices
+    for write in (None, write_text, write_nothing, write_other_network, write_folder):
+        file = tmp_path / f"{write and write.__name__}.safetensors"
+        if write is not None:
+            write(file)
+        widget.offer_model(file)
+        assert_sentence(widget.status.value)
+        assert str(file) in widget.status.value
+        assert widget.model.value == small_model
+        assert file not in widget.model.choices
 
 
 def test_shipped_model_is_the_default(viewer):
@@ -512,66 +512,53 @@ def test_torch_is_used_in_worker_threads_only(viewer, open_patient, dock, run, w
 # --- what goes wrong ---------------------------------------------------------------------------
 
 
-def failing(error):
-    def forward(network, slices):
+def raising(error):
+    def fail(*_, **__):
         raise error
 
-    return forward
+    return fail
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
+def test_failing_network_is_one_sentence_and_the_window_goes_on(
+    viewer, open_patient, dock, run, monkeypatch, notices
+):
+    open_patient()
+    widget = dock()
+    before = contents(viewer)
+    for error, words in (
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied\nsecond line"), "mat1 and mat2"),
         (RuntimeError(""), "RuntimeError"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory"),
         (MemoryError(), "not enough memory"),
-    ],
-    ids=["shapes", "wordless", "cpu memory", "gpu memory", "MemoryError"],
-)
-def test_failing_network_is_one_sentence_and_the_window_goes_on(
-    viewer, open_patient, dock, run, monkeypatch, notices, error, words
-):
-    open_patient()
-    widget = dock()
-    before = contents(viewer)
-    with monkeypatch.context() as broken:
-        broken.setattr(UNet, "forward", failing(error))
-        run(widget)
-    assert_sentence(widget.status.value)
-    assert words in widget.status.value
-    assert widget.button.enabled
-    assert widget.progress.native.isHidden()
-    assert_same(before, contents(viewer))
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(UNet, "forward", raising(error))
+            run(widget)
+        assert_sentence(widget.status.value)
+        assert words in widget.status.value
+        assert widget.button.enabled
+        assert widget.progress.native.isHidden()
+        assert_same(before, contents(viewer))
     assert notices == []
     run(widget)
     assert f"{NAME} tumour" in layer_names(viewer)
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
+@pytest.mark.parametrize("where", ["checkpoint.load_model", "devices.free_memory"])
+def test_failure_around_the_network_is_one_sentence_too(viewer, open_patient, dock, run, monkeypatch, where):
+    open_patient()
+    widget = dock()
+    for error, words in (
         (RuntimeError("no kernel image\nsecond line"), "no kernel image"),
         (RuntimeError(), "RuntimeError"),
         (MemoryError(), "not enough memory"),
-    ],
-    ids=["device", "wordless", "MemoryError"],
-)
-@pytest.mark.parametrize("where", ["checkpoint.load_model", "devices.free_memory"])
-def test_failure_around_the_network_is_one_sentence_too(
-    viewer, open_patient, dock, run, monkeypatch, where, error, words
-):
-    def fail(*_, **__):
-        raise error
-
-    open_patient()
-    widget = dock()
-    with monkeypatch.context() as broken:
-        broken.setattr(f"napari_lgg_seg.core.{where}", fail)
-        run(widget)
-    assert_sentence(widget.status.value)
-    assert words in widget.status.value
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(f"napari_lgg_seg.core.{where}", raising(error))
+            run(widget)
+        assert_sentence(widget.status.value)
+        assert words in widget.status.value
     run(widget)
     assert f"{NAME} tumour" in layer_names(viewer)
 
