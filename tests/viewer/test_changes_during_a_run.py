@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QShortcut
 
 NAME = "TCGA_DU_0001_19990101"
 
@@ -83,19 +83,17 @@ def test_a_second_click_cancels(viewer, during):
     assert widget.status.value == "Cancelled."
 
 
-def test_keys_start_a_run_and_step_through_slices(viewer, open_patient, dock, wait_until, qtbot):
+def test_keys_start_a_run_and_step_through_slices(viewer, open_patient, dock, wait_until):
     open_patient()
     widget = dock()
-    keys = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.AltModifier
-    window = widget.native.window()
-    window.activateWindow()
-    qtbot.keyClick(widget.native, Qt.Key.Key_S, keys)
+    keys = {s.key().toString(): s.activated for s in widget.native.findChildren(QShortcut)}
+    keys["Ctrl+Alt+S"].emit()
     wait_until(lambda: f"{NAME} tumour" in viewer.layers and widget.button.text == "Segment")
     slices = np.flatnonzero(viewer.layers[f"{NAME} tumour"].data.any(axis=(1, 2)))
     viewer.dims.set_point(0, slices[0])
-    qtbot.keyClick(widget.native, Qt.Key.Key_N, keys)
+    keys["Ctrl+Alt+N"].emit()
     assert viewer.dims.current_step[0] == slices[1]
-    qtbot.keyClick(widget.native, Qt.Key.Key_P, keys)
+    keys["Ctrl+Alt+P"].emit()
     assert viewer.dims.current_step[0] == slices[0]
 
 

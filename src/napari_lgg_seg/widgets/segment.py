@@ -148,10 +148,11 @@ class SegmentWidget(Container):
         subject = self.subject
         proposed = proposed_sequences(self._viewer.layers, subject) if subject is not None else {}
         for sequence, combo in self.controls.sequences.items():
-            wanted = self._picked.get((subject, sequence), proposed.get(sequence))
+            picked = self._picked.get((subject, sequence), proposed.get(sequence))
             with combo.changed.blocked():
                 combo.reset_choices()
-                combo.value = wanted if wanted in combo.choices else proposed.get(sequence)
+                fitting = [layer for layer in (picked, proposed.get(sequence)) if layer in combo.choices]
+                combo.value = fitting[0] if fitting else None
         spacing = results.spacing_of(flair) if (flair := proposed.get("FLAIR")) is not None else None
         for box, size in zip(self.controls.spacing.values(), spacing or (0, 0, 0), strict=True):
             with box.changed.blocked():

@@ -72,7 +72,8 @@ def grid_of(layer: Image) -> tuple[int, ...]:
 def candidates(layers: Iterable[Any], subject: Subject) -> list[Image]:
     """Image layers that can be a sequence of the subject: those on its grid."""
     layers = list(layers)
-    main = next((layer for layer in proposed_sequences(layers, subject).values() if layer is not None), None)
+    proposed = proposed_sequences(layers, subject)
+    main = proposed["FLAIR"] or next((layer for layer in proposed.values() if layer is not None), None)
     if main is None:
         return []
     grid = grid_of(main)
