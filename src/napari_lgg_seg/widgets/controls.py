@@ -149,6 +149,19 @@ class Controls:
         ]
 
 
+def wrap(text: Label, lines: int) -> None:
+    """Let a text use the whole width and as many lines as it needs, with room for a few kept free."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QSizePolicy
+
+    policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+    policy.setHeightForWidth(True)
+    text.native.setWordWrap(True)
+    text.native.setSizePolicy(policy)
+    text.native.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+    text.native.setMinimumHeight(lines * text.native.fontMetrics().lineSpacing())
+
+
 def rows(*widgets: Any) -> Container:
     """Controls below each other with their labels."""
     container = Container(widgets=widgets, labels=True)
@@ -162,4 +175,6 @@ def _folded(title: str, content: Container) -> QWidget:
     collapsible = QCollapsible(title)
     collapsible.addWidget(content.native)
     collapsible.collapse(animate=False)
+    for layout in (collapsible.layout(), collapsible.content().layout()):
+        layout.setContentsMargins(0, 0, 0, 0)
     return collapsible

@@ -25,7 +25,7 @@ from ..core.postprocess import postprocess
 from ..core.predict import Event, Notice
 from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
 from . import results
-from .controls import Controls
+from .controls import Controls, wrap
 from .docking import WhenUndocked
 from .job import Job, Result, present_devices, run_job
 from .subject import (
@@ -86,8 +86,8 @@ class SegmentWidget(Container):
         for place, section in enumerate(self.controls.folded(), start=2):
             layout.insertWidget(place, section)
         layout.addStretch()
-        for text in (self.controls.about, self.controls.status):
-            text.native.setWordWrap(True)
+        wrap(c.about, lines=1)
+        wrap(c.status, lines=3)
         self._connect()
         self._model_chosen(DEFAULT_MODEL)
         self._layers_changed()
