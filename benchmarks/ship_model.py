@@ -1,6 +1,7 @@
 """Measure a trained model on its own validation patients and write it as the shipped model.
 
-    python benchmarks/ship_model.py MODEL.safetensors COHORT [--output FILE] [--dry-run]
+    python benchmarks/ship_model.py MODEL.safetensors COHORT [--output FILE]
+    python benchmarks/ship_model.py src/napari_lgg_seg/models/default.safetensors COHORT --dry-run
 
 Each validation patient in the model's header is segmented with the default options and scored over its
 volume; the figures, the data and the licence go into the header of the new file.
@@ -12,13 +13,15 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model, save_model
 from napari_lgg_seg.core.metrics import dice, summarise
-from napari_lgg_seg.core.patients import read_patient
-from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.options import SegmentOptions
+from napari_lgg_seg.core.patients import Patient, read_patient
+from napari_lgg_seg.core.postprocess import postprocess, to_labels
 from napari_lgg_seg.core.predict import Predictor, drain
 
 DATA = (
@@ -38,15 +41,12 @@ def main(
     """Measure MODEL on its validation patients in COHORT and write it with its figures."""
     devices.keep_memory_mapped()
     loaded = load_model(model)
-    predictor = Predictor(loaded)
-    probabilities, truths = {}, {}
-    for name in loaded.card.validation_patients:
-        patient = read_patient(cohort / name)
-        probabilities[name], truths[name] = drain(predictor.predict(patient.volume)), patient.truth
-    for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
-        scores = {n: dice(to_labels(p, threshold), truths[n]) for n, p in probabilities.items()}
-        summary = summarise(scores)
-        print(f"threshold {threshold}: mean {summary.mean:.4f}, median {summary.median:.4f}")
+    patients = {name: read_patient(cohort / name) for name in loaded.card.validation_patients}
+    truths = {name: patient.truth for name, patient in patients.items()}
+    probabilities = _predict(Predictor(loaded), patients)
+    _compare(probabilities, truths, "")
+    if dry_run:
+        _compare(_predict(Predictor(loaded, tta=True), patients), truths, "test-time augmentation, ")
     threshold = loaded.card.threshold
     scores = {n: dice(to_labels(p, threshold), truths[n]) for n, p in probabilities.items()}
     summary = summarise(scores)
@@ -71,6 +71,28 @@ def main(
     )
     save_model(output, loaded.network, card)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
+def _predict(predictor: Predictor, patients: dict[str, Patient]) -> dict[str, np.ndarray]:
+    return {name: drain(predictor.predict(patient.volume)) for name, patient in patients.items()}
+
+
+def _compare(probabilities: dict[str, np.ndarray], truths: dict[str, np.ndarray], what: str) -> None:
+    """Print the figures of other thresholds and clean-ups, so that the defaults can be judged."""
+    choices = [SegmentOptions(threshold=t) for t in (0.3, 0.4, 0.5, 0.6, 0.7)]
+    choices += [
+        SegmentOptions(threshold=0.5, clean_up="largest"),
+        SegmentOptions(threshold=0.5, clean_up="small", smallest_volume=200),
+        SegmentOptions(threshold=0.5, fill_holes=True),
+    ]
+    for options in choices:
+        scores = {n: dice(postprocess(p, options, 0.5), truths[n]) for n, p in probabilities.items()}
+        summary = summarise(scores)
+        print(
+            f"{what}threshold {options.threshold}, clean-up {options.clean_up}, holes filled "
+            f"{options.fill_holes}: mean {summary.mean:.4f}, median {summary.median:.4f}, "
+            f"{len(summary.missed)} missed"
+        )
 
 
 if __name__ == "__main__":
