@@ -117,6 +117,21 @@ def test_the_models_threshold_is_where_the_slider_starts(viewer, open_patient, d
     assert widget.controls.threshold.value == pytest.approx(0.35)
 
 
+def test_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path):
+    from dataclasses import replace
+
+    from napari_lgg_seg.core.checkpoint import load_model, save_model
+
+    (layer,) = tumours(viewer)
+    before = layer.data.copy()
+    model = load_model(write_flair_model(tmp_path / "a.safetensors"))
+    save_model(tmp_path / "b.safetensors", model.network, replace(model.card, threshold=0.95))
+    segmented.offer_model(tmp_path / "b.safetensors")
+    assert segmented.controls.threshold.value == pytest.approx(0.95)
+    assert tumours(viewer) == [layer]
+    np.testing.assert_array_equal(layer.data, before)
+
+
 # --- figures -----------------------------------------------------------------------------------
 
 

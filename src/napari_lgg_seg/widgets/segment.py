@@ -195,7 +195,9 @@ class SegmentWidget(Container):
             self._say(str(error))
             return
         self.model.tooltip = self._card.in_a_sentence()
-        self.controls.threshold.value = self._card.threshold
+        # The new model's threshold is for its next run: what is shown is another model's probability.
+        with self.controls.threshold.changed.blocked():
+            self.controls.threshold.value = self._card.threshold
 
     def offer_model(self, path: Path) -> None:
         """List a model file and choose it; a file that is no model is refused with a sentence."""
