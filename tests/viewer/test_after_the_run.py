@@ -132,6 +132,17 @@ def test_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path)
     np.testing.assert_array_equal(layer.data, before)
 
 
+def test_the_header_names_the_run_that_made_the_labels(viewer, segmented, tmp_path):
+    (layer,) = tumours(viewer)
+    segmented.offer_model(write_flair_model(tmp_path / "another.safetensors"))
+    segmented.controls.tta.value = True
+    segmented.controls.threshold.value = 0.7
+    made_with = layer.metadata["lgg"]["made_with"]
+    assert made_with["model"] == "bright FLAIR"
+    assert made_with["options"]["tta"] is False
+    assert made_with["options"]["threshold"] == pytest.approx(0.7)
+
+
 # --- figures -----------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ class Result:
     """What one run gives: the probability of the slices it computed, and where that was done."""
 
     probability: npt.NDArray[np.float32]
+    model: str
     device: str
     seconds: float
 
@@ -61,7 +62,8 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     started = monotonic()
     volume = to_volume(job.arrays)
     options = job.options
-    predictor = Predictor(load_model(job.model), options.device, options.batch_size, tta=options.tta)
+    model = load_model(job.model)
+    predictor = Predictor(model, options.device, options.batch_size, tta=options.tta)
     try:
         only = None if job.only_slice is None else [job.only_slice]
         probability = yield from predictor.predict(volume, only)
@@ -70,4 +72,4 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
         device = predictor.device
         del predictor
         devices.free_memory(device)
-    return Result(probability, name, monotonic() - started)
+    return Result(probability, model.card.name, name, monotonic() - started)

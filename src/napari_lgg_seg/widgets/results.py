@@ -40,14 +40,19 @@ def show_probability(
     return viewer.add_image(probability, **_like(like, name, PROBABILITY), **probability_properties(name))
 
 
-def show_labels(viewer: ViewerModel, like: Layer, name: str, labels: npt.NDArray[np.uint8]) -> Labels:
-    """Put labels into the subject's newest result layer; into a new one if somebody painted in it."""
+def show_labels(
+    viewer: ViewerModel, like: Layer, name: str, labels: npt.NDArray[np.uint8], made_with: dict[str, Any]
+) -> Labels:
+    """Put labels into the subject's newest result layer; into a new one if somebody painted in it.
+
+    ``made_with``, the model and options that made them, stays with the layer for the headers of files.
+    """
     layer = find_layer(viewer.layers, name, TUMOUR)
     if layer is None or layer.data.shape != labels.shape or is_edited(layer):
         layer = viewer.add_labels(labels, **_like(like, name, TUMOUR), **tumour_properties(name))
     else:
         layer.data = labels
-    layer.metadata[METADATA_KEY][_WRITTEN] = _checksum(labels)
+    layer.metadata[METADATA_KEY] |= {_WRITTEN: _checksum(labels), "made_with": made_with}
     return layer
 
 
@@ -57,9 +62,8 @@ def is_edited(layer: Labels) -> bool:
     return info is None or info.get(_WRITTEN) != _checksum(layer.data)
 
 
-def note_options(layer: Labels, made_with: dict[str, Any], figures: Figures) -> None:
-    """Keep on the layer how its labels were made, and their figures as its features."""
-    layer.metadata[METADATA_KEY]["made_with"] = made_with
+def note_figures(layer: Labels, figures: Figures) -> None:
+    """Keep figures of labels as the layer's features."""
     layer.features = {"index": [1], **figures.as_columns()}
 
 

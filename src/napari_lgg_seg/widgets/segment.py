@@ -116,7 +116,7 @@ class SegmentWidget(Container):
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
         # Figures follow a moving slider at a distance; the timer goes with the window.
         self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
-        self._figures_timer.timeout.connect(self._show_figures)
+        self._figures_timer.timeout.connect(lambda: self._show_figures())
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
@@ -305,14 +305,14 @@ class SegmentWidget(Container):
             )
             return
         layer = results.show_probability(self._viewer, job.flair, job.subject.name, probability)
-        layer.metadata["lgg"]["model"] = self._card.name if self._card is not None else job.model.stem
+        layer.metadata["lgg"]["made_with"] = {"model": result.model, "options": job.options.as_dict()}
         tumour = self._show_labels(job.flair, job.subject.name, layer)
         truth = find_layer(self._viewer.layers, job.subject.name, TRUTH)
         if truth is not None:
             outline(truth)
         self._viewer.layers.selection.active = tumour
         self._summary = f"{self._notice}{result.seconds:.1f} s on {result.device}."
-        self._show_figures()
+        self._show_figures(job.subject)
         self._go_to_largest(tumour, job.only_slice)
 
     def _whole(self, job: Job, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -372,23 +372,25 @@ class SegmentWidget(Container):
 
     def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
         data = probability.data
-        labels = postprocess(data[None] if data.ndim == 2 else data, self.controls.options(), 0.5)
-        return results.show_labels(self._viewer, like, name, labels.reshape(data.shape))
+        options = self.controls.options()
+        labels = postprocess(data[None] if data.ndim == 2 else data, options, 0.5)
+        # The probability knows its run; only what turns it into labels is as the controls are now.
+        run = probability.metadata["lgg"].get("made_with", {})
+        now = {k: getattr(options, k) for k in ("threshold", "clean_up", "smallest_volume", "fill_holes")}
+        made_with = {**run, "options": {**run.get("options", {}), **now}}
+        return results.show_labels(self._viewer, like, name, labels.reshape(data.shape), made_with)
 
-    def _show_figures(self) -> None:
-        """Say what the newest result measures, and keep it on the layer."""
-        layer, probability = self._result_layer(TUMOUR), self._result_layer(PROBABILITY)
-        if layer is None:
+    def _show_figures(self, of: Subject | None = None) -> None:
+        """Say what a subject's newest result measures, and keep it on the layer; by default the chosen one."""
+        subject = of or self.subject
+        layer = find_layer(self._viewer.layers, subject.name, TUMOUR) if subject is not None else None
+        if subject is None or layer is None:
             return
         labels = layer.data[None] if layer.ndim == 2 else layer.data
         figures = measure_labels(labels, results.spacing_of(layer))
-        made_with = {"options": self.controls.options().as_dict()}
-        if probability is not None:
-            made_with["model"] = probability.metadata["lgg"].get("model")
-        results.note_options(layer, made_with, figures)
-        text = figures.in_words()
-        subject = self.subject
-        truth = find_layer(self._viewer.layers, subject.name, TRUTH) if subject is not None else None
+        results.note_figures(layer, figures)
+        text = figures.in_words() if subject == self.subject else f"{subject}: {figures.in_words()}"
+        truth = find_layer(self._viewer.layers, subject.name, TRUTH)
         if truth is not None and truth.data.shape == layer.data.shape:
             text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
         self._say(f"{text} {self._summary}".strip())
