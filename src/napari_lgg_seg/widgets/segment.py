@@ -381,7 +381,7 @@ class SegmentWidget(Container):
         return results.show_labels(self._viewer, like, name, labels.reshape(data.shape), made_with)
 
     def _show_figures(self, of: Subject | None = None) -> None:
-        """Say what a subject's newest result measures, and keep it on the layer; by default the chosen one."""
+        """Say what the newest result of a subject (the chosen one by default) measures; keep it there."""
         subject = of or self.subject
         layer = find_layer(self._viewer.layers, subject.name, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
