@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import torch
@@ -10,6 +11,9 @@ from torch.nn import functional
 
 #: Trainable parameters of :class:`UNet` with three input channels.
 UNET_PARAMETERS = 10_655_809
+
+#: Trainable parameters of :class:`BudaUNet` with three input channels.
+BUDA_PARAMETERS = 7_763_041
 
 _WIDTHS = (64, 128, 256, 512)
 _CONVOLUTIONS_DOWN = (2, 2, 3, 3)
@@ -100,6 +104,99 @@ class UNet(nn.Module):
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]
 
+    def encoder(self) -> list[nn.Module]:
+        """The modules on the way down, from the top; what fine-tuning may freeze."""
+        return list(self.down)
+
+
+def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
+    """Twice 3 x 3 convolution without bias, batch normalisation, ReLU, under the published names."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, channels in enumerate((inputs, outputs), start=1):
+        layers[f"{name}conv{index}"] = nn.Conv2d(channels, outputs, kernel_size=3, padding=1, bias=False)
+        layers[f"{name}norm{index}"] = nn.BatchNorm2d(outputs)
+        layers[f"{name}relu{index}"] = nn.ReLU(inplace=True)
+    return nn.Sequential(layers)
+
+
+class BudaUNet(nn.Module):
+    """The network of the dataset's original study, five floors: 7,763,041 trainable parameters.
+
+    Down: 32, 64, 128, 256, 512 channels, two convolutions each, with 2 x 2 max pooling between the
+    floors; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two convolutions,
+    four times; head: a 1 x 1 convolution to one channel. The 3 x 3 convolutions have no bias and are
+    followed by batch normalisation and ReLU.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of a slice: 3 for pre-contrast, FLAIR and post-contrast.
+
+    Notes
+    -----
+    After Buda et al., "Association of genomic subtypes of lower-grade gliomas with shape features
+    automatically extracted by a deep learning algorithm" (2019), https://arxiv.org/abs/1906.03720.
+    The state dict has the keys and shapes of the authors' PyTorch code,
+    https://github.com/mateuszbuda/brain-segmentation-pytorch, so that its published weights load. The
+    published network ends with the sigmoid; this one with logits, as all networks here.
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.encoder1 = _buda_block("enc1", in_channels, 32)
+        self.encoder2 = _buda_block("enc2", 32, 64)
+        self.encoder3 = _buda_block("enc3", 64, 128)
+        self.encoder4 = _buda_block("enc4", 128, 256)
+        self.bottleneck = _buda_block("bottleneck", 256, 512)
+        self.upconv4 = nn.ConvTranspose2d(512, 256, kernel_size=2, stride=2)
+        self.decoder4 = _buda_block("dec4", 512, 256)
+        self.upconv3 = nn.ConvTranspose2d(256, 128, kernel_size=2, stride=2)
+        self.decoder3 = _buda_block("dec3", 256, 128)
+        self.upconv2 = nn.ConvTranspose2d(128, 64, kernel_size=2, stride=2)
+        self.decoder2 = _buda_block("dec2", 128, 64)
+        self.upconv1 = nn.ConvTranspose2d(64, 32, kernel_size=2, stride=2)
+        self.decoder1 = _buda_block("dec1", 64, 32)
+        self.conv = nn.Conv2d(32, 1, kernel_size=1)
+        self.pool = nn.MaxPool2d(2)
+        self.apply(_initialise)
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """Logits of "tumour" for a batch of slices.
+
+        Parameters
+        ----------
+        slices : Tensor
+            Shape (n, in_channels, h, w), floating point, normalised as the model asks. Any h and
+            w: sides that are not a multiple of 16 are padded with zeros and cut off again.
+
+        Returns
+        -------
+        Tensor
+            Shape (n, 1, h, w), before the sigmoid.
+        """
+        height, width = slices.shape[-2:]
+        *floors, bottleneck = self.encoder()
+        x = _pad_to_multiple(slices, 2 ** len(floors))
+        skips: list[Tensor] = []
+        for floor in floors:
+            x = floor(x)
+            skips.append(x)
+            x = self.pool(x)
+        x = bottleneck(x)
+        for enlarge, decoder, skip in zip(
+            (self.upconv4, self.upconv3, self.upconv2, self.upconv1),
+            (self.decoder4, self.decoder3, self.decoder2, self.decoder1),
+            skips[::-1],
+            strict=True,
+        ):
+            x = decoder(torch.cat([enlarge(x), skip], dim=1))
+        logits: Tensor = self.conv(x)
+        return logits[..., :height, :width]
+
+    def encoder(self) -> list[nn.Module]:
+        """The modules on the way down, from the top; what fine-tuning may freeze."""
+        return [self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck]
+
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     bottom, right = (-x.shape[-2]) % multiple, (-x.shape[-1]) % multiple
@@ -114,11 +211,22 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-NETWORKS: dict[str, type[UNet]] = {"unet": UNet}
+#: Any of the networks: slices in, logits out, and an ``encoder()`` to freeze.
+Network = UNet | BudaUNet
+
+#: The networks by their names in model files.
+NETWORKS: dict[str, type[UNet] | type[BudaUNet]] = {"unet": UNet, "buda": BudaUNet}
 
 
-def build_network(architecture: str, in_channels: int) -> nn.Module:
+def build_network(architecture: str, in_channels: int) -> Network:
     """A new, untrained network by its name in model files.
+
+    Parameters
+    ----------
+    architecture : str
+        A key of :data:`NETWORKS`.
+    in_channels : int
+        Channels of a slice.
 
     Raises
     ------
