@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_train import in_a_line, train
 from .core.devices import DeviceChoice
 from .core.errors import LggSegError, PatientError
 from .core.formats import FileFormat
@@ -204,7 +205,7 @@ def evaluate(
         console.print(
             f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
         )
-    console.print(_in_a_line(summary))
+    console.print(in_a_line(summary))
     if json_file is not None:
         figures = {**_as_figures(summary), "dice": scores, "without_prediction": missing}
         _write_text(json_file, json.dumps(figures, indent=2) + "\n")
@@ -270,98 +271,7 @@ def info(
     print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
 
 
-@app.command()
-def train(
-    cohort: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="A folder of patient folders.")
-    ],
-    output: Annotated[Path, typer.Option(help="The model file to write, ending in .safetensors.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of 1,280 slices.")] = 44,
-    batch_size: Annotated[int, typer.Option(min=1, help="Slices in one step.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Peak rate of AdamW.")] = 2e-3,
-    validation: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the patients kept for validation.")
-    ] = 0.2,
-    validation_patients: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="A text file with the names of the patients kept for validation, one a line, instead.",
-        ),
-    ] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this time; go on later with --resume.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of split, initial weights, order and augmentation.")] = 0,
-    device: DeviceOption = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT's training state.")] = False,
-) -> None:
-    """Train the U-Net from scratch on a cohort, split by patient."""
-    from .core import devices
-    from .core.cohort import split_patients, take_patients
-    from .core.train import EpochDone, TrainOptions, check_output
-    from .core.train import train as run
-
-    check_output(output, resume=resume)
-    devices.keep_memory_mapped()
-    options = TrainOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        max_minutes=max_minutes,
-        seed=seed,
-        device=device,
-    )
-    console = _console(stderr=True)
-    patients = {patient.name: patient for patient in _read_cohort(cohort, console)}
-    if validation_patients is None:
-        chosen, held_out = split_patients(list(patients), validation, seed)
-    else:
-        chosen, held_out = take_patients(list(patients), validation_patients)
-    console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation.")
-    with _progress(console) as progress:
-        bar = progress.add_task("Training")
-        for event in run(
-            [patients[n] for n in chosen], [patients[n] for n in held_out], output, options, resume=resume
-        ):
-            if isinstance(event, EpochDone):
-                progress.console.print(_about_epoch(event))
-            else:
-                progress.update(
-                    bar, total=event.steps, completed=event.step, description=f"loss {event.loss:.3f}"
-                )
-    print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
-
-
-def _read_cohort(cohort: Path, console: Console) -> Iterator[Any]:
-    """The patients of a cohort that can be trained on; the others are named and left out."""
-    from .core.patients import read_patient
-
-    for folder in _find_patients([cohort]):
-        try:
-            patient = read_patient(folder)
-        except LggSegError as error:
-            console.print(f"Left out: {error}", style="yellow", markup=False, soft_wrap=True)
-            continue
-        if patient.volume is None or patient.truth is None:
-            console.print(f"Left out: {folder} has no images or no masks.", style="yellow", markup=False)
-            continue
-        yield patient
-
-
-def _about_epoch(event: Any) -> str:
-    text = f"Epoch {event.epoch} of {event.epochs}: loss {event.loss:.4f}"
-    if event.validation is not None:
-        text += f"; validation: {_in_a_line(event.validation)}; best mean {event.best:.4f}"
-    return text
-
-
-def _in_a_line(summary: Summary) -> str:
-    return (
-        f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
-        f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
-    )
+app.command()(train)
 
 
 def _as_figures(summary: Summary) -> dict[str, Any]:

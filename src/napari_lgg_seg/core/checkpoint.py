@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from .errors import ModelError
 from .export import replacing
+from .options import NETWORK_NAMES
 from .patients import SEQUENCES
 from .preprocess import PreprocessOptions
 
@@ -37,7 +38,7 @@ class ModelCard:
     name : str
         For people, for instance "Default U-Net".
     architecture : str
-        A key of :data:`napari_lgg_seg.core.networks.NETWORKS`.
+        One of :data:`napari_lgg_seg.core.options.NETWORK_NAMES`.
     sequences : tuple of str
         The network's input channels, in order.
     neighbouring_slices : int
@@ -50,8 +51,10 @@ class ModelCard:
         Post-processing that the figures were measured with; "off" for none.
     training_patients, validation_patients : tuple of str
         The split, by patient.
+    earlier_patients : tuple of str
+        Patients that the model it was fine-tuned from, or one before that, was trained on.
     training : dict
-        Options of the training run, seed included.
+        Options of the training run, seed included, its history and the versions it ran with.
     figures : dict
         What was measured: data, split, command, and the values.
     data, licence, created, package_version : str
@@ -67,6 +70,7 @@ class ModelCard:
     clean_up: str = "off"
     training_patients: tuple[str, ...] = ()
     validation_patients: tuple[str, ...] = ()
+    earlier_patients: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     data: str = ""
@@ -82,6 +86,8 @@ class ModelCard:
     def in_a_sentence(self) -> str:
         """What the model is, for a tooltip: its data, its Dice, its date."""
         text = f"{self.name}, {self.created}: trained on {len(self.training_patients)} patients"
+        if self.earlier_patients:
+            text += f" after {len(self.earlier_patients)} others"
         summary = self.figures.get("summary")
         if summary:
             text += (
@@ -107,8 +113,8 @@ class ModelCard:
                     f"{path} was written by a newer version of napari-lgg-seg "
                     f"(schema {version}, this one knows {SCHEMA_VERSION}); update napari-lgg-seg."
                 )
-            for key in ("sequences", "training_patients", "validation_patients"):
-                values[key] = tuple(values[key])
+            for key in ("sequences", "training_patients", "validation_patients", "earlier_patients"):
+                values[key] = tuple(values.get(key, ()))
             values["preprocess"] = PreprocessOptions(**values["preprocess"])
             card = cls(**values)
             card._check(path)
@@ -118,11 +124,13 @@ class ModelCard:
             ) from error
         return card
 
-    def _check(self, path: Path) -> None:
-        from .networks import NETWORKS
+    def seen_patients(self) -> set[str]:
+        """Patients whose truth the weights have learned from, in this training or an earlier one."""
+        return {*self.training_patients, *self.earlier_patients}
 
+    def _check(self, path: Path) -> None:
         problem = None
-        if self.architecture not in NETWORKS:
+        if self.architecture not in NETWORK_NAMES:
             problem = f"holds an unknown network, {self.architecture!r}"
         elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
             problem = f"wants unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"

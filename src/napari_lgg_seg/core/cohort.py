@@ -1,122 +1,185 @@
-"""Training patients in memory, ready to be drawn from, and the split of a cohort by patient."""
+"""Slices of the training patients, ready to be drawn from: each patient is read once and kept as uint8.
+
+What does not fit into memory goes to files, of which the system keeps in memory what is used.
+"""
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import json
+import shutil
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import devices
 from .errors import TrainingError
-from .patients import Patient, institution
-from .preprocess import PreprocessOptions, crop_and_resample, measure, normalise_each
+from .export import replacing
+from .patients import SEQUENCES, Patient
+from .preprocess import PreprocessOptions, crop_and_resample, measure
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def split_patients(names: Sequence[str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    """Training and validation patients, stratified by institution.
+@dataclass(frozen=True)
+class Batch:
+    """Slices as they are stored; :func:`napari_lgg_seg.core.preprocess.normalise_each` comes later.
 
-    Parameters
+    Attributes
     ----------
-    names : sequence of str
-        Patients' names; the institution is read from TCGA names, others form one group.
-    fraction : float
-        Share for validation, between 0 and 1.
-    seed : int
-        The same seed and names give the same split.
-
-    Returns
-    -------
-    training, validation : list of str
-        Sorted; together all of ``names``, never overlapping, validation never empty for two names or more.
+    slices : Tensor of uint8
+        Shape (n, c + 1, h, h): the sequences, raw, and the mask (0 to 255).
+    figures : Tensor of float32
+        Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient.
     """
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names):
-        groups[institution(name)].append(name)
-    shuffler = random.Random(seed)
-    # Institutions one after the other, each shuffled: equal steps along that order take from each its share.
-    order = [name for group in groups.values() for name in shuffler.sample(group, len(group))]
-    count = min(max(1, round(fraction * len(order))), len(order) - 1)
-    start = shuffler.random()
-    picked = {order[int((i + start) * len(order) / count)] for i in range(count)}
-    return [n for n in sorted(names) if n not in picked], sorted(picked)
 
-
-def take_patients(names: Sequence[str], file: Path) -> tuple[list[str], list[str]]:
-    """As :func:`split_patients`, with the validation patients named in a text file, one a line.
-
-    Raises
-    ------
-    TrainingError
-        If a named patient is not among ``names``, or the file names nobody.
-    """
-    wanted = {line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
-    unknown = sorted(wanted - set(names))
-    if unknown or not wanted:
-        raise TrainingError(
-            f"{file} names {unknown[0] if unknown else 'nobody'}, who is not in the cohort; correct the list."
-        )
-    return [n for n in sorted(names) if n not in wanted], sorted(wanted)
+    slices: Tensor
+    figures: Tensor
 
 
 class Cohort:
-    """Slices of all training patients at the working size, as uint8.
+    """Slices of all training patients at the working size.
 
     Parameters
     ----------
-    patients : sequence of Patient
-        uint8 volumes with truth.
     preprocess : PreprocessOptions
         Working size and normalisation.
+    sequences : tuple of str
+        The network's input channels.
+    folder : Path, optional
+        Where slices go that do not fit into memory; without it all stay in memory.
+    memory : int, optional
+        Bytes that may be kept in memory; half of what is free by default.
     """
 
-    def __init__(self, patients: Sequence[Patient], preprocess: PreprocessOptions) -> None:
+    def __init__(
+        self,
+        preprocess: PreprocessOptions,
+        sequences: tuple[str, ...] = SEQUENCES,
+        folder: Path | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self.preprocess, self.sequences, self.folder = preprocess, sequences, folder
+        self.names: list[str] = []
+        free = devices.free_main_memory()
+        self._memory = memory if memory is not None else (free // 2 if free is not None else 2**62)
+        self._slices: list[Tensor] = []
+        self._figures: list[Tensor] = []
+        self._tumour: list[Tensor] = []
+
+    def add(self, patient: Patient) -> None:
+        """Take a patient's slices; those without a mask file are left out.
+
+        Raises
+        ------
+        TrainingError
+            If the patient has no images or no masks.
+        """
         import torch
 
-        self.patients, self.preprocess = patients, preprocess
-        images, masks, figures = [], [], []
-        for patient in patients:
-            assert patient.volume is not None
-            assert patient.truth is not None
-            prepared = measure(patient.volume, preprocess)
-            marked = np.isin(patient.slice_numbers, patient.unmarked, invert=True)
-            size = preprocess.working_size
-            images.append(_as_bytes(crop_and_resample(patient.volume[marked], prepared.box, size)))
-            masks.append(
-                _as_bytes(255 * crop_and_resample(patient.truth[marked][..., None], prepared.box, size))
-            )
-            figures.append(
-                torch.tensor([prepared.clip, prepared.mean, prepared.sd]).expand(int(marked.sum()), -1, -1)
-            )
-        self._images, self._masks, self._figures = torch.cat(images), torch.cat(masks), torch.cat(figures)
-        has_tumour = (self._masks > 127).flatten(1).any(1)
-        self._tumour, self._empty = has_tumour.nonzero()[:, 0], (~has_tumour).nonzero()[:, 0]
+        if patient.truth is None or patient.volume is None:
+            raise TrainingError(f"{patient.folder} has no images or no masks; training needs both.")
+        volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
+        prepared = measure(volume, self.preprocess)
+        marked = np.isin(patient.slice_numbers, patient.unmarked, invert=True)
+        size = self.preprocess.working_size
+        images = crop_and_resample(volume[marked], prepared.box, size)
+        masks = crop_and_resample(patient.truth[marked][..., None], prepared.box, size)
+        slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
+        self._keep(patient.name, slices, torch.tensor([prepared.clip, prepared.mean, prepared.sd]))
 
-    def batches(
-        self, slices: int, batch_size: int, tumour_share: float, seed: int
-    ) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
-        """One epoch: batches of normalised images, masks (0 to 1), and the generator for augmentation."""
+    def _keep(self, name: str, slices: Tensor, figures: Tensor) -> None:
+        self._tumour.append((slices[:, -1] > 127).flatten(1).any(1))
+        if slices.nbytes > self._memory and self.folder is not None:
+            path = self.folder / f"{len(self.names)}.npy"
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, slices.numpy())
+            slices = _mapped(path)
+        else:
+            self._memory -= slices.nbytes
+        self.names.append(name)
+        self._slices.append(slices)
+        self._figures.append(figures)
+
+    def save_index(self) -> None:
+        """Let other processes of this machine take the slices with :meth:`open`."""
+        index = {
+            "names": self.names,
+            "figures": [figures.tolist() for figures in self._figures],
+            "tumour": [shows.tolist() for shows in self._tumour],
+        }
+        with replacing(self._index) as temporary:
+            temporary.write_text(json.dumps(index), encoding="utf-8")
+
+    def open(self) -> None:
+        """Take all slices from the files of another process, which had no memory allowed for them."""
+        import torch
+
+        index = json.loads(self._index.read_text(encoding="utf-8"))
+        self.names = index["names"]
+        self._figures = [torch.tensor(figures) for figures in index["figures"]]
+        self._tumour = [torch.tensor(shows) for shows in index["tumour"]]
+        self._slices = [_mapped(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
+
+    @property
+    def _index(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "index.json"
+
+    def close(self) -> None:
+        """Forget the slices and remove their files."""
+        self._slices, self._figures, self._tumour = [], [], []
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def plan(self, slices: int, batch_size: int, tumour_share: float, seed: int) -> list[Tensor]:
+        """Draw one epoch: for each batch, (n, 2) of patient and slice.
+
+        Batches differ by at most one slice: a last one of few slices would upset batch normalisation.
+        """
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        if len(self._tumour) and len(self._empty):
-            wanted = round(slices * tumour_share)
-        else:  # all slices are of one kind
-            wanted = slices if len(self._tumour) else 0
-        chosen = torch.cat(
-            [_draw(self._tumour, wanted, generator), _draw(self._empty, slices - wanted, generator)]
-        )
+        tumour, empty = self._slices_that(shows_tumour=True), self._slices_that(shows_tumour=False)
+        both = bool(len(tumour) and len(empty))
+        wanted = round(slices * (tumour_share if both else len(tumour) > 0))
+        chosen = torch.cat([_draw(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
         chosen = chosen[torch.randperm(len(chosen), generator=generator)]
-        for start in range(0, len(chosen), batch_size):
-            indices = chosen[start : start + batch_size]
-            images = normalise_each(self._images[indices].float(), self._figures[indices])
-            yield images, self._masks[indices].float() / 255, generator
+        return list(chosen.tensor_split(-(-slices // batch_size)))
+
+    def _slices_that(self, *, shows_tumour: bool) -> Tensor:
+        """(patient, slice) of all slices that show tumour, or that do not; shape (n, 2)."""
+        import torch
+
+        found = [(has == shows_tumour).nonzero()[:, 0] for has in self._tumour]
+        patients = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
+        return torch.stack([patients, torch.cat(found)], dim=1)
+
+    def take(self, chosen: Tensor) -> Batch:
+        """The slices of a batch, from (n, 2) of patient and slice."""
+        import torch
+
+        pairs = chosen.tolist()
+        return Batch(
+            torch.stack([self._slices[patient][index] for patient, index in pairs]),
+            torch.stack([self._figures[patient] for patient, _ in pairs]),
+        )
+
+    def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
+        """The batches of a plan, each fetched while the one before is in use."""
+        with ThreadPoolExecutor(1, thread_name_prefix="slices") as reader:
+            ahead = reader.submit(self.take, plan[0]) if plan else None
+            for following in [*plan[1:], None]:
+                assert ahead is not None
+                batch = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self.take, following)
+                yield batch
 
 
 def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -130,7 +193,8 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat(order)[:count]
 
 
-def _as_bytes(values: Tensor) -> Tensor:
+def _mapped(path: Path) -> Tensor:
     import torch
 
-    return values.round().clamp(0, 255).to(torch.uint8)
+    # Copy on write: torch warns about memory that it must not write to, though nobody does.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))

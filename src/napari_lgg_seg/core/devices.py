@@ -17,6 +17,7 @@ from .errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 #: What a user may ask for; ``auto`` takes the first of cuda, mps, cpu that is there.
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
@@ -85,6 +86,31 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.autocast("cuda", torch.bfloat16 if bf16 else torch.float16)
     return nullcontext()
+
+
+def gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
+    """Scaling of gradients, for fp16, whose range is small; elsewhere it does nothing."""
+    import torch
+
+    needed = device.type == "cuda" and inference_dtype(device) == torch.float16
+    return torch.amp.GradScaler(device.type if needed else "cpu", enabled=needed)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to CUDA from pinned memory, so that the copy runs beside the computing."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def join_device(name: str, local_rank: int) -> str:
+    """Give one of several processes of a machine its GPU; returns the backend by which they talk."""
+    import torch
+
+    if choose_device(name).type != "cuda":
+        return "gloo"
+    torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    return "nccl"
 
 
 @lru_cache

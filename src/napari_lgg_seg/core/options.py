@@ -1,17 +1,28 @@
-"""What a user can choose about a segmentation: one frozen dataclass for window, command line and results."""
+"""What a user can choose: one frozen dataclass each for segmenting and training.
+
+Window, command line and model files are made from them; nothing here imports torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from .devices import DeviceChoice
 from .errors import LggSegError
+from .losses import LOSSES, Loss
 
 #: What can be done about small components: nothing, drop those below a volume, keep only the largest.
 CleanUp = Literal["off", "small", "largest"]
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
+
+#: The networks that can be trained, as named in model files.
+NetworkName = Literal["unet", "buda"]
+NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
+#: The sequences that a network can be trained on.
+SequenceChoice = Literal["all", "flair"]
 
 
 class OptionsError(LggSegError):
@@ -94,6 +105,161 @@ class SegmentOptions:
         return dataclasses.asdict(self)
 
 
-def option_help(name: str) -> str:
+def _may_change(text: str) -> dict[str, Any]:
+    """Of an option that a resumed training may be given anew."""
+    return {"help": text, "may_change": True}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that decides a training; each field's ``metadata["help"]`` says what it does.
+
+    Where the default is None it depends on the start, since weights that know the task want fewer and
+    smaller steps than random ones: see :meth:`complete`.
+
+    Raises
+    ------
+    OptionsError
+        If a value is outside its limits.
+    """
+
+    init: str | None = field(
+        default=None,
+        metadata=_help(
+            "Where weights come from: 'default' (the shipped model), 'scratch' (random), or a model file. "
+            "Without it: the shipped model if it has the wanted network and sequences, else scratch."
+        ),
+    )
+    network: NetworkName | None = field(
+        default=None,
+        metadata=_help(
+            "unet: the four-floor U-Net of 10,655,809 parameters; buda: the original study's of 7,763,041. "
+            "The initial model's by default."
+        ),
+    )
+    sequences: SequenceChoice | None = field(
+        default=None,
+        metadata=_help(
+            "all: pre-contrast, FLAIR and post-contrast; flair: FLAIR alone. The initial model's by default."
+        ),
+    )
+    loss: Loss = field(
+        default="bce+dice",
+        metadata=_help(
+            "What is minimised: binary cross-entropy, Dice over the batch, their sum, or cross-entropy "
+            "and Tversky, to which missed voxels cost more: that helps small lesions."
+        ),
+    )
+    epochs: int | None = field(
+        default=None,
+        metadata=_may_change(
+            "Epochs, each of a fixed number of slices; the learning rate falls to 0 over all."
+        ),
+    )
+    slices_per_epoch: int | None = field(
+        default=None, metadata=_help("Slices that the network sees in an epoch, drawn anew for each.")
+    )
+    batch_size: int = field(
+        default=8, metadata=_help("Slices in one step, over all processes; with less memory, in parts.")
+    )
+    learning_rate: float | None = field(
+        default=None, metadata=_help("Peak rate of AdamW, after a linear warm-up and before a cosine to 0.")
+    )
+    warm_up: float = field(default=0.05, metadata=_help("Share of the steps in which the rate rises."))
+    weight_decay: float = field(default=0.05, metadata=_help("Of AdamW."))
+    gradient_clip: float = field(default=1.0, metadata=_help("Largest norm of the gradient."))
+    average_decay: float = field(
+        default=0.998,
+        metadata=_help("Of the moving average of the weights, which is what is validated and kept; 0: none."),
+    )
+    freeze_encoder: bool = field(
+        default=False,
+        metadata=_help("Leave the way down as it is and train the rest: for very small sets."),
+    )
+    tumour_share: float = field(
+        default=0.55,
+        metadata=_help("Share of slices that show tumour; the rest are empty, or false positives return."),
+    )
+    crop_share: float = field(
+        default=0.0,
+        metadata=_help("Share of slices that are a window centred near tumour, at full resolution."),
+    )
+    small_size: int = field(
+        default=128, metadata=_help("Side, in pixels, of the slices in the first part of the training.")
+    )
+    small_share: float | None = field(
+        default=None, metadata=_help("That part, as a share of the steps; then slices have the working size.")
+    )
+    validate_every: int | None = field(
+        default=None, metadata=_may_change("Epochs between validations; the last is always validated.")
+    )
+    patience: int = field(
+        default=10,
+        metadata=_may_change(
+            "Stop after this many validations without a better mean Dice per patient; 0: never."
+        ),
+    )
+    seed: int = field(
+        default=0, metadata=_help("Of split, random weights, order of slices, augmentation.")
+    )
+    device: DeviceChoice = field(
+        default="auto",
+        metadata=_may_change(
+            "Where the network is trained. Auto takes CUDA, then MPS, then the CPU, whichever is present."
+        ),
+    )
+    max_minutes: float | None = field(
+        default=None,
+        metadata=_may_change("Stop after this time, counted for each call; go on later with --resume."),
+    )
+
+    def __post_init__(self) -> None:
+        shares = ("tumour_share", "crop_share", "small_share", "warm_up")
+        limits: dict[str, tuple[float, float]] = dict.fromkeys(shares, (0, 1))
+        limits |= dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "validate_every"), (1, math.inf))
+        limits |= dict.fromkeys(("patience", "learning_rate", "weight_decay", "max_minutes"), (0, math.inf))
+        limits |= {"average_decay": (0, 0.999999), "small_size": (16, 4096)}
+        for name, (lowest, highest) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                words = name.replace("_", " ")
+                raise OptionsError(f"A {words} of {value} is outside {lowest} to {highest}; choose another.")
+        for name, known in (("loss", LOSSES), ("network", (None, *NETWORK_NAMES))):
+            if getattr(self, name) not in known:
+                raise OptionsError(
+                    f"A {name} {getattr(self, name)!r} is not known; choose one of "
+                    f"{', '.join(k for k in known if k)}."
+                )
+
+    def complete(self, *, fine_tuning: bool) -> TrainOptions:
+        """The options with nothing left open, for a start from a trained model or from scratch."""
+        defaults = _FINE_TUNING if fine_tuning else _SCRATCH
+        return dataclasses.replace(
+            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
+        )
+
+
+_SCRATCH: dict[str, Any] = {
+    "epochs": 44,
+    "slices_per_epoch": 1280,
+    "learning_rate": 2e-3,
+    "small_share": 0.65,
+    "validate_every": 2,
+}
+_FINE_TUNING: dict[str, Any] = {
+    "epochs": 10,
+    "slices_per_epoch": 160,
+    "learning_rate": 3e-4,
+    "small_share": 0.0,
+    "validate_every": 1,
+}
+
+
+def option_help(name: str, options: type[SegmentOptions | TrainOptions] = SegmentOptions) -> str:
     """What an option does and costs, in a sentence or two."""
-    return str(next(f for f in dataclasses.fields(SegmentOptions) if f.name == name).metadata["help"])
+    return str(next(f for f in dataclasses.fields(options) if f.name == name).metadata["help"])
+
+
+def default_in_words(name: str) -> str:
+    """The default of an option of :class:`TrainOptions` that depends on the start, for help texts."""
+    return f"By default {_FINE_TUNING[name]:g} from a model, {_SCRATCH[name]:g} from scratch."

@@ -1,0 +1,297 @@
+"""The command ``train``: a cohort's folder -> model file, with progress on the terminal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .core.devices import DeviceChoice
+from .core.errors import LggSegError, TrainingError
+from .core.losses import Loss
+from .core.options import NetworkName, SequenceChoice, TrainOptions, default_in_words, option_help
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from .core.callbacks import Callback
+    from .core.events import TrainEvent
+    from .core.metrics import Summary
+    from .core.run import Run
+
+#: Exit code of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def _help(name: str) -> str:
+    text = option_help(name, TrainOptions)
+    return f"{text} {default_in_words(name)}" if getattr(TrainOptions(), name) is None else text
+
+
+def _help_without_default(name: str) -> str:
+    return option_help(name, TrainOptions)
+
+
+def train(
+    cohort: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="A folder of patient folders.")
+    ],
+    output: Annotated[Path, typer.Option(help="The model file to write, ending in .safetensors.")],
+    init: Annotated[
+        str | None, typer.Option(metavar="default|MODEL|scratch", help=_help_without_default("init"))
+    ] = None,
+    network: Annotated[NetworkName | None, typer.Option(help=_help_without_default("network"))] = None,
+    sequences: Annotated[SequenceChoice | None, typer.Option(help=_help_without_default("sequences"))] = None,
+    loss: Annotated[Loss, typer.Option(help=_help("loss"))] = "bce+dice",
+    epochs: Annotated[int | None, typer.Option(min=1, help=_help("epochs"))] = None,
+    slices_per_epoch: Annotated[int | None, typer.Option(min=1, help=_help("slices_per_epoch"))] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help=_help("batch_size"))] = 8,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help=_help("learning_rate"))] = None,
+    patience: Annotated[int, typer.Option(min=0, help=_help("patience"))] = 10,
+    validation: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share of the patients kept for validation.")
+    ] = 0.2,
+    validation_patients: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A text file with the names of the patients kept for validation, one a line, instead.",
+        ),
+    ] = None,
+    validate_every: Annotated[int | None, typer.Option(min=1, help=_help("validate_every"))] = None,
+    freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help=_help("freeze_encoder"))] = False,
+    average_decay: Annotated[float, typer.Option(min=0, max=0.9999, help=_help("average_decay"))] = 0.998,
+    tumour_share: Annotated[float, typer.Option(min=0, max=1, help=_help("tumour_share"))] = 0.55,
+    crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
+    small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help=_help_without_default("max_minutes"))
+    ] = None,
+    seed: Annotated[int, typer.Option(help=_help("seed"))] = 0,
+    device: Annotated[DeviceChoice, typer.Option(help=_help("device"))] = "auto",
+    batch_picture: Annotated[
+        Path | None, typer.Option(help="Write a PNG picture of the first batch, as the network sees it.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT's training state.")] = False,
+) -> None:
+    """Train a network on a cohort, split by patient: fine-tune a model, or start from scratch.
+
+    OUTPUT is the best model so far; its training state and history.csv are in OUTPUT's .state folder.
+    Several GPUs: torchrun --nproc-per-node N -m napari_lgg_seg train ...
+    """
+    from .core import devices, distributed
+    from .core.train import check_output
+    from .core.train import train as run
+
+    options = TrainOptions(
+        init=init,
+        network=network,
+        sequences=sequences,
+        loss=loss,
+        epochs=epochs,
+        slices_per_epoch=slices_per_epoch,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        validate_every=validate_every,
+        freeze_encoder=freeze_encoder,
+        average_decay=average_decay,
+        tumour_share=tumour_share,
+        crop_share=crop_share,
+        small_share=small_share,
+        max_minutes=max_minutes,
+        seed=seed,
+        device=device,
+    )
+    if output.parent.is_file():
+        raise TrainingError(f"{output.parent} is a file; choose a folder for the model.")
+    check_output(output, resume=resume)
+    devices.keep_memory_mapped()
+    with distributed.joined(device) as processes, _told_to_stop() as told:
+        console = _console(quiet=not processes.is_main)
+        training, held_out = _split(cohort, options, validation, validation_patients, console)
+        callbacks = [_draw_first_batch(batch_picture)] if batch_picture and processes.is_main else []
+        with (
+            _Display(console) as display,
+            closing(run(training, held_out, output, options, callbacks=callbacks, resume=resume)) as events,
+        ):
+            for event in events:
+                display.show(event)
+                if told:
+                    break
+    if told:
+        console.print(f"Stopped by {told[0]}. Go on with --resume.")
+        raise typer.Exit(INTERRUPTED)
+    if processes.is_main:
+        print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
+
+
+def _split(
+    cohort: Path,
+    options: TrainOptions,
+    fraction: float,
+    file: Path | None,
+    console: Console,
+) -> tuple[list[Path], list[Path]]:
+    """Folders of the training and of the validation patients; those without masks are left out."""
+    from .core.split import split_patients, take_patients
+    from .core.start import find_start
+
+    start = find_start(options)
+    folders = _usable(cohort, console)
+    if file is not None:
+        chosen, held_out = take_patients(list(folders), file)
+    elif len(folders) < 2:
+        raise TrainingError(f"{cohort} holds {len(folders)} patients with masks; training needs two or more.")
+    else:
+        chosen, held_out = split_patients(list(folders), fraction, options.seed, start.seen)
+    source = f"fine-tuning {start.card.name}" if start.card is not None else "from scratch"
+    console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation; {source}.")
+    return [folders[name] for name in chosen], [folders[name] for name in held_out]
+
+
+def _usable(cohort: Path, console: Console) -> dict[str, Path]:
+    """Name -> folder of the patients with images and masks; others are named and left out."""
+    from .core.patients import find_slices, has_slices
+
+    found: dict[str, Path] = {}
+    folders = [cohort] if has_slices(cohort) else [f for f in sorted(cohort.iterdir()) if has_slices(f)]
+    for folder in folders:
+        try:
+            files = find_slices(folder)
+            if not files.images or not files.masks:
+                raise TrainingError(f"{folder} has no images or no masks.")
+            if files.name in found:
+                raise TrainingError(f"{folder} holds {files.name} once more.")
+        except LggSegError as error:
+            console.print(f"Left out: {error}", style="yellow", markup=False, soft_wrap=True)
+            continue
+        found[files.name] = folder
+    return found
+
+
+def _draw_first_batch(path: Path) -> Callback:
+    """A callback that draws the first batch: the slices as the network sees them, with their masks."""
+    from .core.callbacks import Callback
+    from .core.pictures import batch_picture, write_picture
+
+    class DrawFirstBatch(Callback):
+        def at_start(self, run: Run) -> None:
+            images, masks = run.prepared(run.cohort.take(run.plan()[0]))
+            write_picture(path, batch_picture(images, masks))
+
+    return DrawFirstBatch()
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[list[str]]:
+    """Collect the signals that ask this program to end, so that a step can be finished first.
+
+    A second Ctrl-C ends it at once.
+    """
+    told: list[str] = []
+
+    def hear(number: int, frame: Any) -> None:
+        if told and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        told.append("Ctrl-C" if number == signal.SIGINT else "the system")
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Display:
+    """Progress of a training on a terminal: a bar for the steps, a line for each validation.
+
+    Parameters
+    ----------
+    console : Console
+        Where it is shown.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = _progress(console)
+        self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
+        self._best = ""
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: TrainEvent) -> None:
+        """Show one event."""
+        from .core.events import Ended, EpochDone, PatientRead, PatientValidated, StepDone, Validated
+        from .core.predict import Notice
+
+        match event:
+            case PatientRead():
+                self._progress.update(self._bar, total=event.total, completed=event.done)
+            case StepDone():
+                text = f"Epoch {event.epoch}, loss {event.loss:.3f}{self._best}"
+                self._progress.update(self._bar, total=event.steps, completed=event.step, description=text)
+            case PatientValidated():
+                text = f"Validating, {event.done} of {event.total}{self._best}"
+                self._progress.update(self._bar, description=text)
+            case Validated():
+                self._best = f", best Dice {event.best:.3f}"
+                when = "Before training" if not event.step else f"After step {event.step}"
+                self._say(f"{when}: {in_a_line(event.summary)}")
+            case EpochDone():
+                self._say(_about_epoch(event))
+                if event.validation is not None:
+                    self._best = f", best Dice {event.best:.3f}"
+            case Notice():
+                self._say(event.text, style="yellow")
+            case Ended():
+                self._say(event.reason)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def _about_epoch(event: Any) -> str:
+    text = f"Epoch {event.epoch} of {event.epochs}: loss {event.loss:.4f}"
+    if event.validation is not None:
+        text += f"; validation: {in_a_line(event.validation)}; best mean {event.best:.4f}"
+    return text
+
+
+def in_a_line(summary: Summary) -> str:
+    """A cohort's Dice in one line."""
+    return (
+        f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
+        f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
+    )
+
+
+def _console(*, quiet: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, quiet=quiet)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+    )

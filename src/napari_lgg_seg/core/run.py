@@ -1,0 +1,539 @@
+"""One training as it runs: network, moving average, optimiser, data, and the counts of what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import devices, distributed
+from .augment import augment
+from .checkpoint import Model, ModelCard
+from .cohort import Batch, Cohort
+from .errors import DeviceError, PatientError, TrainingError
+from .events import PatientRead, PatientValidated, TrainEvent
+from .metrics import Summary, dice, summarise
+from .options import TrainOptions
+from .patients import Patient, find_slices, read_patient
+from .postprocess import to_labels
+from .predict import Notice, Predictor
+from .preprocess import normalise_each
+from .split import check_split
+from .start import Start
+from .state import state_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Tensors = list[Tensor] | tuple[Tensor, ...]
+
+#: A patient in memory, or the folder to read it from when it is needed.
+Source = Patient | Path
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of a training's history.
+
+    Attributes
+    ----------
+    epoch, step : int
+        How many were done.
+    loss : float or None
+        Mean of the epoch so far.
+    learning_rate : float
+        Of the last step.
+    minutes : float
+        Since the start, over all calls.
+    waiting : float
+        Share of the epoch's time that the device waited for slices.
+    scores : dict
+        Dice of each validation patient; empty without a validation.
+    """
+
+    epoch: int
+    step: int
+    loss: float | None
+    learning_rate: float
+    minutes: float
+    waiting: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def validation(self) -> Summary | None:
+        """Mean, median and failures, if there was a validation."""
+        return summarise(self.scores) if self.scores else None
+
+    def as_row(self) -> dict[str, Any]:
+        """For tables: without the single patients."""
+        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "scores"}
+        found = self.validation
+        row["dice_mean"] = found.mean if found else None
+        row["dice_median"] = found.median if found else None
+        row["below_half"] = len(found.below_half) if found else None
+        row["missed"] = len(found.missed) if found else None
+        return row
+
+
+class Run:
+    """Everything that a training changes, and the turns it consists of.
+
+    Parameters
+    ----------
+    start : Start
+        Network, weights and preprocessing to begin with.
+    validation : sequence of Patient or Path
+        Patients to validate on.
+    output : Path
+        The model file.
+    options : TrainOptions
+        Complete.
+    """
+
+    def __init__(
+        self, start: Start, validation: Sequence[Source], output: Path, options: TrainOptions
+    ) -> None:
+        import torch
+
+        from .losses import make_loss
+
+        self.start, self.options, self.output = start, options, output
+        self.processes = distributed.current()
+        self.device = devices.choose_device(options.device)
+        self.network = start.build(options.seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._frozen = list(self.network.encoder()) if options.freeze_encoder else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self._average = torch.optim.swa_utils.AveragedModel(
+            self.network, multi_avg_fn=self._towards_current, use_buffers=True
+        )
+        self._forward = self.processes.wrap(self.network, self.device)
+        self.optimiser = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=options.learning_rate or 0.0,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self.scaler = devices.gradient_scaler(self.device)
+        self.loss = make_loss(options.loss)
+        self._part = options.batch_size
+        self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
+        self.cohort = self._new_cohort()
+        self.epoch = self.steps_done = self.step_in_epoch = 0
+        self.steps_per_epoch = math.ceil((options.slices_per_epoch or 1) / options.batch_size)
+        self.history: list[Record] = []
+        self.notices: list[Notice] = []
+        self.stopped: str | None = None
+        self.validation_seconds = 0.0
+        self._losses: list[float] = []
+        self._waited, self._epoch_began = 0.0, time.monotonic()
+        self._minutes_before, self._began = 0.0, time.monotonic()
+
+    # --- data ----------------------------------------------------------------------------------
+
+    def _new_cohort(self) -> Cohort:
+        folder = state_folder(self.output) / "slices"
+        # Processes of one machine share the files of one of them.
+        memory = 0 if self.processes.count > 1 else None
+        return Cohort(self.start.preprocess, self.start.sequences, folder, memory)
+
+    def read(self, training: Sequence[Source]) -> Iterator[PatientRead | Notice]:
+        """Read the training patients; those that cannot be used are left out, and it is said why."""
+        check_split([source_name(s) for s in training], self._validation_names)
+        if self.processes.local_rank == 0:
+            for number, source in enumerate(training, start=1):
+                try:
+                    self.cohort.add(opened(source))
+                except PatientError as error:
+                    yield Notice(f"Left out: {error}")
+                yield PatientRead(source_name(source), number, len(training))
+            if self.processes.count > 1:
+                self.cohort.save_index()
+        self.processes.wait()
+        if self.processes.local_rank != 0:
+            self.cohort.open()
+        if not self.cohort.names:
+            raise TrainingError("No training patient could be read; see what was said about each.")
+
+    def plan(self) -> list[Tensor]:
+        """The slices of each batch of the coming epoch: (n, 2) of patient and slice.
+
+        Raises
+        ------
+        TrainingError
+            If a batch has fewer slices than there are processes to share it.
+        """
+        options = self.options
+        plan = self.cohort.plan(
+            options.slices_per_epoch or 1,
+            options.batch_size,
+            options.tumour_share,
+            epoch_seed(options, self.epoch + 1),
+        )
+        fewest = min(len(batch) for batch in plan)
+        if fewest < self.processes.count:
+            raise TrainingError(
+                f"{fewest} slices in a step cannot be shared by {self.processes.count} processes; choose a "
+                "larger batch size."
+            )
+        return plan
+
+    def batches(self) -> Iterator[Batch]:
+        """What is left of the epoch, batch by batch; this process's share of each."""
+        plan = self.plan()
+        self._epoch_began, self._waited = time.monotonic(), 0.0
+        self._batch_sizes = [len(batch) for batch in plan]
+        shares = [batch[self.processes.rank :: self.processes.count] for batch in plan]
+        with closing(self.cohort.batches(shares[self.step_in_epoch :])) as batches:
+            while True:
+                asked = time.monotonic()
+                batch = next(batches, None)
+                self._waited += time.monotonic() - asked
+                if batch is None:
+                    return
+                yield batch
+
+    # --- a step --------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return (self.options.epochs or 1) * self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done."""
+        return self.steps_done / self.steps
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether all steps of the epoch are done, and its validation, if any, is not."""
+        return self.step_in_epoch == self.steps_per_epoch
+
+    def step(self, batch: Batch) -> float:
+        """One optimiser step; returns the loss of the batch.
+
+        Raises
+        ------
+        TrainingError
+            If loss or gradient is no longer a number, or another process is gone.
+        DeviceError
+            If the device fails, or has no memory for a single slice.
+        """
+        import torch
+
+        self.network.train()
+        for module in self._frozen:
+            module.eval()  # batch normalisation keeps its statistics, too
+        loss = self._gradients_as_memory_allows(batch)
+        self.scaler.unscale_(self.optimiser)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip))
+        # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
+        if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
+            raise TrainingError(
+                f"The loss is no longer a number at step {self.steps_done + 1}; the best model so far "
+                "is kept - train again with a lower learning rate."
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._average.update_parameters(self.network)
+        self.steps_done += 1
+        self.step_in_epoch += 1
+        self._losses.append(loss)
+        return loss
+
+    def _gradients_as_memory_allows(self, batch: Batch) -> float:
+        while True:
+            try:
+                return self._gradients(batch)
+            except (RuntimeError, MemoryError) as error:
+                self._recover(error, min(self._part, len(batch.slices)))
+            # Only here, without the error, is nothing left that holds on to the failed step's memory.
+            self.optimiser.zero_grad(set_to_none=True)
+            devices.free_memory(self.device)
+
+    def _gradients(self, batch: Batch) -> float:
+        """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
+        import torch
+
+        self.optimiser.zero_grad(set_to_none=True)
+        whole = self._batch_sizes[self.step_in_epoch]
+        total = 0.0
+        parts = [torch.split(tensor, self._part) for tensor in self.prepared(batch)]
+        for images, masks in zip(*parts, strict=True):
+            with devices.autocast(self.device):
+                logits = self._forward(images)
+            count = whole if self.processes.count > 1 else len(images)
+            loss = self.loss(
+                self.processes.whole_batch(logits.float(), count), self.processes.whole_batch(masks, count)
+            )
+            share = len(images) / len(batch.slices)
+            # Gradients are averaged over processes, each of which has its part of them only.
+            self.scaler.scale(loss * share * self.processes.count).backward()
+            total += share * float(loss.detach())
+        return total
+
+    def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The coming step's images (n, c, h, h) and masks on the device, normalised and augmented."""
+        import torch
+
+        raw = devices.to_device(batch.slices, self.device).float()
+        images = normalise_each(raw[:, :-1], devices.to_device(batch.figures, self.device))
+        options = self.options
+        small = self.progress < (options.small_share or 0.0)
+        generator = torch.Generator().manual_seed(
+            step_seed(options, self.epoch + 1, self.step_in_epoch, self.processes.rank)
+        )
+        images, masks = augment(
+            images,
+            raw[:, -1:] / 255,
+            generator,
+            self.start.sequences,
+            options.small_size if small else None,
+            options.crop_share if small else 0.0,
+        )
+        return images.contiguous(memory_format=torch.channels_last), masks
+
+    def _recover(self, error: BaseException, part: int) -> None:
+        """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
+        if not devices.is_out_of_memory(error):
+            if self.processes.count > 1:
+                raise distributed.lost_process(error) from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise DeviceError(
+                f"{devices.describe_device(self.device)} failed ({reason}); the best model so far is kept - "
+                "go on with resume, or choose another device."
+            ) from error
+        if part == 1 or self.processes.count > 1:
+            raise DeviceError(
+                f"{devices.describe_device(self.device)} has not enough memory for a step; close other "
+                "programs, or choose a smaller batch."
+            ) from error
+        self._part = part // 2
+        self.notices.append(
+            Notice(f"Out of memory: each step now takes its {part} slices {self._part} at a time.")
+        )
+
+    def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Exponential moving average that starts short and grows to its full length."""
+        import torch
+
+        if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
+            torch._foreach_copy_(averaged, current)
+            return
+        decay = min(self.options.average_decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    # --- validation ----------------------------------------------------------------------------
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with the moving average of the weights: what is validated and kept."""
+        return self._average.module if self.steps_done else self.network
+
+    def validate(self) -> Generator[TrainEvent, None, None]:
+        """Dice of each validation patient over the whole volume; becomes a record of the history."""
+        began = time.monotonic()
+        model = Model(self.averaged, self.card(None), self.output)
+        predictor = Predictor(model, self.options.device)
+        mine, scores = self.processes.share(self._validation), {}
+        for number, source in enumerate(mine, start=1):
+            try:
+                patient = opened(source)
+            except PatientError as error:
+                yield Notice(f"Left out: {error}")
+                continue
+            assert patient.volume is not None
+            assert patient.truth is not None
+            labels = to_labels((yield from predictor.predict(patient.volume)), model.card.threshold)
+            if patient.unmarked:
+                labels[np.isin(patient.slice_numbers, patient.unmarked)] = 0
+            scores[patient.name] = dice(labels, patient.truth)
+            yield PatientValidated(patient.name, scores[patient.name], labels, number, len(mine))
+        scores = self.processes.merged(scores)
+        if not scores:
+            raise TrainingError("No validation patient could be read; see what was said about each.")
+        self.validation_seconds = time.monotonic() - began
+        self.history.append(self._record(scores))
+
+    def end_epoch(self, *, validated: bool) -> Record:
+        """Count the epoch as done; returns its record."""
+        if not validated:
+            self.history.append(self._record({}))
+        record = dataclasses.replace(self.history[-1], epoch=self.epoch + 1)
+        self.history[-1] = record
+        self.epoch, self.step_in_epoch, self._losses = self.epoch + 1, 0, []
+        return record
+
+    def _record(self, scores: Mapping[str, float]) -> Record:
+        now = time.monotonic()
+        return Record(
+            epoch=self.epoch,
+            step=self.steps_done,
+            loss=sum(self._losses) / len(self._losses) if self._losses else None,
+            learning_rate=self.optimiser.param_groups[0]["lr"] if self._losses else 0.0,
+            minutes=self._minutes_before + (now - self._began) / 60,
+            waiting=self._waited / max(now - self._epoch_began, 1e-6) if self._losses else 0.0,
+            scores=scores,
+        )
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the weights as they are have been validated."""
+        return any(r.step == self.steps_done for r in self.history if r.scores)
+
+    def take_notices(self) -> list[Notice]:
+        """What the user should know since the last call."""
+        taken, self.notices = self.notices, []
+        return taken
+
+    @property
+    def best(self) -> float:
+        """The best mean Dice per validation patient so far; -1 before the first validation."""
+        return max((r.validation.mean for r in self.history if r.validation is not None), default=-1.0)
+
+    def is_best(self, record: Record) -> bool:
+        """Whether a record's validation is better than all before it."""
+        means = [r.validation.mean for r in self.history if r is not record and r.validation is not None]
+        return record.validation is not None and record.validation.mean > max(means, default=-1.0)
+
+    # --- ending, and going on ------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """End the training after this step, for a reason in one sentence."""
+        self.stopped = self.stopped or reason
+
+    def should_stop(self) -> bool:
+        """Whether this process, or another one, was asked to stop."""
+        if self.processes.any(self.stopped is not None, self.device):
+            self.stop("Another process of this training was stopped.")
+        return self.stopped is not None
+
+    def split(self) -> dict[str, list[str]]:
+        """Names of the training and validation patients."""
+        return {"training": list(self.cohort.names), "validation": list(self._validation_names)}
+
+    def card(self, record: Record | None) -> ModelCard:
+        """The header for a model of this run, with the figures of its validation."""
+        initial = self.start.card
+        split = self.split()
+        return ModelCard(
+            name=self.output.stem,
+            architecture=self.start.architecture,
+            sequences=self.start.sequences,
+            preprocess=self.start.preprocess,
+            threshold=initial.threshold if initial is not None else 0.5,
+            training_patients=tuple(split["training"]),
+            validation_patients=tuple(split["validation"]),
+            earlier_patients=tuple(sorted(self.start.seen - set(split["training"]))),
+            training={
+                **dataclasses.asdict(self.options),
+                "initial_model": initial.name if initial is not None else None,
+                "epoch": self.epoch if record is None else record.epoch,
+                "step": self.steps_done,
+                "history": [row.as_row() for row in self.history],
+                "processes": self.processes.count,
+                "device": devices.describe_device(self.device),
+                "versions": _versions(),
+            },
+            figures=self._figures(record),
+            data=initial.data if initial is not None else "",
+            licence=initial.licence if initial is not None else "",
+            created=date.today().isoformat(),
+        )
+
+    def _figures(self, record: Record | None) -> dict[str, Any]:
+        if record is None or record.validation is None:
+            return {}
+        first = self.history[0]
+        return {
+            "validation": dict(record.scores),
+            "summary": dataclasses.asdict(record.validation),
+            "before": dict(first.scores) if first.step == 0 else {},
+            "seen_before": sorted(self.start.seen & set(record.scores)),
+            "note": "Dice per validation patient over the volume, threshold of this model, no clean-up; "
+            "the same patients chose the epoch.",
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs, as tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "steps_done": self.steps_done,
+            "step_in_epoch": self.step_in_epoch,
+            "losses": self._losses,
+            "part": self._part,
+            "minutes": self._minutes_before + (time.monotonic() - self._began) / 60,
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "split": self.split(),
+            "options": dataclasses.asdict(self.options),
+        }
+
+    def take_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.steps_done = state["epoch"], state["steps_done"]
+        self.step_in_epoch, self._losses = state["step_in_epoch"], list(state["losses"])
+        self._part, self._minutes_before = state["part"], state["minutes"]
+        self.history = [Record(**record) for record in state["history"]]
+
+    def close(self) -> None:
+        """Give the memory of device and slices back."""
+        if self.processes.local_rank == 0:
+            self.cohort.close()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.state.clear()
+        for module in (self.network, self._average):
+            module.to("cpu")
+        devices.free_memory(self.device)
+
+
+def source_name(source: Source) -> str:
+    """The patient's name, without reading its slices."""
+    return source.name if isinstance(source, Patient) else find_slices(source).name
+
+
+def opened(source: Source) -> Patient:
+    """The patient with images and truth, read from its folder if it is not in memory.
+
+    Raises
+    ------
+    PatientError
+        If it cannot be read, or has no images or no masks.
+    """
+    patient = source if isinstance(source, Patient) else read_patient(source)
+    if patient.volume is None or patient.truth is None:
+        raise PatientError(f"{patient.folder} has no images or no masks; training needs both.")
+    return patient
+
+
+def epoch_seed(options: TrainOptions, epoch: int) -> int:
+    """Seed of the slices drawn for an epoch, so that a resumed training draws them again."""
+    return options.seed * 100_003 + epoch
+
+
+def step_seed(options: TrainOptions, epoch: int, step: int, rank: int) -> int:
+    """Seed of the augmentation in one step of an epoch, in one process."""
+    return ((epoch_seed(options, epoch) * 100_019 + step) * 1_009 + rank) % 2**63
+
+
+def _versions() -> dict[str, str]:
+    packages = ("napari-lgg-seg", "torch", "monai", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

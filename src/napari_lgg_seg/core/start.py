@@ -1,0 +1,106 @@
+"""Where a training starts: a new network, or a trained model to fine-tune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card
+from .errors import TrainingError
+from .options import TrainOptions
+from .patients import FLAIR, SEQUENCES
+from .preprocess import PreprocessOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SEQUENCES = {"all": SEQUENCES, "flair": (SEQUENCES[FLAIR],)}
+#: ``TrainOptions.init`` for random weights, and for the model that ships.
+SCRATCH, DEFAULT = "scratch", "default"
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Attributes
+    ----------
+    architecture : str
+        Name of the network.
+    sequences : tuple of str
+        Its input channels.
+    preprocess : PreprocessOptions
+        Working size and normalisation; a trained model's own, since its weights depend on them.
+    path : Path or None
+        The model file; None for scratch.
+    card : ModelCard or None
+        Its header.
+    reason : str
+        A sentence for the user where the choice was made for them, else empty.
+    """
+
+    architecture: str
+    sequences: tuple[str, ...]
+    preprocess: PreprocessOptions
+    path: Path | None = None
+    card: ModelCard | None = None
+    reason: str = field(default="", compare=False)
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Patients that the initial model, or one before it, was trained on."""
+        return frozenset(self.card.seen_patients()) if self.card is not None else frozenset()
+
+    def build(self, seed: int) -> nn.Module:
+        """The network: trained weights, or random ones from the seed."""
+        import torch
+
+        from .networks import build_network
+
+        torch.manual_seed(seed)
+        if self.path is not None:
+            return load_model(self.path).network
+        return build_network(self.architecture, len(self.sequences))
+
+
+def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = None) -> Start:
+    """Decide what a training starts from. Quick: reads no more than a header.
+
+    Parameters
+    ----------
+    options : TrainOptions
+        ``init``, ``network`` and ``sequences`` decide.
+    preprocess : PreprocessOptions, optional
+        For a start from scratch.
+
+    Raises
+    ------
+    ModelError
+        If the initial model cannot be used.
+    TrainingError
+        If it has another network or other sequences than the options ask for.
+    """
+    scratch = Start(
+        options.network or "unet", _SEQUENCES[options.sequences or "all"], preprocess or PreprocessOptions()
+    )
+    if options.init == SCRATCH:
+        return scratch
+    path = DEFAULT_MODEL if options.init in (None, DEFAULT) else Path(str(options.init))
+    card = read_card(path)
+    wanted = (options.network or card.architecture, _SEQUENCES.get(options.sequences or "", card.sequences))
+    if wanted == (card.architecture, card.sequences):
+        return Start(card.architecture, card.sequences, card.preprocess, path, card)
+    if options.init is None:
+        text = (
+            f"The shipped model is a {_in_words(card.architecture, card.sequences)}: starting from scratch."
+        )
+        return Start(scratch.architecture, scratch.sequences, scratch.preprocess, reason=text)
+    raise TrainingError(
+        f"{path} is a {_in_words(card.architecture, card.sequences)}, not a {_in_words(*wanted)}; start from "
+        "scratch or choose another model."
+    )
+
+
+def _in_words(architecture: str, sequences: tuple[str, ...]) -> str:
+    return f"{architecture} network for {', '.join(sequences)}"
