@@ -6,24 +6,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_lgg_seg.core.patients import FLAIR
+from napari_lgg_seg.core.patients import SEQUENCES
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @lru_cache
-def _one_channel_unet() -> nn.Module:
-    """The U-Net with all weights zero but for one channel's way through it.
+def _one_channel_unet(channels: int, flair: int) -> nn.Module:
+    """A U-Net with all weights zero but for one channel's way through it.
 
-    FLAIR goes through the two convolutions of the first floor and, by the skip connection, through
-    the two of the last.
+    FLAIR, channel ``flair`` of ``channels``, goes through the two convolutions of the first floor and,
+    by the skip connection, through the two of the last.
     """
     import torch
 
     from napari_lgg_seg.core.networks import build_network
 
-    network = build_network("unet", 3)
+    network = build_network("unet", channels)
     first, last = network.down[0], network.up[-1].convolutions
     with torch.no_grad():
         for layer in network.modules():
@@ -31,21 +31,25 @@ def _one_channel_unet() -> nn.Module:
                 layer.weight.zero_()
                 layer.bias.zero_()
         skipped = last[0].in_channels // 2
-        for layer, channel in ((first[0], FLAIR), (first[3], 0), (last[0], skipped), (last[3], 0)):
+        for layer, channel in ((first[0], flair), (first[3], 0), (last[0], skipped), (last[3], 0)):
             layer.weight[0, channel, 1, 1] = 1
         network.head.weight[0, 0, 1, 1] = 8
     return network
 
 
-def write_flair_model(path: Path, cut: float = 1.2) -> Path:
-    """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour."""
+def write_flair_model(path: Path, cut: float = 1.2, sequences: tuple[str, ...] = SEQUENCES) -> Path:
+    """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour.
+
+    ``sequences`` are those that it wants; FLAIR must be among them.
+    """
     import torch
 
     from napari_lgg_seg.core.checkpoint import ModelCard, save_model
     from napari_lgg_seg.core.preprocess import PreprocessOptions
 
-    network = _one_channel_unet()
+    network = _one_channel_unet(len(sequences), sequences.index("FLAIR"))
     with torch.no_grad():
         network.head.bias[0] = -8 * cut
-    save_model(path, network, ModelCard(name=path.stem, preprocess=PreprocessOptions(working_size=32)))
+    preprocess = PreprocessOptions(working_size=32)
+    save_model(path, network, ModelCard(path.stem, sequences=sequences, preprocess=preprocess))
     return path

@@ -164,6 +164,83 @@ def test_sequence_equal_in_one_slice_only_is_no_copy(tmp_path, write_slices):
     assert read_patient(tmp_path).copies == ()
 
 
+# --- FLAIR alone -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_gray(write_slices):
+    """Factory: write slices whose images hold FLAIR alone; returns all images and all masks."""
+
+    def write(folder, name="p", numbers=3, **options):
+        numbers = range(1, numbers + 1) if isinstance(numbers, int) else numbers
+        image, mask = write_slices(folder, name, numbers, **options)
+        for number, pixels in zip(numbers, image, strict=True):
+            tifffile.imwrite(folder / f"{name}_{number}.tif", pixels[..., 1], photometric="minisblack")
+        return image[..., 1], mask
+
+    return write
+
+
+def test_gray_slices_are_flair_which_stands_in(tmp_path, write_gray):
+    image, mask = write_gray(tmp_path)
+    patient = read_patient(tmp_path)
+    assert patient.volume.shape == (3, 12, 10, 3)
+    assert patient.volume.dtype == np.uint8
+    for channel in range(3):
+        np.testing.assert_array_equal(patient.volume[..., channel], image)
+    np.testing.assert_array_equal(patient.truth, mask // 255)
+    assert patient.copies == ("pre-contrast", "post-contrast")
+
+
+def test_gray_slices_from_another_program(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(PIXELS[..., 1]).save(tmp_path / "p_1.tif")
+    np.testing.assert_array_equal(read_patient(tmp_path).volume[0, ..., 1], PIXELS[..., 1])
+
+
+def test_gray_slices_without_masks_are_read_when_asked_for(tmp_path, write_gray):
+    image, _ = write_gray(tmp_path, masks=False)
+    assert not is_patient_folder(tmp_path)
+    patient = read_patient(tmp_path)
+    assert patient.truth is None
+    np.testing.assert_array_equal(patient.volume[..., 1], image)
+
+
+def test_gray_slices_with_masks_are_ours(tmp_path, write_gray):
+    write_gray(tmp_path / "p", masks=(2,))
+    assert is_patient_folder(tmp_path / "p")
+    assert is_dataset_folder(tmp_path)
+    assert is_slice_file(tmp_path / "p" / "p_2.tif")
+    assert not is_slice_file(tmp_path / "p" / "p_1.tif")
+    np.testing.assert_array_equal(
+        read_slices([tmp_path / "p" / "p_2.tif"]).volume, read_patient(tmp_path / "p").volume[1:2]
+    )
+
+
+@pytest.mark.parametrize("gray", [1, 2, 3])
+def test_gray_among_colour_slices_is_named(tmp_path, write_slices, write_gray, gray):
+    write_slices(tmp_path, "p", 3)
+    write_gray(tmp_path, "p", (gray,))
+    text = refusal(tmp_path)
+    assert f"p_{gray}.tif is gray" in text
+    assert "has three channels" in text
+
+
+def test_gray_slice_of_another_size_is_named(tmp_path, write_gray):
+    write_gray(tmp_path)
+    write_gray(tmp_path, "p", (2,), shape=(12, 11))
+    text = refusal(tmp_path)
+    assert "p_2.tif" in text
+    assert "12 x 11" in text
+
+
+@pytest.mark.parametrize("photometric", ["palette", "miniswhite"])
+def test_gray_values_that_are_no_intensities_are_refused(tmp_path, photometric):
+    colours = {"colormap": np.zeros((3, 256), np.uint16)} if photometric == "palette" else {}
+    tifffile.imwrite(tmp_path / "p_1.tif", PIXELS[..., 1], photometric=photometric, **colours)
+    assert "p_1.tif" in refusal(tmp_path)
+
+
 # --- chosen slices -----------------------------------------------------------------------------
 
 
@@ -289,6 +366,11 @@ def test_image_of_another_kind_is_named(tmp_path, write_slices, pixels):
     photometric = "rgb" if pixels.ndim > 2 else "minisblack"
     tifffile.imwrite(tmp_path / "p_2.tif", pixels, photometric=photometric)
     assert "p_2.tif" in refusal(tmp_path)
+
+
+def test_refusal_says_which_images_would_do(tmp_path):
+    tifffile.imwrite(tmp_path / "p_1.tif", PIXELS.astype(np.uint16), photometric="rgb")
+    assert "uint8, height x width x 3, or height x width for FLAIR alone" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import Model, ModelCard
 from napari_lgg_seg.core.errors import DeviceError, ImageError
 from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.networks import NETWORKS, build_network
 from napari_lgg_seg.core.postprocess import to_labels
 from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, fold_batch_norm
 from napari_lgg_seg.core.preprocess import (
@@ -73,12 +74,31 @@ def predict(volume, network=None, batch_size=None, **options):
 # --- batch normalisation -----------------------------------------------------------------------
 
 
-def test_folded_network_computes_the_same(unet):
+@pytest.fixture(scope="module")
+def buda():
+    """The original study's network with seeded weights and batch normalisation that does something."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = build_network("buda", 3)
+        for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
+            for values, lowest in (
+                (norm.running_mean, -0.2),
+                (norm.running_var, 0.8),
+                (norm.weight.data, 0.8),
+                (norm.bias.data, -0.2),
+            ):
+                values.uniform_(lowest, lowest + 0.4)
+    return network.eval()
+
+
+@pytest.mark.parametrize("architecture", ["unet", "buda"])
+def test_folded_network_computes_the_same(request, architecture):
+    network = request.getfixturevalue(architecture)
     images = torch.randn(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
-    folded = fold_batch_norm(unet)
+    folded = fold_batch_norm(network)
     assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.inference_mode():
-        expected = unet(images)
+        expected = network(images)
         torch.testing.assert_close(folded(images), expected, atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.01
 
@@ -171,6 +191,46 @@ def test_model_of_some_sequences_gets_those_in_its_order(make_head):
     assert dice(to_labels(probability, 0.5), truth) > 0.85
     _, probability = predict(volume, network, sequences=("pre-contrast", "FLAIR"))
     assert dice(to_labels(probability, 0.5), truth) < 0.5
+
+
+GARBAGE = {
+    "NaN": np.nan,
+    "huge": 1e38,
+    "negative": -1e6,
+    "nothing": 0,
+    "noise": np.random.default_rng(5).normal(0, 1e4, (3, 64, 64, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_model_of_flair_alone_sees_flair_alone(make_head, kind):
+    volume, truth = make_head((3, 64, 64))
+    volume = volume.astype(np.float32)
+    network = BrightFlair(channel=0)
+    _, expected = predict(volume, network, sequences=("FLAIR",))
+    assert dice(to_labels(expected, 0.5), truth) > 0.85
+    volume[..., [0, 2]] = GARBAGE[kind]
+    _, probability = predict(volume, network, sequences=("FLAIR",))
+    np.testing.assert_array_equal(probability, expected)
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_networks_of_one_channel_run(make_head, architecture):
+    volume, _ = make_head((3, 50, 41))
+    network = build_network(architecture, 1)
+    _, probability = predict(volume, network, sequences=("FLAIR",))
+    assert probability.shape == (3, 50, 41)
+    assert np.isfinite(probability).all()
+    assert probability.std() > 0
+
+
+def test_strange_volumes_for_a_model_of_flair_alone():
+    for kind, volume in STRANGE.items():
+        network = BrightFlair(channel=0)
+        _, probability = predict(volume, network, working_size=16, sequences=("FLAIR",))
+        assert probability.shape == volume.shape[:3], kind
+        assert np.isfinite(probability).all(), kind
 
 
 @pytest.mark.parametrize("factor", [0.001, 20])

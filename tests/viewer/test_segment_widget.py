@@ -4,15 +4,18 @@ import threading
 
 import numpy as np
 import pytest
+import tifffile
 from flair_model import write_flair_model
 from qtpy.QtCore import QEvent, QThreadPool
-from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QLabel
+from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QLabel, QVBoxLayout, QWidget
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.networks import UNet
+from napari_lgg_seg.core.patients import SEQUENCES
 from napari_lgg_seg.widgets import segment
+from napari_lgg_seg.widgets.controls import Controls
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"
@@ -276,6 +279,127 @@ def test_sequence_that_is_a_copy_of_flair_is_told(viewer, tmp_path, make_patient
     write_patient(tmp_path / "copies", patient)
     viewer.open(str(tmp_path / "copies"), plugin="napari-lgg-seg")
     assert "pre-contrast missing" in visible_text(dock())
+
+
+# --- models of FLAIR alone ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def flair_only(tmp_path):
+    """Finds what the small model finds, from FLAIR alone."""
+    return write_flair_model(tmp_path / "FLAIR alone.safetensors", sequences=("FLAIR",))
+
+
+def asked_for(widget):
+    """Sequences whose controls can be seen once their section is unfolded, and so their names."""
+    combos = [s for s, c in widget.controls.sequences.items() if c.native.isVisibleTo(widget.native)]
+    labels = [label for label in widget.native.findChildren(QLabel) if label.isVisibleTo(widget.native)]
+    assert {label.text() for label in labels} & {*SEQUENCES} == {*combos}
+    return combos
+
+
+def test_model_of_flair_alone_asks_for_flair_alone(viewer, open_patient, dock, small_model, flair_only):
+    open_patient()
+    widget = dock()
+    assert asked_for(widget) == [*SEQUENCES]
+    assert "6 slices, pre-contrast, FLAIR, post-contrast." in visible_text(widget)
+    widget.offer_model(flair_only)
+    assert asked_for(widget) == ["FLAIR"]
+    assert "6 slices, FLAIR." in visible_text(widget)
+    viewer.layers.remove("post-contrast")
+    assert "6 slices, FLAIR." in visible_text(widget)
+    widget.model.value = small_model
+    assert asked_for(widget) == [*SEQUENCES]
+    assert "post-contrast missing: FLAIR stands in" in visible_text(widget)
+
+
+def test_model_of_two_sequences_asks_for_both(viewer, open_patient, dock, tmp_path):
+    open_patient()
+    widget = dock()
+    sequences = ("FLAIR", "post-contrast")
+    widget.offer_model(write_flair_model(tmp_path / "two.safetensors", sequences=sequences))
+    assert asked_for(widget) == ["FLAIR", "post-contrast"]
+    viewer.layers.remove("pre-contrast")
+    assert "6 slices, FLAIR, post-contrast." in visible_text(widget)
+    viewer.layers.remove("post-contrast")
+    assert "6 slices; post-contrast missing" in visible_text(widget)
+
+
+def test_model_of_flair_alone_sees_flair_alone(viewer, open_patient, dock, run, flair_only):
+    open_patient()
+    widget = dock()
+    widget.offer_model(flair_only)
+    run(widget)
+    expected = viewer.layers[f"{NAME} tumour"].data.copy()
+    assert dice(expected, viewer.layers["truth"].data) > 0.85
+    viewer.layers["pre-contrast"].data = 255 - viewer.layers["FLAIR"].data
+    viewer.layers.remove("post-contrast")
+    run(widget)
+    np.testing.assert_array_equal(viewer.layers[f"{NAME} tumour"].data, expected)
+
+
+def test_second_channel_of_a_colour_image_is_flair(viewer, make_head, dock, run, flair_only):
+    volume, truth = make_head()
+    viewer.add_image(volume, name="colour", rgb=True)
+    widget = dock()
+    assert "three colour channels are taken as pre-contrast, FLAIR, post-contrast" in visible_text(widget)
+    widget.offer_model(flair_only)
+    assert "6 slices; the second colour channel is taken as FLAIR." in visible_text(widget)
+    run(widget)
+    assert dice(viewer.layers["colour tumour"].data, truth) > 0.85
+
+
+def test_gray_image_is_flair_and_nothing_is_missing(viewer, make_head, dock, run, flair_only):
+    volume, truth = make_head()
+    viewer.add_image(volume[..., 1], name="gray")
+    widget = dock()
+    assert "missing" in visible_text(widget)
+    widget.offer_model(flair_only)
+    assert "missing" not in visible_text(widget)
+    run(widget)
+    assert dice(viewer.layers["gray tumour"].data, truth) > 0.85
+
+
+def test_patient_of_gray_slices(viewer, patient_on_disk, dock, run, flair_only):
+    folder = patient_on_disk()
+    for path in folder.glob("*_?.tif"):
+        tifffile.imwrite(path, tifffile.imread(path)[..., 1])
+    viewer.open(str(folder), plugin="napari-lgg-seg")
+    widget = dock()
+    assert "pre-contrast and post-contrast missing: FLAIR stands in" in visible_text(widget)
+    widget.offer_model(flair_only)
+    assert "6 slices, FLAIR." in visible_text(widget)
+    run(widget)
+    assert dice(viewer.layers[f"{NAME} tumour"].data, viewer.layers["truth"].data) > 0.85
+
+
+def test_model_trained_anew_under_its_name_is_asked_what_it_wants(viewer, open_patient, dock, flair_only):
+    open_patient()
+    widget = dock()
+    widget.offer_model(flair_only)
+    write_flair_model(flair_only)
+    widget.offer_model(flair_only)
+    assert asked_for(widget) == [*SEQUENCES]
+
+
+def test_unfolded_sequences_have_room_when_they_return(qtbot):
+    choices = [lambda _: [("one", 1)]] * 3
+    controls = Controls(*choices, layers=lambda _: [("FLAIR stands in", None)])
+    section = controls.folded()[0]
+    column = QWidget()
+    qtbot.addWidget(column)
+    QVBoxLayout(column).addWidget(section)
+    column.layout().addStretch()
+    column.resize(300, 400)
+    column.show()
+    section.expand(animate=False)
+    content = section.content()
+    full = content.sizeHint().height()
+    qtbot.waitUntil(lambda: content.height() == full)
+    controls.show_sequences(("FLAIR",))
+    qtbot.waitUntil(lambda: content.height() < full)
+    controls.show_sequences(SEQUENCES)
+    qtbot.waitUntil(lambda: content.height() == full)
 
 
 # --- again -------------------------------------------------------------------------------------

@@ -2,14 +2,15 @@
 
 The published layout of the LGG MRI segmentation dataset: a folder per patient, any name, with
 ``<name>_<n>.tif`` (uint8, H x W x 3: pre-contrast, FLAIR, post-contrast) and
-``<name>_<n>_mask.tif`` (uint8, H x W, 0 and 255) for each slice ``n``, not zero-padded.
+``<name>_<n>_mask.tif`` (uint8, H x W, 0 and 255) for each slice ``n``, not zero-padded. Patients with
+FLAIR alone may have gray images (uint8, H x W).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +113,7 @@ def is_patient_folder(folder: Path) -> bool:
     """Whether a folder holds slices in the dataset's layout. Quick; never raises.
 
     True with at least one image / mask pair, with masks only, or if the first slice is uint8,
-    H x W x 3.
+    H x W x 3. Gray images alone are not enough: they can be anything.
     """
     images: dict[tuple[str, int], Path] = {}
     masks: set[tuple[str, int]] = set()
@@ -133,18 +134,24 @@ def is_patient_folder(folder: Path) -> bool:
         return False
     if not images:
         return bool(masks)
-    return _looks_like_slice(images[min(images)])
+    return _channels(images[min(images)]) == 3
 
 
 def is_slice_file(path: Path) -> bool:
-    """Whether a file is one slice, or one mask, of the dataset. Quick; never raises."""
+    """Whether a file is one slice, or one mask, of the dataset. Quick; never raises.
+
+    Since gray files of such names are everywhere, a gray slice must have its mask beside it.
+    """
     try:
         parsed = parse_name(path)
         if parsed is None or not path.is_file():
             return False
+        is_mask, channels = parsed[2], _channels(path)
+        if channels == 1:
+            return is_mask or _mask_beside(path).is_file()
+        return channels == 3 and not is_mask
     except (OSError, ValueError):  # the system refuses the path: too long, not permitted
         return False
-    return _looks_like_mask(path) if parsed[2] else _looks_like_slice(path)
 
 
 def is_dataset_folder(folder: Path) -> bool:
@@ -177,24 +184,18 @@ def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
     yield from (folder for folder in folders[:limit] if is_patient_folder(folder))
 
 
-def _looks_like_slice(path: Path) -> bool:
-    header = _header(path)
-    return header is not None and len(header[0]) == 3 and header[0][2] == 3 and header[1] == np.uint8
-
-
-def _looks_like_mask(path: Path) -> bool:
-    header = _header(path)
-    return header is not None and len(header[0]) == 2 and header[1] == np.uint8
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[np.generic]] | None:
-    """Shape and dtype of a TIFF's first series, or None if it cannot be read."""
+def _channels(path: Path) -> int | None:
+    """1 for a gray TIFF of 8 bits, 3 for a colour one, None for whatever else. Reads the header only."""
     try:
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
-            return series.shape, np.dtype(series.dtype)
     except Exception:  # noqa: BLE001 - tifffile raises many kinds on foreign bytes: not ours
         return None
+    if series.dtype != np.uint8:
+        return None
+    if len(series.shape) == 2:
+        return 1
+    return 3 if series.shape[2:] == (3,) else None
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -211,13 +212,13 @@ def read_patient(folder: str | os.PathLike[str]) -> Patient:
     Returns
     -------
     Patient
-        The files' own pixels; masks as 0 and 1.
+        The files' own pixels, gray images as all three sequences; masks as 0 and 1.
 
     Raises
     ------
     PatientError
         One sentence: the folder holds no slices, a slice is missing in the middle, a mask has no
-        image, slices differ in shape, or a file cannot be read.
+        image, slices differ in shape, some are gray and some are not, or a file cannot be read.
     """
     files = find_slices(Path(folder))
     _check_complete(files)
@@ -321,10 +322,10 @@ def _check_complete(files: SliceFiles) -> None:
 
 def _read(files: SliceFiles) -> Patient:
     numbers = tuple(files.images or files.masks)
-    volume = _stack(files.images, channels=True) if files.images else None
+    volume = _with_channels(_stack(files.images, _read_image)) if files.images else None
     truth = None
     if files.masks:
-        marked = _stack(files.masks, channels=False)
+        marked = _stack(files.masks, _read_mask)
         shape = volume.shape[1:3] if volume is not None else marked.shape[1:]
         if marked.shape[1:] != shape:
             raise PatientError(
@@ -344,13 +345,19 @@ def _read(files: SliceFiles) -> Patient:
     )
 
 
-def _stack(files: Mapping[int, Path], *, channels: bool) -> UInt8Array:
+def _stack(files: Mapping[int, Path], read: Callable[[Path], UInt8Array]) -> UInt8Array:
     stack: UInt8Array | None = None
     first = next(iter(files.values()))
     for index, path in enumerate(files.values()):
-        pixels = _read_image(path) if channels else _read_mask(path)
+        pixels = read(path)
         if stack is None:
             stack = np.empty((len(files), *pixels.shape), np.uint8)
+        elif pixels.ndim != stack.ndim - 1:
+            gray, colour = (path, first) if pixels.ndim == 2 else (first, path)
+            raise PatientError(
+                f"{gray} is gray but {colour.name} has three channels; give the patient FLAIR alone "
+                "or all three sequences in every slice."
+            )
         elif pixels.shape != stack.shape[1:]:
             raise PatientError(
                 f"{path} is {_size(pixels.shape)} pixels but {first.name} is {_size(stack.shape[1:])}; "
@@ -361,18 +368,27 @@ def _stack(files: Mapping[int, Path], *, channels: bool) -> UInt8Array:
     return stack
 
 
+def _with_channels(images: UInt8Array) -> UInt8Array:
+    """Slices with a channel for each sequence: gray ones are FLAIR, which the dataset lets stand in."""
+    return images if images.ndim == 4 else np.repeat(images[..., None], len(SEQUENCES), axis=-1)
+
+
 def _read_image(path: Path) -> UInt8Array:
-    pixels = _read_tiff(path)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    pixels, photometric = _read_tiff(path)
+    if pixels.dtype != np.uint8 or (pixels.ndim != 2 and pixels.shape[2:] != (3,)):
         raise PatientError(
-            f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a slice must be height x width x 3 uint8; "
-            "export it again in the dataset's layout or remove it."
+            f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a slice must be uint8, height x width x 3, "
+            "or height x width for FLAIR alone; export it again in the dataset's layout or remove it."
+        )
+    if pixels.ndim == 2 and photometric != tifffile.PHOTOMETRIC.MINISBLACK:
+        raise PatientError(
+            f"{path} has a palette or counts from white to black; export it again as plain gray FLAIR."
         )
     return np.asarray(pixels, np.uint8)
 
 
 def _read_mask(path: Path) -> UInt8Array:
-    pixels = _read_tiff(path)
+    pixels, _ = _read_tiff(path)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise PatientError(
             f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a mask must be height x width whole "
@@ -382,15 +398,15 @@ def _read_mask(path: Path) -> UInt8Array:
     return mask
 
 
-def _read_tiff(path: Path) -> npt.NDArray[np.generic]:
+def _read_tiff(path: Path) -> tuple[npt.NDArray[np.generic], int]:
+    """The pixels of a whole TIFF of one page, and how they are meant (``tifffile.PHOTOMETRIC``)."""
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page = tiff.pages.first
             end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
             if len(tiff.pages) > 1 or end > path.stat().st_size:
                 raise ValueError("it is cut short" if len(tiff.pages) == 1 else "it has several pages")
-            pixels: npt.NDArray[np.generic] = page.asarray()
-            return pixels
+            return page.asarray(), page.photometric
     except Exception as error:  # tifffile raises many kinds on broken files; all mean the same
         raise PatientError(
             f"{path} cannot be read as a TIFF slice ({_one_line(error)}); copy it again from its source."

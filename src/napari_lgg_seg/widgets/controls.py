@@ -5,7 +5,7 @@ Nothing here knows layers' contents or runs anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import (
@@ -21,7 +21,7 @@ from magicgui.widgets import (
 )
 
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
-from ..core.patients import SEQUENCES
+from ..core.patients import FLAIR, SEQUENCES
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -114,6 +114,11 @@ class Controls:
             batch_size=self.batch_size.value or None,
             device=self.device.value,
         )
+
+    def show_sequences(self, wanted: Collection[str]) -> None:
+        """Hide the controls of sequences that a model does not want; FLAIR's gives the grid and stays."""
+        for sequence, combo in self.sequences.items():
+            combo.visible = sequence in wanted or sequence == SEQUENCES[FLAIR]
 
     def column(self) -> list[Any]:
         """The controls that are always in sight, top to bottom."""

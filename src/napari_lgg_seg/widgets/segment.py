@@ -21,6 +21,7 @@ from ..core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from ..core.errors import LggSegError
 from ..core.figures import measure_labels
 from ..core.metrics import dice
+from ..core.patients import SEQUENCES
 from ..core.postprocess import postprocess
 from ..core.predict import Event, Notice
 from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
@@ -172,7 +173,9 @@ class SegmentWidget(Container):
 
     def _describe(self, _: Any = None) -> None:
         subject = self.subject
-        self.controls.about.value = describe_subject(self._sequences()) if subject is not None else ""
+        wanted = self._card.sequences if self._card is not None else SEQUENCES
+        about = describe_subject(self._sequences(), wanted) if subject is not None else ""
+        self.controls.about.value = about
         if self._worker is None and self._result_layer(TUMOUR) is None:
             self._say(_NO_PATIENT if subject is None else _READY)
         for step in (self.controls.previous, self.controls.following):
@@ -198,6 +201,8 @@ class SegmentWidget(Container):
         # The new model's threshold is for its next run: what is shown is another model's probability.
         with self.controls.threshold.changed.blocked():
             self.controls.threshold.value = self._card.threshold
+        self.controls.show_sequences(self._card.sequences)
+        self._describe()
 
     def offer_model(self, path: Path) -> None:
         """List a model file and choose it; a file that is no model is refused with a sentence."""
@@ -209,6 +214,8 @@ class SegmentWidget(Container):
         if path not in [known for _, known in self._models]:
             self._models.append((path.stem, path))
             self.model.reset_choices()
+        if path == self._model_path:  # chosen before, and perhaps written anew since
+            self._model_chosen(path)
         self.model.value = path
 
     def _list_devices(self) -> None:

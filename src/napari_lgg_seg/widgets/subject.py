@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,16 @@ def _is_result(layer: Any) -> bool:
     return info is not None and info["role"] not in SEQUENCES
 
 
-def describe_subject(sequences: Mapping[str, Image | None]) -> str:
-    """A sentence or two: how many slices, which sequences, what stands in for what."""
+def describe_subject(sequences: Mapping[str, Image | None], wanted: Collection[str] = SEQUENCES) -> str:
+    """A sentence or two: how many slices, which sequences, what stands in for what.
+
+    Parameters
+    ----------
+    sequences : mapping of str to Image or None
+        Which layer is which sequence; None where FLAIR stands in.
+    wanted : collection of str
+        The sequences that the model wants; nothing is said about the others.
+    """
     flair = sequences["FLAIR"]
     if flair is None:
         return "Choose under Sequences which layer is FLAIR."
@@ -94,14 +102,22 @@ def describe_subject(sequences: Mapping[str, Image | None]) -> str:
     if len(grid) not in (2, 3):
         return f"{flair.name} has {len(grid)} dimensions; choose an image of 2 or 3."
     slices = "1 slice" if len(grid) == 2 else f"{grid[0]} slices"
+    used = [s for s in SEQUENCES if s in wanted]
     if flair.rgb:
-        return f"{slices}; the three colour channels are taken as {', '.join(SEQUENCES)}."
+        return f"{slices}; {_taken_from_colours(used)}."
     info = described(flair)
     copies = info["copies"] if info is not None else []
-    missing = [s for s in SEQUENCES if sequences[s] is None or s in copies]
+    missing = [s for s in used if sequences[s] is None or s in copies]
     if not missing:
-        return f"{slices}, {', '.join(SEQUENCES)}."
+        return f"{slices}, {', '.join(used)}."
     return f"{slices}; {' and '.join(missing)} missing: FLAIR stands in, which may cost accuracy."
+
+
+def _taken_from_colours(used: Sequence[str]) -> str:
+    if len(used) == len(SEQUENCES):
+        return f"the three colour channels are taken as {', '.join(used)}"
+    channels = dict(zip(SEQUENCES, ("first", "second", "third"), strict=True))
+    return " and ".join(f"the {channels[s]} colour channel is taken as {s}" for s in used)
 
 
 def take_arrays(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
