@@ -68,8 +68,9 @@ def train(
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help=_help("freeze_encoder"))] = False,
     average_decay: Annotated[float, typer.Option(min=0, max=0.9999, help=_help("average_decay"))] = 0.998,
     tumour_share: Annotated[float, typer.Option(min=0, max=1, help=_help("tumour_share"))] = 0.55,
-    crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
+    small_size: Annotated[int, typer.Option(min=16, help=_help("small_size"))] = 128,
     small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
+    crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help=_help_without_default("max_minutes"))
     ] = None,
@@ -103,8 +104,9 @@ def train(
         freeze_encoder=freeze_encoder,
         average_decay=average_decay,
         tumour_share=tumour_share,
-        crop_share=crop_share,
+        small_size=small_size,
         small_share=small_share,
+        crop_share=crop_share,
         max_minutes=max_minutes,
         seed=seed,
         device=device,

@@ -180,15 +180,22 @@ class TrainOptions:
         default=0.55,
         metadata=_help("Share of slices that show tumour; the rest are empty, or false positives return."),
     )
-    crop_share: float = field(
-        default=0.0,
-        metadata=_help("Share of slices that are a window centred near tumour, at full resolution."),
-    )
     small_size: int = field(
-        default=128, metadata=_help("Side, in pixels, of the slices in the first part of the training.")
+        default=128,
+        metadata=_help(
+            "Side, in pixels, of the slices in the first part of the training, which makes it quicker; "
+            "later they have the working size."
+        ),
     )
     small_share: float | None = field(
-        default=None, metadata=_help("That part, as a share of the steps; then slices have the working size.")
+        default=None, metadata=_help("That first part, as a share of all steps.")
+    )
+    crop_share: float = field(
+        default=0.0,
+        metadata=_help(
+            "In the first part: share of slices that are a window centred near tumour at full resolution, "
+            "instead of the whole slice made small."
+        ),
     )
     validate_every: int | None = field(
         default=None, metadata=_may_change("Epochs between validations; the last is always validated.")
@@ -199,9 +206,7 @@ class TrainOptions:
             "Stop after this many validations without a better mean Dice per patient; 0: never."
         ),
     )
-    seed: int = field(
-        default=0, metadata=_help("Of split, random weights, order of slices, augmentation.")
-    )
+    seed: int = field(default=0, metadata=_help("Of split, random weights, order of slices, augmentation."))
     device: DeviceChoice = field(
         default="auto",
         metadata=_may_change(

@@ -299,7 +299,7 @@ class Run:
             raw[:, -1:] / 255,
             generator,
             self.start.sequences,
-            options.small_size if small else None,
+            min(options.small_size, self.start.preprocess.working_size) if small else None,
             options.crop_share if small else 0.0,
         )
         return images.contiguous(memory_format=torch.channels_last), masks
