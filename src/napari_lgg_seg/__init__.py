@@ -15,22 +15,28 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import (
+        Callback,
         Patient,
         Segmentation,
         SegmentOptions,
+        TrainOptions,
         load_model,
         read_patient,
         segment,
+        train,
         write_masks,
     )
 
 __all__ = [
+    "Callback",
     "Patient",
     "SegmentOptions",
     "Segmentation",
+    "TrainOptions",
     "load_model",
     "read_patient",
     "segment",
+    "train",
     "write_masks",
 ]
 

@@ -1,4 +1,4 @@
-"""The public Python API: read a patient, load a model, segment, write the labels."""
+"""The public Python API: read a patient, load a model, segment, write the labels; train a model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .core.callbacks import Callback
 from .core.checkpoint import Model, load_model
 from .core.errors import ImageError
 from .core.figures import Figures, measure_labels
 from .core.formats import FileFormat, Labelling, write_labels
-from .core.options import SegmentOptions
+from .core.options import SegmentOptions, TrainOptions
 from .core.patients import Patient, read_patient
 from .core.postprocess import postprocess
 from .core.predict import Event, Predictor, drain
+from .core.train import train
 
 __all__ = [
+    "Callback",
     "Patient",
     "SegmentOptions",
     "Segmentation",
+    "TrainOptions",
     "load_model",
     "read_patient",
     "segment",
+    "train",
     "write_masks",
 ]
 

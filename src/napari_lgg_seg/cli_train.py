@@ -225,7 +225,8 @@ class _Display:
         self._console = console
         self._progress = _progress(console)
         self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
-        self._best = ""
+        self._best = -1.0
+        self._before: float | None = None
 
     def __enter__(self) -> _Display:
         self._progress.start()
@@ -243,23 +244,30 @@ class _Display:
             case PatientRead():
                 self._progress.update(self._bar, total=event.total, completed=event.done)
             case StepDone():
-                text = f"Epoch {event.epoch}, loss {event.loss:.3f}{self._best}"
+                text = f"Epoch {event.epoch}, loss {event.loss:.3f}{self._best_in_words()}"
                 self._progress.update(self._bar, total=event.steps, completed=event.step, description=text)
             case PatientValidated():
-                text = f"Validating, {event.done} of {event.total}{self._best}"
+                text = f"Validating, {event.done} of {event.total}{self._best_in_words()}"
                 self._progress.update(self._bar, description=text)
             case Validated():
-                self._best = f", best Dice {event.best:.3f}"
+                self._best = event.best
+                if not event.step:
+                    self._before = event.best
                 when = "Before training" if not event.step else f"After step {event.step}"
                 self._say(f"{when}: {in_a_line(event.summary)}")
             case EpochDone():
                 self._say(_about_epoch(event))
-                if event.validation is not None:
-                    self._best = f", best Dice {event.best:.3f}"
+                self._best = event.best
             case Notice():
                 self._say(event.text, style="yellow")
             case Ended():
+                self._progress.update(self._bar, description=f"Done{self._best_in_words()}")
                 self._say(event.reason)
+                if self._best == self._before:
+                    self._say("No epoch was better than the model it started from; that is what was saved.")
+
+    def _best_in_words(self) -> str:
+        return f", best Dice {self._best:.3f}" if self._best >= 0 else ""
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
