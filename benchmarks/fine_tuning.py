@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--average-decay", type=float)
     parser.add_argument("--freeze-encoder", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -75,6 +76,7 @@ def main() -> None:
         init=str(arguments.model),
         learning_rate=arguments.learning_rate,
         epochs=arguments.epochs,
+        average_decay=arguments.average_decay,
         freeze_encoder=arguments.freeze_encoder,
         seed=arguments.seed,
     )
@@ -98,7 +100,8 @@ def main() -> None:
             minutes = (time.monotonic() - began) / 60
             card, after = load_model(output).card, score(output, test)
         used = {
-            k: card.training[k] for k in ("learning_rate", "epochs", "freeze_encoder", "slices_per_epoch")
+            k: card.training[k]
+            for k in ("learning_rate", "epochs", "average_decay", "freeze_encoder", "slices_per_epoch")
         }
         print(
             line(f"{len(names)} to train, {len(held_out)} to validate", summarise(after), minutes), flush=True

@@ -66,7 +66,9 @@ def train(
     ] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help=_help("validate_every"))] = None,
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help=_help("freeze_encoder"))] = False,
-    average_decay: Annotated[float, typer.Option(min=0, max=0.9999, help=_help("average_decay"))] = 0.998,
+    average_decay: Annotated[
+        float | None, typer.Option(min=0, max=0.9999, help=_help("average_decay"))
+    ] = None,
     tumour_share: Annotated[float, typer.Option(min=0, max=1, help=_help("tumour_share"))] = 0.55,
     small_size: Annotated[int, typer.Option(min=16, help=_help("small_size"))] = 128,
     small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,

@@ -168,9 +168,12 @@ class TrainOptions:
     warm_up: float = field(default=0.05, metadata=_help("Share of the steps in which the rate rises."))
     weight_decay: float = field(default=0.05, metadata=_help("Of AdamW."))
     gradient_clip: float = field(default=1.0, metadata=_help("Largest norm of the gradient."))
-    average_decay: float = field(
-        default=0.998,
-        metadata=_help("Of the moving average of the weights, which is what is validated and kept; 0: none."),
+    average_decay: float | None = field(
+        default=None,
+        metadata=_help(
+            "Of the moving average of the weights, which is what is validated and kept; 0: none. From a "
+            "model, the average begins with that model's weights, so that little data cannot lead far away."
+        ),
     )
     freeze_encoder: bool = field(
         default=False,
@@ -248,6 +251,7 @@ _SCRATCH: dict[str, Any] = {
     "epochs": 44,
     "slices_per_epoch": 1280,
     "learning_rate": 2e-3,
+    "average_decay": 0.998,
     "small_share": 0.65,
     "validate_every": 2,
 }
@@ -255,6 +259,7 @@ _FINE_TUNING: dict[str, Any] = {
     "epochs": 10,
     "slices_per_epoch": 160,
     "learning_rate": 3e-4,
+    "average_decay": 0.995,
     "small_share": 0.0,
     "validate_every": 1,
 }

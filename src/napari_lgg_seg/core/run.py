@@ -134,6 +134,8 @@ class Run:
         self.history: list[Record] = []
         self.notices: list[Notice] = []
         self.stopped: str | None = None
+        #: False where a step failed on its way: its numbers must not be kept.
+        self.is_between_steps = True
         self.validation_seconds = 0.0
         self._losses: list[float] = []
         self._waited, self._epoch_began = 0.0, time.monotonic()
@@ -235,18 +237,25 @@ class Run:
         self.network.train()
         for module in self._frozen:
             module.eval()  # batch normalisation keeps its statistics, too
+        self.is_between_steps = False
         loss = self._gradients_as_memory_allows(batch)
-        self.scaler.unscale_(self.optimiser)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip))
-        # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
-        if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
-            raise TrainingError(
-                f"The loss is no longer a number at step {self.steps_done + 1}; the best model so far "
-                "is kept - train again with a lower learning rate."
+        try:
+            self.scaler.unscale_(self.optimiser)
+            norm = float(
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
             )
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self._average.update_parameters(self.network)
+            # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
+            if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
+                raise TrainingError(
+                    f"The loss is no longer a number at step {self.steps_done + 1}; the best model so far "
+                    "is kept - train again with a lower learning rate."
+                )
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            self._average.update_parameters(self.network)
+        except RuntimeError as error:  # CUDA tells late what failed; the optimiser takes memory, too
+            raise self._failure(error) from error
+        self.is_between_steps = True
         self.steps_done += 1
         self.step_in_epoch += 1
         self._losses.append(loss)
@@ -306,32 +315,36 @@ class Run:
 
     def _recover(self, error: BaseException, part: int) -> None:
         """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
-        if not devices.is_out_of_memory(error):
-            if self.processes.count > 1:
-                raise distributed.lost_process(error) from error
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise DeviceError(
-                f"{devices.describe_device(self.device)} failed ({reason}); the best model so far is kept - "
-                "go on with resume, or choose another device."
-            ) from error
-        if part == 1 or self.processes.count > 1:
-            raise DeviceError(
-                f"{devices.describe_device(self.device)} has not enough memory for a step; close other "
-                "programs, or choose a smaller batch."
-            ) from error
+        if not devices.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
+            raise self._failure(error) from error
         self._part = part // 2
-        self.notices.append(
-            Notice(f"Out of memory: each step now takes its {part} slices {self._part} at a time.")
+        self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
+
+    def _failure(self, error: BaseException) -> DeviceError | TrainingError:
+        """What to tell the user about a step that cannot be done."""
+        device = devices.describe_device(self.device)
+        if devices.is_out_of_memory(error):
+            return DeviceError(
+                f"{device} has not enough memory for a step; close other programs, or choose a smaller batch."
+            )
+        if self.processes.count > 1:
+            return distributed.lost_process(error)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return DeviceError(
+            f"{device} failed ({reason}); the best model so far is kept - go on with resume, or choose "
+            "another device."
         )
 
     def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential moving average that starts short and grows to its full length."""
+        """Exponential moving average; from scratch it starts short and grows to its full length."""
         import torch
 
         if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
             torch._foreach_copy_(averaged, current)
             return
-        decay = min(self.options.average_decay, (1 + int(count)) / (10 + int(count)))
+        decay = self.options.average_decay or 0.0
+        if self.start.card is None:  # random weights are not worth remembering
+            decay = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     # --- validation ----------------------------------------------------------------------------
@@ -481,6 +494,7 @@ class Run:
             "history": [dataclasses.asdict(record) for record in self.history],
             "split": self.split(),
             "options": dataclasses.asdict(self.options),
+            "preprocess": dataclasses.asdict(self.start.preprocess),
         }
 
     def take_state(self, state: Mapping[str, Any]) -> None:
@@ -491,7 +505,9 @@ class Run:
         self.scaler.load_state_dict(state["scaler"])
         self.epoch, self.steps_done = state["epoch"], state["steps_done"]
         self.step_in_epoch, self._losses = state["step_in_epoch"], list(state["losses"])
-        self._part, self._minutes_before = state["part"], state["minutes"]
+        # Processes take their shares of a batch whole.
+        self._part = state["part"] if self.processes.count == 1 else self.options.batch_size
+        self._minutes_before = state["minutes"]
         self.history = [Record(**record) for record in state["history"]]
 
     def close(self) -> None:
