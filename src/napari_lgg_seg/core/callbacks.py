@@ -182,8 +182,8 @@ class KeepState(Callback):
         self._save(run)
 
     def at_end(self, run: Run) -> None:
-        """Save the steps since the last saving."""
-        if (run.steps_done, run.epoch) != self._saved:
+        """Save the steps since the last saving, unless a step failed on its way."""
+        if run.is_between_steps and (run.steps_done, run.epoch) != self._saved:
             self._save(run)
 
     def _save(self, run: Run) -> None:

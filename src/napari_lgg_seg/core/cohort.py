@@ -172,10 +172,11 @@ class Cohort:
 
     def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
         """The batches of a plan, each fetched while the one before is in use."""
+        if not plan:
+            return
         with ThreadPoolExecutor(1, thread_name_prefix="slices") as reader:
-            ahead = reader.submit(self.take, plan[0]) if plan else None
+            ahead = reader.submit(self.take, plan[0])
             for following in [*plan[1:], None]:
-                assert ahead is not None
                 batch = ahead.result()
                 if following is not None:
                     ahead = reader.submit(self.take, following)

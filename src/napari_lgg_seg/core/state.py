@@ -7,6 +7,7 @@ needs no generators: the counts of steps say it all.
 from __future__ import annotations
 
 import dataclasses
+from glob import escape
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,12 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
                 f"{path} is of a training with {field.name.replace('_', ' ')} {before[field.name]}, not "
                 f"{now[field.name]}; resume with the same options, or choose another output."
             )
+    size, wanted = state["preprocess"]["working_size"], run.start.preprocess.working_size
+    if state["preprocess"] != dataclasses.asdict(run.start.preprocess):
+        raise TrainingError(
+            f"{path} is of a training with another preprocessing (working size {size}, not {wanted}); resume "
+            "with the same, or choose another output."
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -101,5 +108,5 @@ def _plain(value: Any) -> Any:
 def remove_leftovers(output: Path) -> None:
     """Remove the temporary files of a training that was killed while writing."""
     for path in (output, state_file(output), state_folder(output) / "history.csv"):
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)

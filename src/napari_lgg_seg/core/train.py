@@ -8,6 +8,7 @@ around the steps is the business of callbacks: :mod:`.callbacks`.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 
@@ -82,10 +83,14 @@ def train(
         if run.stopped is not None and not run.is_validated:
             yield from _validate(run, hooks)
         yield Ended(run.stopped or f"All {options.epochs} epochs are done.")
-    finally:
-        for hook in hooks:
-            hook.at_end(run)
-        run.close()
+    except GeneratorExit:  # the caller closed it
+        _end(run, hooks)
+        raise
+    except BaseException:
+        with suppress(Exception):  # what failed first is what the user should know
+            _end(run, hooks)
+        raise
+    _end(run, hooks)
 
 
 def _epochs(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
@@ -109,6 +114,14 @@ def _epochs(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
         for hook in hooks:
             hook.after_epoch(run, record)
         yield EpochDone(run.epoch, epochs, record.loss or 0.0, record.validation, run.best)
+
+
+def _end(run: Run, hooks: Sequence[Callback]) -> None:
+    """Let every callback end, and give memory and files back, whatever else fails."""
+    with ExitStack() as stack:
+        stack.callback(run.close)
+        for hook in reversed(hooks):
+            stack.callback(hook.at_end, run)
 
 
 def _validate(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
