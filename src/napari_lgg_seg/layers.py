@@ -4,7 +4,7 @@ Every layer of a patient carries ``metadata["lgg"]``::
 
     schema         1
     patient        the patient's name
-    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour" or "probability"
+    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability" or "preview"
     slice_numbers  the number in each slice's file name
     copies         sequences that are FLAIR once more
     affine         4 x 4, voxel (x, y, z) to patient millimetres, or None
@@ -28,12 +28,12 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 METADATA_KEY = "lgg"
 METADATA_SCHEMA = 1
-TRUTH, TUMOUR, PROBABILITY = "truth", "tumour", "probability"
+TRUTH, TUMOUR, PROBABILITY, PREVIEW = "truth", "tumour", "probability", "preview"
 AXES = ("z", "y", "x")
 
 # Okabe and Ito's colours, told apart by colour-blind people: the tumour, the truth, and further labels.
-_VERMILION, _SKY_BLUE = "#d55e00", "#56b4e9"
-_OTHER_COLOURS = ("#f0e442", "#009e73", "#cc79a7", "#e69f00", "#0072b2")
+_VERMILION, _SKY_BLUE, _YELLOW = "#d55e00", "#56b4e9", "#f0e442"
+_OTHER_COLOURS = (_YELLOW, "#009e73", "#cc79a7", "#e69f00", "#0072b2")
 
 
 def label_colours(first: str) -> dict[int | None, str]:
@@ -147,6 +147,11 @@ def outline(layer: Labels) -> None:
 def tumour_properties(patient: str) -> dict[str, Any]:
     """Name and looks of a predicted labels layer."""
     return {"name": f"{patient} {TUMOUR}", "colormap": label_colours(_VERMILION), "opacity": 0.5}
+
+
+def preview_properties(patient: str) -> dict[str, Any]:
+    """Name and looks of what a model in training finds."""
+    return {"name": f"{patient} {PREVIEW}", "colormap": label_colours(_YELLOW), "opacity": 0.5}
 
 
 def probability_properties(patient: str) -> dict[str, Any]:

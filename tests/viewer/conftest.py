@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -231,3 +232,50 @@ def run(click, wait_until):
         wait_until(lambda: widget.button.text == "Segment")
 
     return run_
+
+
+# --- the Fine-tune widget ----------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_known_models():
+    """Models of one test are not in the lists of the next."""
+    from napari_lgg_seg.widgets.models import known_models
+
+    known_models.clear()
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """Where the tuned model goes; the large state beside it is removed at the end."""
+    folder = tmp_path / "tuned"
+    yield folder / "my model.safetensors"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def dock_finetune(viewer, small_model, tuned):
+    """Factory: dock the Fine-tune widget, set for a short training of the small model."""
+
+    def dock_(epochs=2):
+        _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Fine-tune")
+        widget.start_from(small_model)
+        c = widget.controls
+        c.epochs.value, c.slices_per_epoch.value, c.batch_size.value = epochs, 4, 2
+        c.output.value, c.device.value = tuned, "auto"
+        return widget
+
+    return dock_
+
+
+@pytest.fixture
+def open_patients(open_patient):
+    """Factory: open small patients that differ; gives their names."""
+
+    def open_(count=3):
+        names = [f"TCGA_DU_000{n}_19990101" for n in range(1, count + 1)]
+        for seed, name in enumerate(names):
+            open_patient(name, seed=seed)
+        return names
+
+    return open_

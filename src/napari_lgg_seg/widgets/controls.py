@@ -138,8 +138,8 @@ class Controls:
     def folded(self) -> list[QWidget]:
         """What is rarely needed, each behind a title."""
         return [
-            _folded("Sequences", rows(*self.sequences.values())),
-            _folded(
+            folded("Sequences", rows(*self.sequences.values())),
+            folded(
                 "Options",
                 rows(
                     self.clean_up,
@@ -150,7 +150,7 @@ class Controls:
                     self.batch_size,
                 ),
             ),
-            _folded("Voxel size", rows(*self.spacing.values())),
+            folded("Voxel size", rows(*self.spacing.values())),
         ]
 
 
@@ -174,7 +174,8 @@ def rows(*widgets: Any) -> Container:
     return container
 
 
-def _folded(title: str, content: Container) -> QWidget:
+def folded(title: str, content: Container) -> QWidget:
+    """Controls behind a title that opens on a click."""
     from superqt import QCollapsible
 
     collapsible = QCollapsible(title)

@@ -37,7 +37,9 @@ def show_probability(
     if layer is not None and layer.data.shape == probability.shape:
         layer.data = probability
         return layer
-    return viewer.add_image(probability, **_like(like, name, PROBABILITY), **probability_properties(name))
+    return viewer.add_image(
+        probability, **like_layer(like, name, PROBABILITY), **probability_properties(name)
+    )
 
 
 def show_labels(
@@ -49,7 +51,7 @@ def show_labels(
     """
     layer = find_layer(viewer.layers, name, TUMOUR)
     if layer is None or layer.data.shape != labels.shape or is_edited(layer):
-        layer = viewer.add_labels(labels, **_like(like, name, TUMOUR), **tumour_properties(name))
+        layer = viewer.add_labels(labels, **like_layer(like, name, TUMOUR), **tumour_properties(name))
     else:
         layer.data = labels
     layer.metadata[METADATA_KEY] |= {_WRITTEN: _checksum(labels), "made_with": made_with}
@@ -81,7 +83,7 @@ def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
     return spacing_in_mm(layer.scale, layer.units)
 
 
-def _like(layer: Layer, name: str, role: str) -> dict[str, Any]:
+def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
     """Grid and metadata of a new layer that lies over an image of the subject."""
     info = described(layer)
     if info is not None and info["role"] in SEQUENCES:

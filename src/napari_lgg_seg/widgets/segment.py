@@ -29,6 +29,7 @@ from . import results
 from .controls import Controls, wrap
 from .docking import WhenUndocked
 from .job import Job, Result, present_devices, run_job
+from .models import known_models
 from .subject import (
     Subject,
     candidates,
@@ -69,13 +70,16 @@ class SegmentWidget(Container):
         self._picked: dict[tuple[Subject | None, str], Image | None] = {}
         self._started = 0.0
         self._notice = self._summary = ""
-        self._models = [(_DEFAULT_NAME, DEFAULT_MODEL)]
         self._devices = [("Auto", "auto")]
         self._model_path = DEFAULT_MODEL
         self._card: ModelCard | None = None
         self.controls = Controls(
             subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
-            models=lambda _: [*self._models, (_OTHER_MODEL, None)],
+            models=lambda _: [
+                (_DEFAULT_NAME, DEFAULT_MODEL),
+                *known_models.known(),
+                (_OTHER_MODEL, None),
+            ],
             devices=lambda _: self._devices,
             layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
         )
@@ -120,6 +124,7 @@ class SegmentWidget(Container):
         self._figures_timer.timeout.connect(lambda: self._show_figures())
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
+        known_models.added.connect(self._models_changed)
         self.native.destroyed.connect(self._closed)
         WhenUndocked(self.native, self.cancel)
 
@@ -211,12 +216,13 @@ class SegmentWidget(Container):
         except LggSegError as error:
             self._say(str(error))
             return
-        if path not in [known for _, known in self._models]:
-            self._models.append((path.stem, path))
-            self.model.reset_choices()
+        known_models.add(path)
+        self.model.value = path
+
+    def _models_changed(self, path: Path) -> None:
+        self.model.reset_choices()
         if path == self._model_path:  # chosen before, and perhaps written anew since
             self._model_chosen(path)
-        self.model.value = path
 
     def _list_devices(self) -> None:
         """Ask torch, in a worker since importing it takes a while, which devices are present."""
@@ -349,6 +355,7 @@ class SegmentWidget(Container):
         """The widget is gone: stop the run and forget the viewer."""
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
+        known_models.added.disconnect(self._models_changed)
         if self._looking is not None:
             self._looking.returned.disconnect()
         worker, self._worker, self._job = self._worker, None, None

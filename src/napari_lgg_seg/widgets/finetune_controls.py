@@ -1,0 +1,185 @@
+"""The Fine-tune widget's controls: what they are called, what they offer, and the options they stand for.
+
+Nothing here knows layers' contents or runs anything.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    FileEdit,
+    FloatSpinBox,
+    Label,
+    ProgressBar,
+    PushButton,
+    SpinBox,
+)
+
+from ..core.losses import LOSSES
+from ..core.options import TrainOptions, default_in_words, option_help
+from ..core.state import state_folder
+from .controls import Choice, Choices, folded, rows
+from .finetune_words import GO_ON
+
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
+OPEN_PATIENTS, FOLDER = "Patients open in the viewer", "Folder of patients..."
+#: What "Start from" offers after the models: another file, and random weights.
+OTHER_MODEL, FROM_SCRATCH = "Choose a model file...", "Scratch (random weights)"
+_DEFAULTS = TrainOptions()
+
+
+class FineTuneControls:
+    """All controls of the widget but the table and the plot.
+
+    Parameters
+    ----------
+    models, devices : callable
+        What the combo boxes offer; asked again whenever choices are reset.
+    """
+
+    def __init__(self, models: Choices, devices: Choices) -> None:
+        self.source = ComboBox(
+            label="Train on",
+            choices=(OPEN_PATIENTS, FOLDER),
+            tooltip="Patients that are open, with the labels that you choose for each, or a folder in the "
+            "layout of the LGG MRI dataset.",
+        )
+        self.folder = _path("d", "Folder", "The folder that holds the patients' folders.")
+        self.found = Label(value="")
+        self.start_from = Choice(
+            label="Start from",
+            choices=models,
+            tooltip="The model whose weights are tuned. From scratch, a training needs dozens of patients "
+            "and hours.",
+        )
+        self.output = _path("w", "Save as", "Where the best model goes. An older file is never replaced.")
+        self.resume = CheckBox(
+            text=GO_ON,
+            tooltip="Take up the training that was stopped, with the same patients and options.",
+            visible=False,
+        )
+        self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device", TrainOptions))
+        self.button = PushButton(text="Start", enabled=False, tooltip="Train the model.")
+        self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
+        self.status = Label(value="")
+        self.preview = CheckBox(
+            text="Preview",
+            value=True,
+            tooltip="After each epoch, show what the model finds by now in a validation patient, in a layer "
+            "of its own. Of a folder, the first validation patient is opened for it.",
+        )
+        for combo in (self.source, self.start_from, self.device):
+            _let_shrink(combo)
+        self._make_options()
+
+    def _make_options(self) -> None:
+        self.epochs = _automatic(SpinBox, "epochs", "Epochs", max=1000)
+        self.slices_per_epoch = _automatic(SpinBox, "slices_per_epoch", "Slices per epoch", max=100_000)
+        self.learning_rate = _automatic(FloatSpinBox, "learning_rate", "Learning rate", max=0.1, step=0.0001)
+        self.loss = ComboBox(
+            label="Loss", choices=LOSSES, value=_DEFAULTS.loss, tooltip=option_help("loss", TrainOptions)
+        )
+        self.freeze_encoder = CheckBox(
+            text="Freeze encoder", tooltip=option_help("freeze_encoder", TrainOptions)
+        )
+        self.patience = _number("patience", "Patience", max=1000)
+        self.batch_size = _number("batch_size", "Batch size", min=1, max=256)
+        self.validation_share = FloatSpinBox(
+            label="Validation share",
+            value=0.2,
+            min=0.05,
+            max=0.9,
+            step=0.05,
+            tooltip="Share of the patients that the model is judged on and never learns from; at least one.",
+        )
+        self.seed = _number("seed", "Seed", max=2**31 - 1)
+
+    def options(self) -> TrainOptions:
+        """The options as they are set.
+
+        Raises
+        ------
+        OptionsError
+            If one is outside its limits.
+        """
+        return TrainOptions(
+            init=str(self.start_from.value),
+            loss=self.loss.value,
+            epochs=self.epochs.value or None,
+            slices_per_epoch=self.slices_per_epoch.value or None,
+            learning_rate=self.learning_rate.value or None,
+            batch_size=self.batch_size.value,
+            freeze_encoder=self.freeze_encoder.value,
+            patience=self.patience.value,
+            seed=self.seed.value,
+            device=self.device.value,
+        )
+
+    def choosing(self) -> list[Any]:
+        """What must not change during a training, besides the patients."""
+        return [self.start_from, self.output, self.resume, self.device]
+
+    def folded(self) -> QWidget:
+        """What is rarely needed, behind a title."""
+        return folded(
+            "Options",
+            rows(
+                self.epochs,
+                self.slices_per_epoch,
+                self.learning_rate,
+                self.loss,
+                self.freeze_encoder,
+                self.patience,
+                self.batch_size,
+                self.validation_share,
+                self.seed,
+            ),
+        )
+
+
+def default_output(folder: Path | None = None) -> Path:
+    """A name for a model that no file has yet, under the user's home."""
+    folder = folder or Path.home() / "napari-lgg-seg"
+    return unused(folder / f"{date.today().isoformat()} fine-tuned.safetensors")
+
+
+def unused(path: Path) -> Path:
+    """A path itself, or the first with a number after its name, that no model or training state has."""
+    stem = path.stem
+    names = (stem if number == 1 else f"{stem} {number}" for number in count(1))
+    candidates = (path.with_name(f"{name}{path.suffix}") for name in names)
+    return next(free for free in candidates if not free.exists() and not state_folder(free).exists())
+
+
+def _path(mode: str, label: str, tooltip: str) -> FileEdit:
+    edit = FileEdit(mode=mode, label=label, tooltip=tooltip, filter="Models (*.safetensors)")
+    edit.choose_btn.text = "..."
+    edit.choose_btn.max_width = 34
+    edit.line_edit.min_width = 80
+    return edit
+
+
+def _let_shrink(combo: ComboBox) -> None:
+    """Let a menu be narrower than its longest choice, so that the column fits beside the picture."""
+    combo.native.setSizeAdjustPolicy(combo.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.native.setMinimumContentsLength(10)
+
+
+def _number(name: str, label: str, **limits: Any) -> SpinBox:
+    value = getattr(_DEFAULTS, name)
+    return SpinBox(label=label, value=value, tooltip=option_help(name, TrainOptions), **{"min": 0, **limits})
+
+
+def _automatic(kind: type, name: str, label: str, **limits: Any) -> Any:
+    tooltip = f"{option_help(name, TrainOptions)} {default_in_words(name)} 0: that default."
+    box = kind(label=label, value=0, min=0, tooltip=tooltip, **limits)
+    box.native.setSpecialValueText("automatic")
+    return box
