@@ -125,7 +125,7 @@ def _untouched(pieces_of: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -
     from scipy.ndimage import label
 
     pieces, count = label(pieces_of, np.ones((3, 3, 3)))
-    return count - len(np.unique(pieces[other & pieces_of]))
+    return int(count) - len(np.unique(pieces[other & pieces_of]))
 
 
 def bootstrap_interval(

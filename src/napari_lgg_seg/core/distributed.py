@@ -56,7 +56,7 @@ class Processes:
         from torch import nn
 
         if device.type == "cuda":  # it raises on the CPU
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(network)
 
     def whole_batch(self, own: Tensor, total: int) -> Tensor:
