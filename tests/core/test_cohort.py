@@ -1,115 +1,101 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg.core.cohort import Cohort, split_patients, take_patients
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.cohort import Cohort
 from napari_lgg_seg.core.errors import TrainingError
-from napari_lgg_seg.core.patients import institution
-from napari_lgg_seg.core.preprocess import PreprocessOptions, crop_and_resample, measure, normalise
+from napari_lgg_seg.core.preprocess import (
+    PreprocessOptions,
+    crop_and_resample,
+    measure,
+    normalise,
+    normalise_each,
+)
 
 OPTIONS = PreprocessOptions(working_size=32)
-SIZES = {"CS": 16, "DU": 45, "EZ": 1, "FG": 14, "HT": 34}
-NAMES = [f"TCGA_{code}_{n:04}_2000{n:04}" for code, size in SIZES.items() for n in range(size)]
-
-# --- split -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("fraction", [0.1, 0.18, 0.2, 0.5])
-def test_split_is_complete(fraction, seed):
-    training, validation = split_patients(NAMES, fraction, seed)
-    assert sorted(training + validation) == sorted(NAMES)
-    assert not set(training) & set(validation)
-    assert training == sorted(training)
-    assert validation == sorted(validation)
-    assert len(validation) == round(fraction * len(NAMES))
-
-
-def test_split_is_stratified():
-    worst = {}
-    for seed, fraction in product(range(20), (0.1, 0.18, 0.2, 0.5)):
-        picked = Counter(institution(name) for name in split_patients(NAMES, fraction, seed)[1])
-        worst[seed, fraction] = max(abs(picked[code] - fraction * size) for code, size in SIZES.items())
-    assert max(worst.values()) <= 1.5
-
-
-def test_split_depends_on_the_seed_only():
-    first = split_patients(NAMES, 0.2, 3)
-    assert split_patients(NAMES[::-1], 0.2, 3) == first
-    assert split_patients(NAMES, 0.2, 4) != first
-
-
-def test_every_patient_can_be_in_validation():
-    seen = {name for seed in range(60) for name in split_patients(NAMES, 0.2, seed)[1]}
-    assert len(seen) > 0.9 * len(NAMES)
-
-
-@pytest.mark.parametrize("fraction", [0.001, 0.2, 0.5, 0.999])
-@pytest.mark.parametrize("names", [["a", "b"], ["TCGA_DU_1_1", "TCGA_HT_1_1"], ["a", "b", "c"]])
-def test_few_names_leave_no_side_empty(names, fraction):
-    training, validation = split_patients(names, fraction, 0)
-    assert training
-    assert validation
-    assert sorted(training + validation) == names
-
-
-def test_one_name_is_for_training():
-    assert split_patients(["a"], 0.2, 0) == (["a"], [])
-
-
-def test_other_names_form_one_group():
-    training, validation = split_patients([f"patient {n}" for n in range(10)], 0.2, 0)
-    assert (len(training), len(validation)) == (8, 2)
-
-
-# --- batches -----------------------------------------------------------------------------------
+def cohort_of(*patients, options=OPTIONS, **keywords):
+    cohort = Cohort(options, **keywords)
+    for patient in patients:
+        cohort.add(patient)
+    return cohort
 
 
 @pytest.fixture(scope="module")
-def cohort(make_patient):
-    return Cohort(
-        [make_patient("a", shape=(6, 40, 50)), make_patient("b", shape=(5, 64, 48), seed=1)], OPTIONS
-    )
+def patients(make_patient):
+    return [make_patient("a", shape=(6, 40, 50)), make_patient("b", shape=(5, 64, 48), seed=1)]
+
+
+@pytest.fixture(scope="module")
+def cohort(patients):
+    return cohort_of(*patients)
 
 
 def drawn(cohort, slices=40, batch_size=8, tumour_share=0.5, seed=0):
-    return list(cohort.batches(slices, batch_size, tumour_share, seed))
+    return list(cohort.batches(cohort.plan(slices, batch_size, tumour_share, seed)))
+
+
+def images_of(batches):
+    return torch.cat([batch.slices[:, :-1] for batch in batches])
+
+
+def masks_of(batches):
+    return torch.cat([batch.slices[:, -1:] for batch in batches])
 
 
 def tumour_slices(batches):
-    return sum(int((masks > 0.5).flatten(1).any(1).sum()) for _, masks, _ in batches)
+    return int((masks_of(batches) > 127).flatten(1).any(1).sum())
+
+
+def same(first, second):
+    return all(
+        torch.equal(a.slices, b.slices) and torch.equal(a.figures, b.figures)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+# --- what is drawn -----------------------------------------------------------------------------
 
 
 def test_shapes_of_batches(cohort):
     batches = drawn(cohort, slices=20, batch_size=8)
-    assert [images.shape for images, _, _ in batches] == [(8, 3, 32, 32), (8, 3, 32, 32), (4, 3, 32, 32)]
-    for images, masks, generator in batches:
-        assert masks.shape == (len(images), 1, 32, 32)
-        assert images.dtype == masks.dtype == torch.float32
-        assert masks.min() >= 0
-        assert masks.max() <= 1
-        assert isinstance(generator, torch.Generator)
+    assert [batch.slices.shape for batch in batches] == [(7, 4, 32, 32), (7, 4, 32, 32), (6, 4, 32, 32)]
+    for batch in batches:
+        assert batch.slices.dtype == torch.uint8
+        assert batch.figures.shape == (len(batch.slices), 3, 3)
+        assert batch.figures.dtype == torch.float32
+    assert cohort.names == ["a", "b"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8, 16, 41, 1000])
+@pytest.mark.parametrize("slices", [1, 2, 15, 40, 41])
+def test_batches_differ_by_at_most_one_slice(cohort, slices, batch_size):
+    sizes = [len(batch) for batch in cohort.plan(slices, batch_size, 0.5, 0)]
+    assert sum(sizes) == slices
+    assert len(sizes) == -(-slices // batch_size)
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_same_seed_same_batches(cohort):
     first, again, other = drawn(cohort), drawn(cohort), drawn(cohort, seed=1)
-    for (images, masks, _), (images_again, masks_again, _) in zip(first, again, strict=True):
-        assert torch.equal(images, images_again)
-        assert torch.equal(masks, masks_again)
-    assert torch.equal(first[-1][2].get_state(), again[-1][2].get_state())
-    assert not torch.equal(first[0][0], other[0][0])
+    assert same(first, again)
+    assert not same(first, other)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0, 0), (0.25, 10), (0.55, 22), (1, 40)])
 def test_share_of_slices_with_tumour(cohort, share, expected):
     batches = drawn(cohort, tumour_share=share)
-    assert sum(len(images) for images, _, _ in batches) == 40
+    assert len(images_of(batches)) == 40
     assert tumour_slices(batches) == expected
 
 
@@ -117,11 +103,13 @@ def test_slices_of_both_kinds_are_mixed(cohort):
     assert all(0 < tumour_slices([batch]) < 8 for batch in drawn(cohort, slices=80))
 
 
-def test_slices_are_drawn_evenly(make_patient):
-    patient = make_patient(shape=(5, 32, 32), tumour=False)
-    images = torch.cat([images for images, _, _ in drawn(Cohort([patient], OPTIONS), slices=23)])
-    counts = sorted(Counter(tuple(image.flatten().tolist()) for image in images).values())
-    assert counts == [4, 4, 5, 5, 5]
+@pytest.mark.parametrize("tumour_share", [0, 1])
+def test_slices_are_drawn_evenly(cohort, tumour_share):
+    """Each as often as any other of its kind, to within one."""
+    plan = torch.cat(cohort.plan(53, 8, tumour_share, 0))
+    counts = Counter(map(tuple, plan.tolist())).values()
+    assert sum(counts) == 53
+    assert max(counts) - min(counts) == 1
 
 
 @pytest.mark.parametrize("share", [0, 0.55, 1])
@@ -130,50 +118,133 @@ def test_slices_of_one_kind_fill_the_epoch(make_patient, tumour, share):
     patient = make_patient(shape=(4, 32, 32), tumour=tumour)
     if tumour:
         patient = replace(patient, truth=np.ones_like(patient.truth))
-    batches = drawn(Cohort([patient], OPTIONS), tumour_share=share)
-    assert sum(len(images) for images, _, _ in batches) == 40
+    batches = drawn(cohort_of(patient), tumour_share=share)
+    assert len(images_of(batches)) == 40
     assert tumour_slices(batches) == (40 if tumour else 0)
+
+
+def test_nothing_planned_is_nothing_drawn(cohort):
+    assert list(cohort.batches([])) == []
+
+
+# --- what a batch holds ------------------------------------------------------------------------
 
 
 def test_batches_are_what_the_network_sees_in_use(make_patient):
     """Slices of several patients, each normalised with its own volume's figures."""
     patients = [make_patient("a", shape=(1, 40, 50)), make_patient("b", shape=(1, 64, 48), seed=1)]
     patients[1] = replace(patients[1], volume=patients[1].volume // 2)
+    batch = cohort_of(*patients).take(torch.tensor([[1, 0], [0, 0]]))
     expected = []
-    for patient in patients:
+    for patient in reversed(patients):
         preparation = measure(patient.volume, OPTIONS)
         raw = crop_and_resample(patient.volume, preparation.box, 32).round()
         expected.append(normalise(raw, preparation))
-    [(images, _, _)] = drawn(Cohort(patients, OPTIONS), slices=2, tumour_share=1)
-    if not torch.allclose(images[0], expected[0][0], atol=1e-5):
-        images = images.flip(0)
+    images = normalise_each(batch.slices[:, :-1].float(), batch.figures)
     torch.testing.assert_close(images, torch.cat(expected))
 
 
+def test_flair_alone(make_patient, patients):
+    """As if the volume had no other channel: its box is found in FLAIR, too."""
+    patient = patients[0]
+    batch = cohort_of(patient, sequences=("FLAIR",)).take(torch.tensor([[0, 2]]))
+    assert batch.slices.shape == (1, 2, 32, 32)
+    assert batch.figures.shape == (1, 3, 1)
+    volume = patient.volume[..., 1:2]
+    preparation = measure(volume, OPTIONS)
+    expected = normalise(crop_and_resample(volume[2:3], preparation.box, 32).round(), preparation)
+    torch.testing.assert_close(normalise_each(batch.slices[:, :-1].float(), batch.figures), expected)
+
+
 def test_masks_lie_on_the_bright_tumour(cohort):
-    for images, masks, _ in drawn(cohort, tumour_share=1):
-        flair, inside = images[:, 1], masks[:, 0] > 0.5
+    for batch in drawn(cohort, tumour_share=1):
+        flair = normalise_each(batch.slices[:, :-1].float(), batch.figures)[:, 1]
+        inside = batch.slices[:, -1] > 127
         assert flair[inside].mean() > flair[~inside].mean() + 1
         assert (flair[inside] > 1).float().mean() > 0.8
 
 
+def test_masks_have_soft_edges_from_0_to_255(cohort):
+    masks = masks_of(drawn(cohort, tumour_share=1))
+    assert (masks.min(), masks.max()) == (0, 255)
+    assert len(masks.unique()) > 2
+
+
 def test_unmarked_slices_are_left_out(make_patient):
     patient = replace(make_patient(shape=(5, 32, 32), tumour=False), unmarked=(2, 3, 5))
-    images = torch.cat([images for images, _, _ in drawn(Cohort([patient], OPTIONS))])
+    images = images_of(drawn(cohort_of(patient)))
     assert len({tuple(image.flatten().tolist()) for image in images}) == 2
 
 
-def test_named_patients_are_held_out(tmp_path):
-    listed = tmp_path / "validation.txt"
-    listed.write_text(f"{NAMES[3]}\n\n  {NAMES[1]}  \n")
-    training, validation = take_patients(NAMES, listed)
-    assert validation == sorted([NAMES[1], NAMES[3]])
-    assert sorted(training + validation) == sorted(NAMES)
+@pytest.mark.parametrize("missing", ["truth", "volume"])
+def test_patient_without_masks_or_images_is_refused(patients, missing):
+    with pytest.raises(TrainingError, match=r"^a has no images or no masks; .*\.$"):
+        cohort_of(replace(patients[0], **{missing: None}))
 
 
-@pytest.mark.parametrize("text", ["", "nobody we know\n"])
-def test_a_list_of_strangers_is_refused(tmp_path, text):
-    listed = tmp_path / "validation.txt"
-    listed.write_text(text)
-    with pytest.raises(TrainingError, match=r"validation\.txt"):
-        take_patients(NAMES, listed)
+# --- where slices are kept ---------------------------------------------------------------------
+
+
+def test_what_does_not_fit_into_memory_goes_to_files(patients, cohort, tmp_path):
+    folder = tmp_path / "slices"
+    filed = cohort_of(*patients, folder=folder, memory=0)
+    assert sorted(path.name for path in folder.iterdir()) == ["0.npy", "1.npy"]
+    assert same(drawn(filed), drawn(cohort))
+    filed.close()
+    assert not folder.exists()
+
+
+def test_memory_is_filled_first(patients, cohort, tmp_path):
+    """Room for the first patient's slices, not for the second's."""
+    filed = cohort_of(*patients, folder=tmp_path / "slices", memory=6 * 4 * 32 * 32)
+    assert [path.name for path in (tmp_path / "slices").iterdir()] == ["1.npy"]
+    assert same(drawn(filed), drawn(cohort))
+
+
+def test_half_of_the_free_memory_may_be_used(patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "free_main_memory", lambda: 2 * 6 * 4 * 32 * 32)
+    cohort_of(*patients, folder=tmp_path / "slices")
+    assert [path.name for path in (tmp_path / "slices").iterdir()] == ["1.npy"]
+
+
+def test_without_files_all_stays_in_memory(patients, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "free_main_memory", lambda: None)
+    cohort_of(*patients, folder=tmp_path / "slices").close()
+    cohort_of(*patients, memory=0).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_opens_the_files(patients, cohort, tmp_path):
+    first = cohort_of(*patients, folder=tmp_path / "slices", memory=0)
+    first.save_index()
+    second = Cohort(OPTIONS, folder=tmp_path / "slices", memory=0)
+    second.open()
+    assert second.names == ["a", "b"]
+    assert same(drawn(second), drawn(cohort))
+
+
+# --- ahead of use ------------------------------------------------------------------------------
+
+
+def test_the_next_batch_is_fetched_while_one_is_in_use(cohort, monkeypatch):
+    taken = []
+    take = cohort.take
+    monkeypatch.setattr(cohort, "take", lambda chosen: taken.append(len(chosen)) or take(chosen))
+    batches = cohort.batches(cohort.plan(40, 8, 0.5, 0))
+    next(batches)
+    deadline = time.monotonic() + 30
+    while len(taken) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(taken) == 2, "one ahead, not more"
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slices")]
+
+
+def test_an_error_of_the_reader_comes_to_the_user_of_the_batches(cohort, monkeypatch):
+    def fail(chosen):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(cohort, "take", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        drawn(cohort)

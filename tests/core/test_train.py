@@ -401,6 +401,18 @@ def test_fine_tuning_has_options_of_its_own(patients, output, initial):
     assert step.steps == 10 * 3
 
 
+def test_the_average_begins_with_the_initial_model(patients, output, initial, scores):
+    """Weights and statistics of batch normalisation: one step of full rate hardly changes it."""
+    scores(0.1, 0.2)
+    options = {"average_decay": 0.9999, "warm_up": 0, "learning_rate": 1e-2, "max_minutes": 1e-6}
+    list(start(patients, output, init=str(initial), **options))
+    before, after = weights(initial), weights(output)
+    assert read_card(output).training["step"] == 1
+    for name in before:
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
 def test_resumed_fine_tuning_validates_the_initial_model_once(patients, output, initial):
     first = until(start(patients, output, init=str(initial)), StepDone, 2)
     second = list(start(patients, output, init=str(initial), resume=True))

@@ -117,6 +117,8 @@ class Run:
         self._average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=self._towards_current, use_buffers=True
         )
+        if start.card is not None:  # else its first step would forget the weights that it has
+            self._average.n_averaged.fill_(1)
         self._forward = self.processes.wrap(self.network, self.device)
         self.optimiser = torch.optim.AdamW(
             [p for p in self.network.parameters() if p.requires_grad],

@@ -56,7 +56,7 @@ def take_patients(names: Sequence[str], file: Path) -> tuple[list[str], list[str
         If a named patient is not among ``names``, or the file cannot be read, names nobody or everybody.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{file} cannot be read as a list of patients; write one name a line.") from error
     wanted = {line.strip() for line in lines if line.strip()}
