@@ -155,3 +155,55 @@ def test_the_users_malloc_settings_win(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
     devices.keep_memory_mapped()
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cpu", "mps"])
+def test_gradients_are_not_scaled_without_cuda(name):
+    scaler = devices.gradient_scaler(torch.device(name))
+    assert not scaler.is_enabled()
+    loss = torch.tensor(3.0, requires_grad=True)
+    assert scaler.scale(loss) is loss
+    assert scaler.state_dict() == {}
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_gradients_are_scaled_where_cuda_has_fp16_only(pretend, monkeypatch, bf16):
+    pretend(cuda=True, mps=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+    assert devices.gradient_scaler(torch.device("cuda")).is_enabled() is not bf16
+
+
+def test_a_step_without_scaling_is_the_optimisers():
+    weight = torch.ones(1, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], lr=0.5)
+    scaler = devices.gradient_scaler(CPU)
+    scaler.scale(2 * weight).backward()
+    scaler.unscale_(optimiser)
+    scaler.step(optimiser)
+    scaler.update()
+    assert float(weight) == 0
+
+
+def test_what_is_on_the_cpu_stays_as_it_is():
+    tensor = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
+    assert devices.to_device(tensor, CPU) is tensor
+
+
+@pytest.mark.parametrize(("rank", "gpu"), [(0, 0), (1, 1), (5, 1)])
+def test_each_process_has_its_gpu(pretend, monkeypatch, rank, gpu):
+    chosen = []
+    pretend(cuda=True, mps=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert devices.join_device("auto", rank) == "nccl"
+    assert chosen == [gpu]
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_processes_without_gpus_talk_by_gloo(pretend, monkeypatch, name):
+    pretend(cuda=name == "cpu", mps=False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("no GPU was asked for"))
+    assert devices.join_device(name, 1) == "gloo"

@@ -1,13 +1,20 @@
-"""Options: limits, help, and what post-processing does with them."""
+"""Options: limits, help, what is left open, and what post-processing does with them."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.options import OptionsError, SegmentOptions, option_help
+from napari_lgg_seg.core.options import (
+    OptionsError,
+    SegmentOptions,
+    TrainOptions,
+    default_in_words,
+    option_help,
+)
 from napari_lgg_seg.core.postprocess import postprocess
 
 
@@ -65,3 +72,86 @@ def test_pieces_that_touch_by_a_corner_or_across_slices_are_one() -> None:
     probability[0, 0, 0] = probability[1, 1, 1] = 1
     labels = postprocess(probability, SegmentOptions(clean_up="largest"), 0.5)
     assert int(labels.sum()) == 2
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"slices_per_epoch": 0},
+        {"batch_size": 0},
+        {"validate_every": 0},
+        {"patience": -1},
+        {"learning_rate": -1e-9},
+        {"learning_rate": math.nan},
+        {"weight_decay": -1},
+        {"max_minutes": -1},
+        {"tumour_share": 1.1},
+        {"crop_share": -0.1},
+        {"small_share": 2},
+        {"warm_up": 1.5},
+        {"average_decay": 1},
+        {"small_size": 8},
+        {"loss": "focal"},
+        {"network": "resnet"},
+        {"sequences": "t2"},
+    ],
+    ids=str,
+)
+def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
+    [name] = wrong
+    with pytest.raises(OptionsError, match=rf"^A {name.replace('_', ' ')} .*choose .*\.$"):
+        TrainOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"patience": 0, "learning_rate": 0, "weight_decay": 0, "max_minutes": 0, "warm_up": 0},
+        {"tumour_share": 0, "crop_share": 1, "small_share": 1, "warm_up": 1},
+        {"average_decay": 0, "small_size": 16, "epochs": 1, "slices_per_epoch": 1, "batch_size": 1},
+        {"loss": "bce+tversky", "network": "buda", "sequences": "flair", "seed": -3},
+    ],
+    ids=str,
+)
+def test_values_at_their_limits_are_taken(right: dict[str, object]) -> None:
+    assert {name: getattr(TrainOptions(**right), name) for name in right} == right
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TrainOptions)])
+def test_each_option_of_a_training_says_what_it_does(field: str) -> None:
+    assert option_help(field, TrainOptions).endswith(".")
+
+
+#: Options that mean something where they are not given.
+OPEN = {"init", "network", "sequences", "max_minutes"}
+
+
+@pytest.mark.parametrize("fine_tuning", [True, False])
+def test_complete_options_leave_nothing_open(fine_tuning: bool) -> None:
+    complete = TrainOptions().complete(fine_tuning=fine_tuning)
+    assert {name for name, value in vars(complete).items() if value is None} == OPEN
+    assert complete.complete(fine_tuning=not fine_tuning) == complete
+
+
+def test_fine_tuning_takes_fewer_and_smaller_steps() -> None:
+    tuning, scratch = (TrainOptions().complete(fine_tuning=f) for f in (True, False))
+    assert tuning.epochs * tuning.slices_per_epoch < scratch.epochs * scratch.slices_per_epoch
+    assert tuning.learning_rate < scratch.learning_rate
+    assert tuning.small_share == 0
+
+
+@pytest.mark.parametrize("fine_tuning", [True, False])
+def test_what_is_chosen_stays(fine_tuning: bool) -> None:
+    chosen = {"epochs": 7, "slices_per_epoch": 8, "learning_rate": 0, "small_share": 0, "validate_every": 3}
+    complete = TrainOptions(**chosen).complete(fine_tuning=fine_tuning)
+    assert {name: getattr(complete, name) for name in chosen} == chosen
+
+
+def test_help_names_both_defaults() -> None:
+    for name in [name for name, value in vars(TrainOptions()).items() if value is None and name not in OPEN]:
+        tuning, scratch = (getattr(TrainOptions().complete(fine_tuning=f), name) for f in (True, False))
+        assert default_in_words(name) == f"By default {tuning:g} from a model, {scratch:g} from scratch."

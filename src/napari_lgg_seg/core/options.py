@@ -232,7 +232,12 @@ class TrainOptions:
             if value is not None and not lowest <= value <= highest:
                 words = name.replace("_", " ")
                 raise OptionsError(f"A {words} of {value} is outside {lowest} to {highest}; choose another.")
-        for name, known in (("loss", LOSSES), ("network", (None, *NETWORK_NAMES))):
+        choices: dict[str, tuple[str | None, ...]] = {
+            "loss": LOSSES,
+            "network": (None, *NETWORK_NAMES),
+            "sequences": (None, *get_args(SequenceChoice)),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise OptionsError(
                     f"A {name} {getattr(self, name)!r} is not known; choose one of "
