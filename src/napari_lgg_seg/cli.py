@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_shape import associate, shape
 from .cli_train import in_a_line, train
 from .core.devices import DeviceChoice
 from .core.errors import LggSegError, PatientError
@@ -272,6 +273,8 @@ def info(
 
 
 app.command()(train)
+app.command()(shape)
+app.command()(associate)
 
 
 def _as_figures(summary: Summary) -> dict[str, Any]:
