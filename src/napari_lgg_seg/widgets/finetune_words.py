@@ -181,8 +181,10 @@ def _figures(outcome: Outcome, epochs: int) -> str:
             "No epoch was better than the model it started from; the saved file is that model "
             f"(Dice {after:.2f} on {patients})."
         )
-    earlier = f"{_mean(before):.2f} before, " if before else ""
-    return f"Dice on {patients}: {earlier}{after:.2f} after (epoch {epoch} of {epochs})."
+    earlier = _mean(before) if before else None
+    digits = 3 if earlier is not None and f"{earlier:.2f}" == f"{after:.2f}" else 2
+    text = f"{earlier:.{digits}f} before, " if earlier is not None else ""
+    return f"Dice on {patients}: {text}{after:.{digits}f} after (epoch {epoch} of {epochs})."
 
 
 def _mean(scores: Mapping[str, float]) -> float:

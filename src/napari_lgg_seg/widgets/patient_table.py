@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _NO_LABELS = "(no labels)"
 _ROWS_SHOWN = 5
+_LABELS_WIDTH = 110  # pixels; names of patients are longer than those of labels
 
 
 class PatientTable(QTableWidget):
@@ -35,10 +36,12 @@ class PatientTable(QTableWidget):
         self.setEditTriggers(self.EditTrigger.NoEditTriggers)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setShowGrid(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.setToolTip("Tick the patients to train on, and choose which labels count as their tumour.")
         header = self.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
+        header.resizeSection(1, _LABELS_WIDTH)
         self._rows: list[Labelled] = []
         self._shown: list[tuple[Labelled, list[str]]] = []
         self._ticks: dict[Subject, bool] = {}

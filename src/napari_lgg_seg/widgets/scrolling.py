@@ -5,6 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 
+_PREFERRED_WIDTH = 330
+
 
 class ScrollingColumn(QScrollArea):
     """As wide as its content needs, scroll bar included, and as low as it must be.
@@ -29,5 +31,5 @@ class ScrollingColumn(QScrollArea):
         return QSize(content.width() + self.verticalScrollBar().sizeHint().width(), 200)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Qt's hook: all of the content."""
-        return QSize(self.minimumSizeHint().width(), self.widget().sizeHint().height())
+        """Qt's hook: all of the content, and room for most texts."""
+        return QSize(max(self.minimumSizeHint().width(), _PREFERRED_WIDTH), self.widget().sizeHint().height())
