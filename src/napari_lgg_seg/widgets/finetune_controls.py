@@ -81,9 +81,9 @@ class FineTuneControls:
         self._make_options()
 
     def _make_options(self) -> None:
-        self.epochs = _automatic(SpinBox, "epochs", "Epochs", max=1000)
-        self.slices_per_epoch = _automatic(SpinBox, "slices_per_epoch", "Slices per epoch", max=100_000)
-        self.learning_rate = _automatic(FloatSpinBox, "learning_rate", "Learning rate", max=0.1, step=0.0001)
+        self.epochs = _automatic("epochs", "Epochs", 0, max=1000, step=1)
+        self.slices_per_epoch = _automatic("slices_per_epoch", "Slices per epoch", 0, max=100_000, step=10)
+        self.learning_rate = _automatic("learning_rate", "Learning rate", 5, max=0.1, step=0.0001)
         self.loss = ComboBox(
             label="Loss", choices=LOSSES, value=_DEFAULTS.loss, tooltip=option_help("loss", TrainOptions)
         )
@@ -113,8 +113,8 @@ class FineTuneControls:
         return TrainOptions(
             init=str(self.start_from.value),
             loss=self.loss.value,
-            epochs=self.epochs.value or None,
-            slices_per_epoch=self.slices_per_epoch.value or None,
+            epochs=int(self.epochs.value) or None,
+            slices_per_epoch=int(self.slices_per_epoch.value) or None,
             learning_rate=self.learning_rate.value or None,
             batch_size=self.batch_size.value,
             freeze_encoder=self.freeze_encoder.value,
@@ -178,8 +178,10 @@ def _number(name: str, label: str, **limits: Any) -> SpinBox:
     return SpinBox(label=label, value=value, tooltip=option_help(name, TrainOptions), **{"min": 0, **limits})
 
 
-def _automatic(kind: type, name: str, label: str, **limits: Any) -> Any:
-    tooltip = f"{option_help(name, TrainOptions)} {default_in_words(name)} 0: that default."
-    box = kind(label=label, value=0, min=0, tooltip=tooltip, **limits)
+def _automatic(name: str, label: str, decimals: int, **limits: Any) -> FloatSpinBox:
+    """A number that may be left open; magicgui's box for whole numbers cannot say so in a word."""
+    tooltip = f"{option_help(name, TrainOptions)} {default_in_words(name)}"
+    box = FloatSpinBox(label=label, value=0, min=0, tooltip=tooltip, **limits)
+    box.native.setDecimals(decimals)
     box.native.setSpecialValueText("automatic")
     return box

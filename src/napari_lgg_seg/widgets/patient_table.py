@@ -43,7 +43,7 @@ class PatientTable(QTableWidget):
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, _LABELS_WIDTH)
         self._rows: list[Labelled] = []
-        self._shown: list[tuple[Labelled, list[str]]] = []
+        self._shown: list[tuple[Labelled, list[str]]] | None = None
         self._ticks: dict[Subject, bool] = {}
         self._picked: dict[Subject, Labels | None] = {}
         self.itemChanged.connect(self._ticked)
