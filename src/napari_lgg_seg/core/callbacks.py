@@ -18,7 +18,8 @@ from .export import replacing
 from .state import save_state
 
 if TYPE_CHECKING:
-    from .run import Record, Run
+    from .history import Record
+    from .run import Run
 
 
 class Callback:
@@ -50,7 +51,7 @@ class LearningRate(Callback):
         """Set the optimiser's rate for the step to come."""
         options = run.options
         rate = learning_rate_at(run.progress, options.learning_rate or 0.0, options.warm_up)
-        for group in run.optimiser.param_groups:
+        for group in run.learner.optimiser.param_groups:
             group["lr"] = rate
 
 

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +19,11 @@ from . import devices, distributed
 from .augment import augment
 from .checkpoint import Model, ModelCard
 from .cohort import Batch, Cohort
-from .errors import DeviceError, PatientError, TrainingError
+from .errors import PatientError, TrainingError
 from .events import PatientRead, PatientValidated, TrainEvent
-from .metrics import Summary, dice, summarise
+from .history import Record
+from .learner import Learner
+from .metrics import dice
 from .options import TrainOptions
 from .patients import Patient, find_slices, read_patient
 from .postprocess import to_labels
@@ -39,50 +40,6 @@ if TYPE_CHECKING:
 
 #: A patient in memory, or the folder to read it from when it is needed.
 Source = Patient | Path
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row of a training's history.
-
-    Attributes
-    ----------
-    epoch, step : int
-        How many were done.
-    loss : float or None
-        Mean of the epoch so far.
-    learning_rate : float
-        Of the last step.
-    minutes : float
-        Since the start, over all calls.
-    waiting : float
-        Share of the epoch's time that the device waited for slices.
-    scores : dict
-        Dice of each validation patient; empty without a validation.
-    """
-
-    epoch: int
-    step: int
-    loss: float | None
-    learning_rate: float
-    minutes: float
-    waiting: float
-    scores: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def validation(self) -> Summary | None:
-        """Mean, median and failures, if there was a validation."""
-        return summarise(self.scores) if self.scores else None
-
-    def as_row(self) -> dict[str, Any]:
-        """For tables: without the single patients."""
-        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "scores"}
-        found = self.validation
-        row["dice_mean"] = found.mean if found else None
-        row["dice_median"] = found.median if found else None
-        row["below_half"] = len(found.below_half) if found else None
-        row["missed"] = len(found.missed) if found else None
-        return row
 
 
 class Run:
@@ -103,38 +60,15 @@ class Run:
     def __init__(
         self, start: Start, validation: Sequence[Source], output: Path, options: TrainOptions
     ) -> None:
-        import torch
-
-        from .losses import make_loss
-
         self.start, self.options, self.output = start, options, output
         self.processes = distributed.current()
         self.device = devices.choose_device(options.device)
-        self.network = start.build(options.seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._frozen = list(self.network.encoder()) if options.freeze_encoder else []
-        for module in self._frozen:
-            module.requires_grad_(False)
-        self._average = torch.optim.swa_utils.AveragedModel(
-            self.network, multi_avg_fn=self._towards_current, use_buffers=True
-        )
-        if start.card is not None:  # else its first step would forget the weights that it has
-            self._average.n_averaged.fill_(1)
-        self._forward = self.processes.wrap(self.network, self.device)
-        self.optimiser = torch.optim.AdamW(
-            [p for p in self.network.parameters() if p.requires_grad],
-            lr=options.learning_rate or 0.0,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
-        self.scaler = devices.gradient_scaler(self.device)
-        self.loss = make_loss(options.loss)
-        self._part = options.batch_size
+        self.learner = Learner(start, options, self.processes, self.device)
         self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
         self.cohort = self._new_cohort()
-        self.epoch = self.steps_done = self.step_in_epoch = 0
+        self.epoch = self.step_in_epoch = 0
         self.steps_per_epoch = math.ceil((options.slices_per_epoch or 1) / options.batch_size)
         self.history: list[Record] = []
-        self.notices: list[Notice] = []
         self.stopped: str | None = None
         #: False where a step failed on its way: its numbers must not be kept.
         self.is_between_steps = True
@@ -215,6 +149,11 @@ class Run:
         return (self.options.epochs or 1) * self.steps_per_epoch
 
     @property
+    def steps_done(self) -> int:
+        """Steps so far."""
+        return self.learner.steps
+
+    @property
     def progress(self) -> float:
         """Share of the steps that are done."""
         return self.steps_done / self.steps
@@ -234,65 +173,12 @@ class Run:
         DeviceError
             If the device fails, or has no memory for a single slice.
         """
-        import torch
-
-        self.network.train()
-        for module in self._frozen:
-            module.eval()  # batch normalisation keeps its statistics, too
         self.is_between_steps = False
-        loss = self._gradients_as_memory_allows(batch)
-        try:
-            self.scaler.unscale_(self.optimiser)
-            norm = float(
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
-            )
-            # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
-            if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
-                raise TrainingError(
-                    f"The loss is no longer a number at step {self.steps_done + 1}; the best model so far "
-                    "is kept - train again with a lower learning rate."
-                )
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
-            self._average.update_parameters(self.network)
-        except RuntimeError as error:  # CUDA tells late what failed; the optimiser takes memory, too
-            raise self._failure(error) from error
+        loss = self.learner.learn(*self.prepared(batch), self._batch_sizes[self.step_in_epoch])
         self.is_between_steps = True
-        self.steps_done += 1
         self.step_in_epoch += 1
         self._losses.append(loss)
         return loss
-
-    def _gradients_as_memory_allows(self, batch: Batch) -> float:
-        while True:
-            try:
-                return self._gradients(batch)
-            except (RuntimeError, MemoryError) as error:
-                self._recover(error, min(self._part, len(batch.slices)))
-            # Only here, without the error, is nothing left that holds on to the failed step's memory.
-            self.optimiser.zero_grad(set_to_none=True)
-            devices.free_memory(self.device)
-
-    def _gradients(self, batch: Batch) -> float:
-        """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
-        import torch
-
-        self.optimiser.zero_grad(set_to_none=True)
-        whole = self._batch_sizes[self.step_in_epoch]
-        total = 0.0
-        parts = [torch.split(tensor, self._part) for tensor in self.prepared(batch)]
-        for images, masks in zip(*parts, strict=True):
-            with devices.autocast(self.device):
-                logits = self._forward(images)
-            count = whole if self.processes.count > 1 else len(images)
-            loss = self.loss(
-                self.processes.whole_batch(logits.float(), count), self.processes.whole_batch(masks, count)
-            )
-            share = len(images) / len(batch.slices)
-            # Gradients are averaged over processes, each of which has its part of them only.
-            self.scaler.scale(loss * share * self.processes.count).backward()
-            total += share * float(loss.detach())
-        return total
 
     def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The coming step's images (n, c, h, h) and masks on the device, normalised and augmented."""
@@ -315,46 +201,17 @@ class Run:
         )
         return images.contiguous(memory_format=torch.channels_last), masks
 
-    def _recover(self, error: BaseException, part: int) -> None:
-        """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
-        if not devices.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
-            raise self._failure(error) from error
-        self._part = part // 2
-        self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
-
-    def _failure(self, error: BaseException) -> DeviceError | TrainingError:
-        """What to tell the user about a step that cannot be done."""
-        device = devices.describe_device(self.device)
-        if devices.is_out_of_memory(error):
-            return DeviceError(
-                f"{device} has not enough memory for a step; close other programs, or choose a smaller batch."
-            )
-        if self.processes.count > 1:
-            return distributed.lost_process(error)
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        return DeviceError(
-            f"{device} failed ({reason}); the best model so far is kept - go on with resume, or choose "
-            "another device."
-        )
-
-    def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential moving average; from scratch it starts short and grows to its full length."""
-        import torch
-
-        if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
-            torch._foreach_copy_(averaged, current)
-            return
-        decay = self.options.average_decay or 0.0
-        if self.start.card is None:  # random weights are not worth remembering
-            decay = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
-
     # --- validation ----------------------------------------------------------------------------
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as the last step left it."""
+        return self.learner.network
 
     @property
     def averaged(self) -> nn.Module:
         """The network with the moving average of the weights: what is validated and kept."""
-        return self._average.module if self.steps_done else self.network
+        return self.learner.averaged
 
     def validate(self) -> Generator[TrainEvent, None, None]:
         """Dice of each validation patient over the whole volume; becomes a record of the history."""
@@ -396,7 +253,7 @@ class Run:
             epoch=self.epoch,
             step=self.steps_done,
             loss=sum(self._losses) / len(self._losses) if self._losses else None,
-            learning_rate=self.optimiser.param_groups[0]["lr"] if self._losses else 0.0,
+            learning_rate=self.learner.optimiser.param_groups[0]["lr"] if self._losses else 0.0,
             minutes=self._minutes_before + (now - self._began) / 60,
             waiting=self._waited / max(now - self._epoch_began, 1e-6) if self._losses else 0.0,
             scores=scores,
@@ -409,7 +266,7 @@ class Run:
 
     def take_notices(self) -> list[Notice]:
         """What the user should know since the last call."""
-        taken, self.notices = self.notices, []
+        taken, self.learner.notices = self.learner.notices, []
         return taken
 
     @property
@@ -483,15 +340,10 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs, as tensors and plain values."""
         return {
-            "network": self.network.state_dict(),
-            "average": self._average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.learner.state(),
             "epoch": self.epoch,
-            "steps_done": self.steps_done,
             "step_in_epoch": self.step_in_epoch,
             "losses": self._losses,
-            "part": self._part,
             "minutes": self._minutes_before + (time.monotonic() - self._began) / 60,
             "history": [dataclasses.asdict(record) for record in self.history],
             "split": self.split(),
@@ -501,14 +353,9 @@ class Run:
 
     def take_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
-        self.network.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.steps_done = state["epoch"], state["steps_done"]
-        self.step_in_epoch, self._losses = state["step_in_epoch"], list(state["losses"])
-        # Processes take their shares of a batch whole.
-        self._part = state["part"] if self.processes.count == 1 else self.options.batch_size
+        self.learner.take_state(state)
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self._losses = list(state["losses"])
         self._minutes_before = state["minutes"]
         self.history = [Record(**record) for record in state["history"]]
 
@@ -516,11 +363,7 @@ class Run:
         """Give the memory of device and slices back."""
         if self.processes.local_rank == 0:
             self.cohort.close()
-        self.optimiser.zero_grad(set_to_none=True)
-        self.optimiser.state.clear()
-        for module in (self.network, self._average):
-            module.to("cpu")
-        devices.free_memory(self.device)
+        self.learner.close()
 
 
 def source_name(source: Source) -> str:
