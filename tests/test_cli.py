@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import imageio.v3
 import numpy as np
 import pytest
 import tifffile
 from flair_model import write_flair_model
 
 from napari_lgg_seg import cli
-from napari_lgg_seg.core import devices, train
-from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL
+from napari_lgg_seg.core import devices, events, train
+from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, read_card
 from napari_lgg_seg.core.export import write_masks, write_patient
 from napari_lgg_seg.core.metrics import Summary, dice
+from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.patients import read_patient
 
 NAME = "TCGA_DU_0001_19990101"
@@ -435,32 +441,162 @@ def test_info_of_another_model_and_of_no_model(run, small_model, tmp_path):
     assert str(tmp_path / "no model") in done.err
 
 
-def test_train_passes_its_options_on_and_leaves_broken_patients_out(
-    run, write, dataset, tmp_path, monkeypatch
-):
-    called = {}
+@pytest.fixture
+def pretend(monkeypatch) -> dict[str, object]:
+    """Let nothing be trained; what would have been asked for is in this dictionary."""
+    asked: dict[str, object] = {}
 
-    def pretend(training, validation, output, options, **keywords):
-        called.update(training=training, validation=validation, output=output, options=options, **keywords)
-        yield train.StepDone(1, 2, 0.5)
-        yield train.EpochDone(1, 3, 0.4, Summary(1, 0.8, 0.8, (), ()), 0.8)
+    def train_(training, validation, output, options, **keywords):
+        asked.update(training=training, validation=validation, output=output, options=options, **keywords)
+        summary = Summary(1, 0.75, 0.8, (), ())
+        yield events.PatientRead("a", 1, 1)
+        yield events.Notice("Something to know.")
+        yield events.Validated(0, 0, Summary(1, 0.5, 0.6, ("x",), ()), 0.5)
+        yield events.StepDone(1, 2, 1, 0.5)
+        yield events.PatientValidated("b", 0.75, np.zeros((1, 2, 2), np.uint8), 1, 1)
+        yield events.EpochDone(1, 3, 0.4, summary, 0.75)
+        yield events.Ended("All is done.")
 
-    monkeypatch.setattr(train, "train", pretend)
+    monkeypatch.setattr(train, "train", train_)
+    return asked
+
+
+@pytest.fixture
+def output(tmp_path) -> Iterator[Path]:
+    """Where a model goes; the large state beside it is removed at the end."""
+    yield tmp_path / "out" / "model.safetensors"
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def names(folders: Iterable[Path]) -> list[str]:
+    return [folder.name for folder in folders]
+
+
+def test_train_passes_its_options_on(run, write, dataset, output, pretend, tmp_path):
     for number in range(5):
         write(f"TCGA_DU_000{number}_19990101")
-    bad = dataset / "TCGA_DU_0003_19990101" / "TCGA_DU_0003_19990101_2.tif"
-    bad.unlink()
-    output = tmp_path / "model.safetensors"
-    options = "--epochs 3 --batch-size 2 --learning-rate 0.01 --seed 7 --device cpu --max-minutes 9"
-    done = run("train", dataset, "--output", output, "--validation", "0.25", *options.split())
+    given = {
+        "init": "scratch",
+        "network": "buda",
+        "sequences": "flair",
+        "loss": "dice",
+        "epochs": 3,
+        "slices_per_epoch": 40,
+        "batch_size": 2,
+        "learning_rate": 0.01,
+        "patience": 4,
+        "validate_every": 5,
+        "average_decay": 0.5,
+        "tumour_share": 0.4,
+        "small_size": 64,
+        "small_share": 0.3,
+        "crop_share": 0.2,
+        "max_minutes": 9.0,
+        "seed": 7,
+        "device": "cpu",
+    }
+    words = [str(word) for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    done = run(
+        "train", dataset, "--output", output, "--validation", 0.4, "--freeze-encoder", "--resume", *words
+    )
     assert done.code == 0
-    assert bad.name.removesuffix(".tif") in done.err
-    used = called["options"]
-    assert (used.epochs, used.batch_size, used.learning_rate, used.seed) == (3, 2, 0.01, 7)
-    assert (used.device, used.max_minutes, called["output"], called["resume"]) == ("cpu", 9, output, False)
-    assert (len(called["training"]), len(called["validation"])) == (3, 1)
-    assert "Epoch 1 of 3" in done.err
+    options = pretend["options"]
+    assert {name: getattr(options, name) for name in given} == given
+    assert options.freeze_encoder
+    assert (pretend["output"], pretend["resume"]) == (output, True)
+    assert (len(pretend["training"]), len(pretend["validation"])) == (3, 2)
+    assert set(pretend["training"] + pretend["validation"]) == set(dataset.iterdir())
+
+
+def test_train_leaves_the_rest_to_the_engine(run, write, dataset, output, pretend):
+    write(NAME)
+    write(OTHER)
+    assert run("train", dataset, "--output", output).code == 0
+    assert pretend["options"] == TrainOptions()
+    assert not pretend["resume"]
+    assert not pretend["callbacks"]
+
+
+def test_train_says_what_happens(run, write, dataset, output, pretend):
+    write(NAME)
+    write(OTHER)
+    done = run("train", dataset, "--output", output, "--init", "scratch")
+    for words in (
+        "1 patients for training, 1 for validation; from scratch.",
+        "Something to know.",
+        "Before training: 1 patients: mean Dice 0.5000, median 0.6000, 1 below 0.5, 0 missed",
+        "Epoch 1 of 3: loss 0.4000; validation: 1 patients: mean Dice 0.7500",
+        "All is done.",
+    ):
+        assert words in done.err
+    assert done.out.strip() == f"The best model is in {output}"
+
+
+def test_train_names_the_patients_that_it_leaves_out(run, write, dataset, output, pretend):
+    for number in range(6):
+        write(f"TCGA_DU_000{number}_19990101")
+    for mask in (dataset / "TCGA_DU_0001_19990101").glob("*_mask.tif"):
+        mask.unlink()
+    for image in (dataset / "TCGA_DU_0002_19990101").glob("*_?.tif"):
+        image.unlink()
+    shutil.copytree(dataset / "TCGA_DU_0003_19990101", dataset / "once more")
+    (dataset / "empty").mkdir()
+    (dataset / "data.csv").write_text("Patient\n")
+    done = run("train", dataset, "--output", output)
+    assert done.code == 0
+    assert done.err.count("Left out: ") == 3
+    for folder in ("TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "once more"):
+        assert str(dataset / folder) in done.err
+    assert sorted(names(pretend["training"]) + names(pretend["validation"])) == [
+        f"TCGA_DU_000{number}_19990101" for number in (0, 3, 4, 5)
+    ]
+
+
+def test_train_validates_on_named_patients(run, write, dataset, output, pretend, tmp_path):
+    for name in (NAME, OTHER, THIRD):
+        write(name)
+    listed = tmp_path / "validation.txt"
+    listed.write_text(f"{THIRD}\n{NAME}\n")
+    assert run("train", dataset, "--output", output, "--validation-patients", listed).code == 0
+    assert names(pretend["training"]) == [OTHER]
+    assert names(pretend["validation"]) == [THIRD, NAME]
+    listed.write_text("nobody we know\n")
+    done = run("train", dataset, "--output", output, "--validation-patients", listed)
+    assert done.code == 1
+    assert "nobody we know" in done.err
+
+
+def test_train_keeps_patients_that_the_initial_model_knows_for_training(
+    run, write, dataset, output, pretend, tmp_path
+):
+    known, unknown = read_card(DEFAULT_MODEL).training_patients[:8], ("TCGA_XX_0001_1", "TCGA_XX_0002_1")
+    for name in (*known, *unknown):
+        write(name, shape=(1, 32, 32))
+    assert run("train", dataset, "--output", output).code == 0
+    assert sorted(names(pretend["validation"])) == sorted(unknown)
+    assert run("train", dataset, "--output", output, "--init", "scratch", "--seed", 1).code == 0
+    assert set(names(pretend["validation"])) != set(unknown)
+
+
+def test_train_trains_and_draws_its_first_batch(run, write, dataset, output, small_model, tmp_path):
+    for name in (NAME, OTHER, THIRD):
+        write(name, shape=(2, 64, 64))
+    picture = tmp_path / "pictures" / "batch.png"
+    words = ["--epochs", 1, "--slices-per-epoch", 4, "--batch-size", 4, "--device", "cpu"]
+    words += ["--init", small_model, "--batch-picture", picture]
+    done = run("train", dataset, "--output", output, *words)
+    assert done.code == 0, done.err
+    assert "2 patients for training, 1 for validation; fine-tuning bright FLAIR." in done.err
+    assert "Before training: 1 patients" in done.err
+    assert "Epoch 1 of 1" in done.err
     assert str(output) in done.out
+    card = read_card(output)
+    assert card.training["initial_model"] == "bright FLAIR"
+    assert len(card.training_patients) == 2
+    pixels = imageio.v3.imread(picture)
+    # Four slices of 32 x 32 beside one another, three sequences of each below one another.
+    assert pixels.shape == (3 * 32 + 2, 4 * 32 + 3 * 3, 3)
+    assert len(np.unique(pixels)) > 50
 
 
 def test_train_never_replaces_a_model(run, write, dataset, tmp_path):
@@ -470,6 +606,7 @@ def test_train_never_replaces_a_model(run, write, dataset, tmp_path):
     done = run("train", dataset, "--output", output)
     assert done.code == 1
     assert str(output) in done.err
+    assert "--resume" in done.err
     assert output.read_text() == "precious"
 
 
@@ -480,8 +617,41 @@ def test_train_on_too_few_patients_is_a_sentence(run, write, dataset, tmp_path, 
         write()
     done = run("train", dataset, "--output", tmp_path / "model.safetensors", "--device", "cpu")
     assert done.code == 1
-    assert "Error: " in done.err
+    assert f"Error: {dataset} holds {patients} patients with masks" in done.err
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--output", "model.pt"], "must end in .safetensors"),
+        (["--output", "data.csv/model.safetensors"], "data.csv is a file; choose a folder for the model."),
+        (["--output", "m.safetensors", "--init", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--output", "m.safetensors", "--init", "default", "--network", "buda"], "not a buda network"),
+    ],
+    ids=" ".join,
+)
+def test_train_refuses_what_cannot_be(run, write, dataset, monkeypatch, tmp_path, words, sentence):
+    write(NAME)
+    write(OTHER)
+    (tmp_path / "data.csv").write_text("Patient\n")
+    monkeypatch.chdir(tmp_path)
+    done = run("train", dataset, *words)
+    assert done.code == 1
+    assert done.err.count("Error: ") == 1
+    assert sentence in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "dataset"]
+
+
+def test_train_help_lists_every_option(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("train", "--help").out
+    for field in dataclasses.fields(TrainOptions):
+        if field.name not in ("warm_up", "weight_decay", "gradient_clip"):
+            assert f"--{field.name.replace('_', '-')} " in text, field.name
+    for option in ("--output", "--validation", "--validation-patients", "--batch-picture", "--resume"):
+        assert f"{option} " in text, option
+    assert "10 from a model, 44 from scratch" in text
 
 
 # --- as a program ------------------------------------------------------------------------------
@@ -512,6 +682,39 @@ def test_program_ends_with_a_sentence_where_it_cannot_go_on(tmp_path):
     assert done.returncode == 1
     assert "ä nowhere" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no way to send Ctrl-C to one program alone")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_keeps_its_model_and_goes_on(write, dataset, output, small_model, number):
+    for name in (NAME, OTHER):
+        write(name, shape=(2, 64, 64))
+    words = ["train", dataset, "--output", output, "--init", small_model, "--device", "cpu"]
+    words += ["--slices-per-epoch", 4, "--batch-size", 2, "--patience", 0]
+    command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
+    state = output.with_name("model.state") / "last.pt"
+    process = subprocess.Popen(
+        [*command, "--epochs", "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 300
+        # The state with the initial model's validation; steps follow.
+        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Go on with --resume." in err
+    assert "Traceback" not in err
+    assert "The best model" not in out
+    assert read_card(output).training["initial_model"] == "bright FLAIR"
+    assert sorted(path.name for path in state.parent.iterdir()) == ["history.csv", "last.pt"]
+    if number == signal.SIGINT:
+        done = program(*words, "--epochs", 1, "--resume")
+        assert done.returncode == 0, done.stderr
+        assert str(output) in done.stdout
 
 
 @pytest.mark.real_data
