@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_report import report
 from .cli_shape import associate, shape
 from .cli_train import in_a_line, train
 from .core.devices import DeviceChoice
@@ -272,6 +273,7 @@ def info(
     print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
 
 
+app.command()(report)
 app.command()(train)
 app.command()(shape)
 app.command()(associate)
