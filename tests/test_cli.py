@@ -306,7 +306,7 @@ def test_help_is_no_error(run, arguments):
 
 def test_help_names_every_command(run):
     text = run("--help").out
-    for command in ("segment", "evaluate", "sample", "info", "train"):
+    for command in ("segment", "evaluate", "report", "sample", "info", "train", "shape", "associate"):
         assert command in text
     assert "not a medical device" in text
 
