@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import math
 import os
 import shutil
@@ -57,9 +58,12 @@ TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _narrow():
+def _quick():
+    """Narrow networks; and each training ends with a garbage collection, which leaves out what is there."""
+    gc.freeze()
     with narrow_network():
         yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -489,8 +493,9 @@ def test_resumed_training_goes_on_as_if_never_stopped(patients, output, whole_ru
     assert step_losses(first) + step_losses(second) == about(step_losses(expected))
     assert second[-2].best == expected[-2].best
     assert second[-2].loss == about(expected[-2].loss)
+    found = weights(output)
     for name, tensor in weights(whole).items():
-        torch.testing.assert_close(weights(output)[name], tensor, msg=name)
+        torch.testing.assert_close(found[name], tensor, msg=name)
     assert [row["step"] for row in rows(output)] == ["3", "6"]
 
 
@@ -1024,13 +1029,17 @@ def test_a_failing_device_is_a_sentence(patients, output, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("device-side assert"), torch.OutOfMemoryError("CUDA out of")])
-def test_a_device_that_fails_in_the_optimiser_is_a_sentence(patients, output, monkeypatch, error):
+@pytest.mark.parametrize("where", ["augmentation", "optimiser"])
+def test_a_device_that_fails_elsewhere_in_a_step_is_a_sentence(patients, output, monkeypatch, where, error):
     """CUDA reports what went wrong later, and AdamW takes its memory at its first step."""
 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    if where == "optimiser":
+        monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    else:
+        monkeypatch.setattr(run, "augment", fail)
     with pytest.raises(DeviceError, match=r"^CPU .*\.$"):
         list(start(patients, output))
 

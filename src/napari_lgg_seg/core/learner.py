@@ -111,7 +111,7 @@ class Learner:
             self.scaler.update()
             self._average.update_parameters(self.network)
         except RuntimeError as error:  # CUDA tells late what failed; the optimiser takes memory, too
-            raise self._failure(error) from error
+            raise self.failure(error) from error
         self.steps += 1
         return loss
 
@@ -148,11 +148,11 @@ class Learner:
     def _recover(self, error: BaseException, part: int) -> None:
         """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
         if not devices.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
         self._part = part // 2
         self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
 
-    def _failure(self, error: BaseException) -> DeviceError | TrainingError:
+    def failure(self, error: BaseException) -> DeviceError | TrainingError:
         """What to tell the user about a step that cannot be done."""
         device = devices.describe_device(self.device)
         if devices.is_out_of_memory(error):

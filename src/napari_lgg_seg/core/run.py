@@ -174,7 +174,11 @@ class Run:
             If the device fails, or has no memory for a single slice.
         """
         self.is_between_steps = False
-        loss = self.learner.learn(*self.prepared(batch), self._batch_sizes[self.step_in_epoch])
+        try:
+            images, masks = self.prepared(batch)
+        except (RuntimeError, MemoryError) as error:
+            raise self.learner.failure(error) from error
+        loss = self.learner.learn(images, masks, self._batch_sizes[self.step_in_epoch])
         self.is_between_steps = True
         self.step_in_epoch += 1
         self._losses.append(loss)
