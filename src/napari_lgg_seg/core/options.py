@@ -263,7 +263,7 @@ _SCRATCH: dict[str, Any] = {
 _FINE_TUNING: dict[str, Any] = {
     "epochs": 10,
     "slices_per_epoch": 160,
-    "learning_rate": 3e-4,
+    "learning_rate": 1e-3,
     "average_decay": 0.995,
     "small_share": 0.0,
     "validate_every": 1,

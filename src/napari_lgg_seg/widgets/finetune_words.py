@@ -14,8 +14,10 @@ from .finetune_job import JobEvent, Outcome, StepsDone
 
 #: Up to so many training patients, the user is warned.
 FEW_PATIENTS = 5
+#: Measured: docs/fine-tuning.md.
 FEW_WARNING = (
-    "So few patients may not make the model better; the Dice before and after will be shown, so compare them."
+    "So few patients help little, or not at all: in our measurement 2 to train on changed nothing, and 4 "
+    "raised the median Dice from 0.82 to 0.86. If nothing beats the initial model, it is kept."
 )
 NO_PATIENTS = (
     "Nothing to train on yet: open at least two patients with labels "
