@@ -120,14 +120,16 @@ def train(
     with distributed.joined(device) as processes, _told_to_stop() as told:
         console = _console(quiet=not processes.is_main)
         training, held_out = _split(cohort, options, validation, validation_patients, console)
-        callbacks = [_draw_first_batch(batch_picture)] if batch_picture and processes.is_main else []
+        callbacks = [_stop_when(told)]
+        if batch_picture and processes.is_main:
+            callbacks.append(_draw_first_batch(batch_picture))
         with (
             _Display(console) as display,
             closing(run(training, held_out, output, options, callbacks=callbacks, resume=resume)) as events,
         ):
             for event in events:
                 display.show(event)
-                if told:
+                if told and processes.count == 1:  # several end together, by the callback
                     break
     if told:
         console.print(f"Stopped by {told[0]}. Go on with --resume.")
@@ -178,6 +180,18 @@ def _usable(cohort: Path, console: Console) -> dict[str, Path]:
             continue
         found[files.name] = folder
     return found
+
+
+def _stop_when(told: list[str]) -> Callback:
+    """A callback that ends the training, in all its processes, once one was told to stop."""
+    from .core.callbacks import Callback
+
+    class StopWhenTold(Callback):
+        def after_step(self, run: Run) -> None:
+            if told:
+                run.stop(f"Stopped by {told[0]}.")
+
+    return StopWhenTold()
 
 
 def _draw_first_batch(path: Path) -> Callback:

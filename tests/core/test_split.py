@@ -88,10 +88,12 @@ def test_strangers_among_the_seen_change_nothing():
     assert split_patients(NAMES, 0.2, 3, ["nobody we know"]) == split_patients(NAMES, 0.2, 3)
 
 
-def test_few_unseen_patients_are_all_that_validates():
-    training, validation = split_patients(NAMES, 0.2, 0, NAMES[:-2])
-    assert validation == sorted(NAMES[-2:])
-    assert len(training) == len(NAMES) - 2
+@pytest.mark.parametrize(("unseen", "validating"), [(1, 1), (2, 1), (5, 3), (10, 5)])
+def test_half_of_few_unseen_patients_trains(unseen, validating):
+    training, validation = split_patients(NAMES, 0.2, 0, NAMES[:-unseen])
+    assert len(validation) == validating
+    assert set(validation) <= set(NAMES[-unseen:])
+    assert len(training) == len(NAMES) - validating
 
 
 def test_where_all_are_seen_some_validate_all_the_same():

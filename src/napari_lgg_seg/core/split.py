@@ -26,7 +26,7 @@ def split_patients(
         The same seed and names give the same split.
     seen : collection of str
         Patients that the initial model was trained on. They are kept for training, as long as
-        others are there: a model's answer on them would flatter it.
+        others are there: a model's answer on them would flatter it. Half of the others train, too.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def split_patients(
     """
     count = min(max(1, round(fraction * len(names))), len(names) - 1)
     eligible = [name for name in sorted(names) if name not in seen] or sorted(names)
-    count = min(count, len(eligible))
+    count = min(count, -(-len(eligible) // 2)) if len(eligible) < len(names) else count
     groups: dict[str, list[str]] = defaultdict(list)
     for name in eligible:
         groups[institution(name)].append(name)
