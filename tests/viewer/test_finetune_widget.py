@@ -485,11 +485,13 @@ def test_a_failure_is_a_sentence(viewer, open_patients, dock_finetune, train, as
 def test_a_loss_that_is_no_number_leaves_the_best_model(
     viewer, open_patients, dock_finetune, train, tuned, monkeypatch
 ):
-    from napari_lgg_seg.core.run import Run
+    from napari_lgg_seg.core.learner import Learner
 
-    gradients = Run._gradients
+    gradients = Learner._gradients
     monkeypatch.setattr(
-        Run, "_gradients", lambda run, batch: gradients(run, batch) if run.steps_done < 3 else float("nan")
+        Learner,
+        "_gradients",
+        lambda learner, *batch: gradients(learner, *batch) if learner.steps < 3 else float("nan"),
     )
     open_patients(2)
     widget = dock_finetune()

@@ -113,8 +113,9 @@ class ModelCard:
                     f"{path} was written by a newer version of napari-lgg-seg "
                     f"(schema {version}, this one knows {SCHEMA_VERSION}); update napari-lgg-seg."
                 )
+            values.setdefault("earlier_patients", ())  # younger than the first files
             for key in ("sequences", "training_patients", "validation_patients", "earlier_patients"):
-                values[key] = tuple(values.get(key, ()))
+                values[key] = tuple(values[key])
             values["preprocess"] = PreprocessOptions(**values["preprocess"])
             card = cls(**values)
             card._check(path)
@@ -130,6 +131,8 @@ class ModelCard:
 
     def _check(self, path: Path) -> None:
         problem = None
+        if not isinstance(self.architecture, str):
+            raise TypeError("the network has no name")
         if self.architecture not in NETWORK_NAMES:
             problem = f"holds an unknown network, {self.architecture!r}"
         elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
