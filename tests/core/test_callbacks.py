@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from napari_lgg_seg.core.callbacks import learning_rate_at
+from napari_lgg_seg.core.callbacks import EarlyStopping, learning_rate_at
+from napari_lgg_seg.core.history import Record
 from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.run import epoch_seed, step_seed
 
@@ -45,3 +46,31 @@ def test_every_step_and_process_has_its_own_randomness():
     assert len(seeds) == 4 * 19 * 50 * 4
     assert min(seeds) >= 0
     assert max(seeds) < 2**63
+
+
+class Training:
+    """What early stopping looks at: a history of (epoch, Dice), and whether it was told to stop."""
+
+    def __init__(self, *rows):
+        self.history = [Record(epoch, 0, 0.1, 1e-3, 1.0, 0.0, {"a": dice}) for epoch, dice in rows]
+        self.reasons = []
+
+    def stop(self, reason):
+        self.reasons.append(reason)
+
+
+@pytest.mark.parametrize(
+    ("rows", "stops"),
+    [
+        ([(0, 0.5), (1, 0.4)], False),
+        ([(0, 0.5), (1, 0.4), (2, 0.5)], True),
+        ([(0, 0.5), (1, 0.4), (2, 0.6)], False),
+        # Validations of an epoch that short calls have cut into pieces are one validation.
+        ([(0, 0.5), (1, 0.4), (1, 0.4), (1, 0.3)], False),
+        ([(0, 0.5), (1, 0.4), (1, 0.6), (2, 0.5)], False),
+    ],
+)
+def test_patience_counts_epochs(rows, stops):
+    training = Training(*rows)
+    EarlyStopping(2).after_epoch(training, training.history[-1])
+    assert bool(training.reasons) == stops

@@ -721,6 +721,16 @@ def test_no_better_dice_for_a_while_ends_the_training(patients, output, scores):
     assert of(until(more, EpochDone), EpochDone)[0].best == 0.7
 
 
+def test_a_device_that_fails_at_once_is_a_sentence(patients, output, monkeypatch):
+    def fail(module, *args, **kwargs):
+        raise RuntimeError("no kernel image is available\nlong trace")
+
+    monkeypatch.setattr(torch.nn.Module, "to", fail)
+    with pytest.raises(DeviceError, match=r"^CPU failed \(no kernel image is available\); choose .*\.$"):
+        list(start(patients, output))
+    assert not output.exists()
+
+
 def test_without_patience_every_epoch_is_done(patients, output, scores):
     scores(*(1 - n / 10 for n in range(5)))
     events = list(start(patients, output, epochs=5, slices_per_epoch=4, patience=0))

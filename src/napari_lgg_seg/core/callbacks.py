@@ -106,7 +106,12 @@ class EarlyStopping(Callback):
         self._check(run)
 
     def _check(self, run: Run) -> None:
-        scores = [record.validation.mean for record in run.history if record.validation is not None]
+        # A validation at a stop belongs to the epoch that was cut: many short calls are not many epochs.
+        by_epoch: dict[int, float] = {}
+        for record in run.history:
+            if record.validation is not None:
+                by_epoch[record.epoch] = max(record.validation.mean, by_epoch.get(record.epoch, -1.0))
+        scores = list(by_epoch.values())
         if scores and len(scores) - 1 - scores.index(max(scores)) >= self._patience:
             run.stop(f"No better Dice in {self._patience} validations.")
 

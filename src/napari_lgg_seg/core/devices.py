@@ -144,6 +144,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
+def failure(device: torch.device, error: BaseException) -> DeviceError:
+    """What to tell the user about a device that failed."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DeviceError(
+        f"{describe_device(device)} failed ({reason}); choose another device or a smaller batch."
+    )
+
+
 def free_memory(device: torch.device) -> None:
     """Give the device's cached memory back to the system."""
     import torch

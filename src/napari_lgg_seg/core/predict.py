@@ -82,7 +82,7 @@ class Predictor:
         try:
             self._network = network.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except RuntimeError as error:
-            raise _failure(device, error) from error
+            raise devices.failure(device, error) from error
 
     def predict(
         self, volume: npt.NDArray[np.generic], slices: Sequence[int] | None = None
@@ -172,7 +172,7 @@ class Predictor:
         """After a failure: half the batch, then the CPU; anything else becomes a DeviceError."""
         device = self.device
         if not devices.is_out_of_memory(error):
-            raise _failure(device, error) from error
+            raise devices.failure(device, error) from error
         devices.free_memory(device)
         if batch > 1:
             return batch // 2, Notice(
@@ -185,13 +185,6 @@ class Predictor:
         self._move_to(devices.choose_device("cpu"))
         devices.free_memory(device)
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
-
-
-def _failure(device: torch.device, error: BaseException) -> DeviceError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return DeviceError(
-        f"{devices.describe_device(device)} failed ({reason}); choose another device or a smaller batch."
-    )
 
 
 def drain(

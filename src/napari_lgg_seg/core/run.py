@@ -63,7 +63,10 @@ class Run:
         self.start, self.options, self.output = start, options, output
         self.processes = distributed.current()
         self.device = devices.choose_device(options.device)
-        self.learner = Learner(start, options, self.processes, self.device)
+        try:
+            self.learner = Learner(start, options, self.processes, self.device)
+        except RuntimeError as error:
+            raise devices.failure(self.device, error) from error
         self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
         self.cohort = self._new_cohort()
         self.epoch = self.step_in_epoch = 0
