@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from program import Done
 
+from napari_lgg_seg import cli
 from napari_lgg_seg.core.patients import Patient
 
 UInt8 = npt.NDArray[np.uint8]
@@ -114,3 +117,20 @@ def lgg_dataset() -> Path:
     if not folder:
         pytest.skip("LGG_DATASET does not name the dataset's folder kaggle_3m")
     return Path(folder)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Callable[..., Done]:
+    """Factory: run the program in this process, as its entry point does."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # leaves this process's memory as it is
+
+    def run_(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["napari-lgg-seg", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Done(end.value.code or 0, out, err)
+
+    return run_

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import imageio.v3
@@ -17,8 +16,8 @@ import numpy as np
 import pytest
 import tifffile
 from flair_model import write_flair_model
+from program import Done
 
-from napari_lgg_seg import cli
 from napari_lgg_seg.core import devices, events, train
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, read_card
 from napari_lgg_seg.core.export import write_masks, write_patient
@@ -29,32 +28,6 @@ from napari_lgg_seg.core.patients import read_patient
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"
 THIRD = "TCGA_CS_0003_20000303"
-
-
-@dataclass
-class Done:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., Done]:
-    """Factory: run the program in this process, as its entry point does."""
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # leaves this process's memory as it is
-
-    def run_(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["napari-lgg-seg", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Done(end.value.code or 0, out, err)
-
-    return run_
 
 
 @pytest.fixture(scope="module")
