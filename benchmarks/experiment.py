@@ -1,33 +1,33 @@
-"""The experiments of docs/protocol.md: folds, single runs, and tables from what they measured.
+"""The experiments of docs/protocol.md: folds, plan, and single runs with what they measured.
 
 python benchmarks/experiment.py folds kaggle_3m                    # writes docs/folds.json
+python benchmarks/experiment.py plan                               # writes a file for each run
 python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m
-python benchmarks/experiment.py table
+python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m --repeat again.json
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import random
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import scoring
 import typer
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.cases import Volumes
 from napari_lgg_seg.core.checkpoint import load_model
-from napari_lgg_seg.core.events import Ended, EpochDone, Notice
+from napari_lgg_seg.core.events import Ended, EpochDone
 from napari_lgg_seg.core.export import replacing
 from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.patients import Patient, institution, patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import to_labels
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.report import PatientFigures, measure_cohort, measure_patient
+from napari_lgg_seg.core.predict import Notice
 from napari_lgg_seg.core.split import split_patients
+from napari_lgg_seg.core.state import state_folder
 from napari_lgg_seg.core.train import train
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,6 +50,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }
+
+#: What a run is given; everything else in its file is what it measured.
+CONFIGURATION = ("fold", "options", "split", "without_filled", "training_patients")
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -89,46 +92,62 @@ def run(
     dataset: Path,
     work: Annotated[Path, typer.Option(help="Where the model and its training state go.")] = Path("runs"),
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; call again to go on.")] = None,
+    repeat: Annotated[Path | None, typer.Option(help="Repeat a run that has results into FILE.")] = None,
 ) -> None:
     """Do the run that FILE describes, or go on with it, and add what it measured."""
     config = json.loads(file.read_text(encoding="utf-8"))
+    file = repeat or file
+    if repeat is not None and repeat.exists():
+        config = json.loads(repeat.read_text(encoding="utf-8"))
+    elif repeat is not None:
+        config = {key: config[key] for key in CONFIGURATION if key in config}
     if "patients" in config:
         print(f"{file} has its results already.")
         return
     devices.keep_memory_mapped()
-    options = TrainOptions(**{"init": "scratch", "patience": 0, **config["options"], "max_minutes": minutes})
+    options = TrainOptions(**{"init": "scratch", "patience": 0, **config["options"]}).complete(
+        fine_tuning=False
+    )
     training, test = _sets(config, dataset)
     names, held_out = split_patients([p.name for p in training], VALIDATION, options.seed)
     by_name = {p.name: p for p in training}
     output = work / f"{file.stem}.safetensors"
-    began, ending = time.monotonic(), ""
-    for event in train(
-        [by_name[n] for n in names], [by_name[n] for n in held_out], output, options, resume=True
-    ):
+    ended = _train(
+        [by_name[n] for n in names],
+        [by_name[n] for n in held_out],
+        output,
+        dataclasses.replace(options, max_minutes=minutes),
+    )
+    if not ended:
+        return
+    model, history = load_model(output), _history(output)
+    config |= {
+        # All of them, so that the run can be repeated when defaults have changed.
+        "options": {k: v for k, v in dataclasses.asdict(options).items() if v is not None},
+        "training": sorted(names),
+        "validation": sorted(held_out),
+        "minutes": round(history[-1]["minutes"], 1),
+        "history": history,
+        "epoch": model.card.training["epoch"],
+        "versions": model.card.training["versions"],
+        **scoring.score(model, test),
+    }
+    _write(file, config)
+    print(json.dumps(config["cohort"]))
+
+
+def _train(training: list[Patient], validation: list[Patient], output: Path, options: TrainOptions) -> bool:
+    """Train, or go on; returns whether the training came to its end."""
+    ending = ""
+    for event in train(training, validation, output, options, resume=True):
         if isinstance(event, EpochDone):
             print(event, flush=True)
         elif isinstance(event, Notice):
             print(event.text, flush=True)
         elif isinstance(event, Ended):
             ending = event.reason
-    print(ending)
-    if "minutes are over" in ending:
-        return
-    model = load_model(output)
-    figures = [_score(Predictor(model), patient) for patient in test]
-    cohort = measure_cohort(figures)
-    assert cohort is not None
-    config |= {
-        "training": sorted(names),
-        "validation": sorted(held_out),
-        "minutes": round((time.monotonic() - began) / 60, 1),
-        "versions": model.card.training["versions"],
-        "history": model.card.training["history"],
-        "cohort": dataclasses.asdict(cohort),
-        "patients": [_row(p) for p in figures],
-    }
-    _write(file, config)
-    print(cohort)
+    print(ending, flush=True)
+    return "minutes are over" not in ending
 
 
 def _sets(config: dict[str, Any], dataset: Path) -> tuple[list[Patient], list[Patient]]:
@@ -164,37 +183,30 @@ def _by_slice(patients: list[Patient], fold: int) -> tuple[list[Patient], list[P
     return sides
 
 
-def _score(predictor: Predictor, patient: Patient) -> PatientFigures:
-    labels = to_labels(drain(predictor.predict(patient.volume)), predictor.card.threshold)
-    return measure_patient(Volumes(patient.name, patient.slice_numbers, labels, patient.truth))
-
-
-def _row(figures: PatientFigures) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.as_row().items()}
-
-
-@app.command()
-def table() -> None:
-    """Print a row for each run that has results."""
-    print("| run | patients | mean (95 %) | median (95 %) | < 0.5 | missed |\n|---|---|---|---|---|---|")
-    for file in sorted((DOCS / "experiments").glob("*.json")):
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if "cohort" not in config:
-            continue
-        cohort, summary = config["cohort"], config["cohort"]["summary"]
-        intervals = [
-            f"{low:.3f} to {high:.3f}" for low, high in (cohort["mean_interval"], cohort["median_interval"])
-        ]
-        print(
-            f"| {file.stem} | {summary['patients']} | {summary['mean']:.3f} ({intervals[0]}) | "
-            f"{summary['median']:.3f} ({intervals[1]}) | {len(summary['below_half'])} | "
-            f"{len(summary['missed'])} |"
-        )
+def _history(output: Path) -> list[dict[str, float]]:
+    """The whole history, also after the best epoch; numbers in few digits."""
+    with (state_folder(output) / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(f"{float(value):.5g}") for name, value in row.items() if value} for row in rows]
 
 
 def _write(path: Path, values: Any) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(_as_text(values) + "\n", encoding="utf-8")
+
+
+def _as_text(values: Any) -> str:
+    """JSON with a line for each entry of the file, and one for each member of a long list."""
+    if not isinstance(values, dict):
+        return json.dumps(values, indent=1)
+    lines = [f" {json.dumps(key)}: {_member(value)}" for key, value in values.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _member(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+    return json.dumps(value)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def probability() -> np.ndarray:
         ({"clean_up": "largest"}, 32),
         ({"clean_up": "small", "smallest_volume": 5}, 32),
         ({"clean_up": "small", "smallest_volume": 4}, 36),
+        ({"clean_up": "minor"}, 36),
+        ({"clean_up": "minor", "threshold": 0.95}, 0),
         ({"fill_holes": True}, 40),
         ({"clean_up": "largest", "fill_holes": True}, 36),
         ({"threshold": 0.95, "clean_up": "largest", "fill_holes": True}, 0),
@@ -72,6 +74,15 @@ def test_pieces_that_touch_by_a_corner_or_across_slices_are_one() -> None:
     probability[0, 0, 0] = probability[1, 1, 1] = 1
     labels = postprocess(probability, SegmentOptions(clean_up="largest"), 0.5)
     assert int(labels.sum()) == 2
+
+
+def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
+    probability = np.zeros((2, 12, 12), np.float32)
+    probability[0, :4, :10] = 1
+    probability[0, 8, :4] = 1
+    probability[0, 11, :3] = 1
+    labels = postprocess(probability, SegmentOptions(clean_up="minor"), 0.5)
+    assert int(labels.sum()) == 44
 
 
 # --- training ----------------------------------------------------------------------------------

@@ -14,8 +14,11 @@ from .devices import DeviceChoice
 from .errors import LggSegError
 from .losses import LOSSES, Loss
 
-#: What can be done about small components: nothing, drop those below a volume, keep only the largest.
-CleanUp = Literal["off", "small", "largest"]
+#: What can be done about separate pieces: nothing, drop those below a volume, drop those much smaller than
+#: the largest, keep only the largest.
+CleanUp = Literal["off", "small", "minor", "largest"]
+#: Pieces of less than this share of the largest one's volume are minor.
+MINOR = 0.1
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
 
 #: The networks that can be trained, as named in model files.
@@ -53,9 +56,9 @@ class SegmentOptions:
     clean_up: CleanUp = field(
         default="off",
         metadata=_help(
-            "What happens to separate pieces of tumour: kept (off), dropped below a volume (small), or all "
-            "but the largest dropped (largest), which loses second lesions and can turn a weak result into "
-            "none."
+            "What happens to separate pieces of tumour: kept (off), dropped below a volume (small), dropped "
+            "below a tenth of the largest one's volume (minor), or all but the largest dropped (largest), "
+            "which loses second lesions and can turn a weak result into none."
         ),
     )
     smallest_volume: int = field(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from .options import SegmentOptions
+from .options import MINOR, SegmentOptions
 
 Labels = npt.NDArray[np.uint8]
 
@@ -59,8 +56,7 @@ def postprocess(
         return labels
     # Only the part that holds tumour is looked at: a tenth of the time on most patients.
     if options.clean_up != "off":
-        smallest = options.smallest_volume if options.clean_up == "small" else None
-        labels[box] = _drop_pieces(labels[box], smallest)
+        labels[box] = _drop_pieces(labels[box], options)
     if options.fill_holes:
         labels[box] = _fill_holes(labels[box])
     return labels
@@ -73,8 +69,8 @@ def _bounding_box(labels: Labels) -> tuple[slice, ...] | None:
     return boxes[0] if boxes else None
 
 
-def _drop_pieces(labels: Labels, smallest: int | None) -> Labels:
-    """Without pieces below a volume or, with None, without all but the largest.
+def _drop_pieces(labels: Labels, options: SegmentOptions) -> Labels:
+    """Without the pieces that the options call too small.
 
     Voxels that touch by a corner belong to one piece.
     """
@@ -83,8 +79,12 @@ def _drop_pieces(labels: Labels, smallest: int | None) -> Labels:
     pieces, count = label(labels, structure=np.ones((3, 3, 3)))
     volumes = np.bincount(pieces.ravel(), minlength=count + 1)
     volumes[0] = 0
-    largest = np.arange(count + 1) == volumes.argmax()
-    keep = largest if smallest is None else volumes >= smallest
+    if options.clean_up == "largest":
+        keep = np.arange(count + 1) == volumes.argmax()
+    else:
+        smallest = options.smallest_volume if options.clean_up == "small" else MINOR * volumes.max()
+        keep = volumes >= smallest
+    keep[0] = False
     kept: Labels = keep[pieces].astype(np.uint8)
     return kept
 
