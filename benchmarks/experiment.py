@@ -47,6 +47,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "sequences-flair-without-filled": {"without_filled": True, "options": {"sequences": "flair"}},
     "network-buda": {"options": {"network": "buda"}},
     "split-slice": {"split": "slice"},
+    "recipe-draw-patients": {"options": {"draw": "patients"}},
+    "recipe-crops": {"options": {"crop_share": 0.5}},
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }

@@ -13,7 +13,7 @@ import typer
 from .core.devices import DeviceChoice
 from .core.errors import LggSegError, TrainingError
 from .core.losses import Loss
-from .core.options import NetworkName, SequenceChoice, TrainOptions, default_in_words, option_help
+from .core.options import Draw, NetworkName, SequenceChoice, TrainOptions, default_in_words, option_help
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,6 +70,7 @@ def train(
         float | None, typer.Option(min=0, max=0.9999, help=_help("average_decay"))
     ] = None,
     tumour_share: Annotated[float, typer.Option(min=0, max=1, help=_help("tumour_share"))] = 0.55,
+    draw: Annotated[Draw, typer.Option(help=_help("draw"))] = "slices",
     small_size: Annotated[int, typer.Option(min=16, help=_help("small_size"))] = 128,
     small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
     crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
@@ -106,6 +107,7 @@ def train(
         freeze_encoder=freeze_encoder,
         average_decay=average_decay,
         tumour_share=tumour_share,
+        draw=draw,
         small_size=small_size,
         small_share=small_share,
         crop_share=crop_share,

@@ -112,6 +112,23 @@ def test_slices_are_drawn_evenly(cohort, tumour_share):
     assert max(counts) - min(counts) == 1
 
 
+def test_patients_are_drawn_evenly_if_asked(make_patient):
+    """However many tumour slices they have, and each patient's slices as often as one another."""
+    many, few = make_patient("a", shape=(12, 40, 40)), make_patient("b", shape=(12, 40, 40), seed=1)
+    only = np.arange(12)[:, None, None] == 6
+    few = replace(few, truth=np.where(only, np.maximum(few.truth, only), 0).astype(np.uint8))
+    cohort = cohort_of(many, few)
+    plan = torch.cat(cohort.plan(41, 8, 1, 0, "patients"))
+    by_patient = Counter(plan[:, 0].tolist())
+    assert sorted(by_patient.values()) == [20, 21]
+    of_many = Counter(plan[plan[:, 0] == 0, 1].tolist())
+    assert set(of_many) == set(np.flatnonzero(many.truth.any(axis=(1, 2))).tolist())
+    assert max(of_many.values()) - min(of_many.values()) <= 1
+    assert set(plan[plan[:, 0] == 1, 1].tolist()) == {6}
+    empty = torch.cat(cohort.plan(40, 8, 0, 0, "patients"))
+    assert len(empty) == 40
+
+
 @pytest.mark.parametrize("share", [0, 0.55, 1])
 @pytest.mark.parametrize("tumour", [True, False])
 def test_slices_of_one_kind_fill_the_epoch(make_patient, tumour, share):

@@ -18,6 +18,7 @@ import numpy as np
 from . import devices
 from .errors import TrainingError
 from .export import replacing
+from .options import Draw
 from .patients import SEQUENCES, Patient
 from .preprocess import PreprocessOptions, crop_and_resample, measure
 
@@ -137,10 +138,14 @@ class Cohort:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def plan(self, slices: int, batch_size: int, tumour_share: float, seed: int) -> list[Tensor]:
+    def plan(
+        self, slices: int, batch_size: int, tumour_share: float, seed: int, draw: Draw = "slices"
+    ) -> list[Tensor]:
         """Draw one epoch: for each batch, (n, 2) of patient and slice.
 
         Batches differ by at most one slice: a last one of few slices would upset batch normalisation.
+        With ``draw`` "patients" each patient has as many of the tumour slices as any other (to within
+        one), however many it has; with "slices" each slice comes as often as any other.
         """
         import torch
 
@@ -148,7 +153,8 @@ class Cohort:
         tumour, empty = self._slices_that(shows_tumour=True), self._slices_that(shows_tumour=False)
         both = bool(len(tumour) and len(empty))
         wanted = round(slices * (tumour_share if both else len(tumour) > 0))
-        chosen = torch.cat([_draw(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
+        draw_tumour = _draw_by_patient if draw == "patients" else _draw
+        chosen = torch.cat([draw_tumour(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
         chosen = chosen[torch.randperm(len(chosen), generator=generator)]
         return list(chosen.tensor_split(-(-slices // batch_size)))
 
@@ -192,6 +198,21 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     rounds = -(-count // len(population))
     order = [population[torch.randperm(len(population), generator=generator)] for _ in range(rounds)]
     return torch.cat(order)[:count]
+
+
+def _draw_by_patient(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` members in random order, as many of each patient (first column), to within one."""
+    import torch
+
+    patients = torch.unique(population[:, 0])
+    if not len(patients) or not count:
+        return population[:0]
+    rounds = -(-count // len(patients))
+    drawn = [_draw(population[population[:, 0] == patient], rounds, generator) for patient in patients]
+    by_round = torch.stack(drawn, dim=1)
+    # Of the last round, in which not all have a turn, anybody may be left out.
+    by_round[-1] = by_round[-1, torch.randperm(len(patients), generator=generator)]
+    return by_round.flatten(0, 1)[:count]
 
 
 def _mapped(path: Path) -> Tensor:

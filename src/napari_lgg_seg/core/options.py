@@ -26,6 +26,8 @@ NetworkName = Literal["unet", "buda"]
 NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 #: The sequences that a network can be trained on.
 SequenceChoice = Literal["all", "flair"]
+#: How often a tumour slice is drawn: as often as any other, or so that no patient comes more often.
+Draw = Literal["slices", "patients"]
 
 
 class OptionsError(LggSegError):
@@ -186,6 +188,13 @@ class TrainOptions:
         default=0.55,
         metadata=_help("Share of slices that show tumour; the rest are empty, or false positives return."),
     )
+    draw: Draw = field(
+        default="slices",
+        metadata=_help(
+            "How tumour slices are drawn: each as often as any other (slices), or as many of each patient "
+            "(patients), so that small tumours count as much as large ones."
+        ),
+    )
     small_size: int = field(
         default=128,
         metadata=_help(
@@ -239,6 +248,7 @@ class TrainOptions:
             "loss": LOSSES,
             "network": (None, *NETWORK_NAMES),
             "sequences": (None, *get_args(SequenceChoice)),
+            "draw": get_args(Draw),
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:

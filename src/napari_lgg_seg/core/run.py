@@ -120,6 +120,7 @@ class Run:
             options.batch_size,
             options.tumour_share,
             epoch_seed(options, self.epoch + 1),
+            options.draw,
         )
         fewest = min(len(batch) for batch in plan)
         if fewest < self.processes.count:
