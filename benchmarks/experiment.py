@@ -26,6 +26,7 @@ from napari_lgg_seg.core.export import replacing
 from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.patients import Patient, institution, patient_folders, read_patient
 from napari_lgg_seg.core.predict import Notice
+from napari_lgg_seg.core.preprocess import PreprocessOptions
 from napari_lgg_seg.core.split import split_patients
 from napari_lgg_seg.core.state import state_folder
 from napari_lgg_seg.core.train import train
@@ -49,12 +50,15 @@ RUNS: dict[str, dict[str, Any]] = {
     "split-slice": {"split": "slice"},
     "recipe-draw-patients": {"options": {"draw": "patients"}},
     "recipe-crops": {"options": {"crop_share": 0.5}},
+    "recipe-batch-4": {"options": {"batch_size": 4}},
+    "recipe-size-128": {"working_size": 128},
+    "recipe-size-160": {"working_size": 160},
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }
 
 #: What a run is given; everything else in its file is what it measured.
-CONFIGURATION = ("fold", "options", "split", "without_filled", "training_patients")
+CONFIGURATION = ("fold", "options", "working_size", "split", "without_filled", "training_patients")
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -119,6 +123,7 @@ def run(
         [by_name[n] for n in held_out],
         output,
         dataclasses.replace(options, max_minutes=minutes),
+        PreprocessOptions(**{key: config[key] for key in ("working_size",) if key in config}),
     )
     if not ended:
         return
@@ -138,10 +143,16 @@ def run(
     print(json.dumps(config["cohort"]))
 
 
-def _train(training: list[Patient], validation: list[Patient], output: Path, options: TrainOptions) -> bool:
+def _train(
+    training: list[Patient],
+    validation: list[Patient],
+    output: Path,
+    options: TrainOptions,
+    preprocess: PreprocessOptions,
+) -> bool:
     """Train, or go on; returns whether the training came to its end."""
     ending = ""
-    for event in train(training, validation, output, options, resume=True):
+    for event in train(training, validation, output, options, preprocess, resume=True):
         if isinstance(event, EpochDone):
             print(event, flush=True)
         elif isinstance(event, Notice):

@@ -103,6 +103,7 @@ def _row(figures: PatientFigures, patient: Patient, probability: Probability) ->
         # As notebooks count it: a slice that is rightly empty has 1.
         "slice_dice_with_empty": (sum(by_slice) + len(labels) - len(by_slice)) / len(labels),
         "false_voxels_on_empty_slices": int(labels[empty].sum()),
+        "filled_sequences": list(patient.copies),
     }
     for what, mask in (("", labels), ("_largest", postprocess(probability, LARGEST, 0.5))):
         shape = measure_shape(mask)

@@ -1,0 +1,103 @@
+"""Where the network fails: outlines of truth and prediction, without and with the patients' pixels.
+
+    python benchmarks/failures.py outline RUNS kaggle_3m       # docs/experiments/failures.json and its figure
+    python benchmarks/failures.py draw kaggle_3m --output DIR  # the same over your copy of the images
+
+RUNS is the folder with the models of the folds (`experiment.py run --work RUNS`). The licence of the images
+forbids to show them here; outlines of masks are all that is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import plots
+import typer
+from results import DOCS, EXPERIMENTS, load
+from skimage.measure import find_contours
+
+from napari_lgg_seg.core.checkpoint import load_model
+from napari_lgg_seg.core.patients import FLAIR, Patient, read_patient
+from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.predict import Predictor, drain
+
+FILE = EXPERIMENTS / "failures.json"
+#: Patients below this Dice are failures; this many slices of each are kept.
+BELOW, SLICES = 0.7, 3
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Mask = npt.NDArray[np.bool_]
+
+
+@app.command()
+def outline(runs: Path, dataset: Path) -> None:
+    """Outlines of the worst slices of each patient below a Dice of 0.7, by the fold that did not see it."""
+    found = []
+    for run in load("fold").runs:
+        worst = [row for row in run["patients"] if row["dice"] < BELOW]
+        if worst:
+            predictor = Predictor(load_model(runs / f"fold-fold{run['fold']}.safetensors"))
+            found += [_outlined(row, read_patient(dataset / row["patient"]), predictor) for row in worst]
+    found.sort(key=lambda patient: patient["dice"])
+    FILE.write_text("[\n " + ",\n ".join(json.dumps(p) for p in found) + "\n]\n", encoding="utf-8")
+    _draw(found, DOCS / "figures" / "failures.png")
+
+
+@app.command()
+def draw(dataset: Path, output: Annotated[Path, typer.Option(help="Folder for the pictures.")]) -> None:
+    """Draw the outlines over FLAIR, a picture for each patient."""
+    for patient in json.loads(FILE.read_text(encoding="utf-8")):
+        images = read_patient(dataset / patient["patient"])
+        _draw([patient], output / f"{patient['patient']}.png", images)
+    print(f"Pictures are in {output.resolve()}")
+
+
+def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> dict[str, Any]:
+    assert patient.volume is not None
+    assert patient.truth is not None
+    predicted = to_labels(drain(predictor.predict(patient.volume)), 0.5) > 0
+    true = patient.truth > 0
+    wrong = (predicted != true).sum(axis=(1, 2))
+    slices = [
+        {
+            "slice": patient.slice_numbers[z],
+            "truth": _contours(true[z]),
+            "prediction": _contours(predicted[z]),
+        }
+        for z in sorted(np.argsort(-wrong, kind="stable")[:SLICES].tolist())
+    ]
+    return {"patient": patient.name, "dice": row["dice"], "size": true.shape[1:], "slices": slices}
+
+
+def _contours(mask: Mask) -> list[list[list[float]]]:
+    """Outlines, each as [y, x] at half a pixel's precision."""
+    lines = find_contours(np.pad(mask, 1).astype(float), 0.5)
+    return [(line - 1).round(1).tolist() for line in lines]
+
+
+def _draw(patients: list[dict[str, Any]], path: Path, images: Patient | None = None) -> None:
+    with plots.figure(path, 2.3 * SLICES, 2.45 * len(patients), columns=SLICES, rows=len(patients)) as axes:
+        for number, patient in enumerate(patients):
+            for place, one in enumerate(patient["slices"]):
+                axis = axes[number * SLICES + place]
+                height, width = patient["size"]
+                if images is not None and images.volume is not None:
+                    index = images.slice_numbers.index(one["slice"])
+                    axis.imshow(images.volume[index, ..., FLAIR], cmap="gray")
+                for name, colour in (("truth", plots.COLOURS[5]), ("prediction", plots.COLOURS[1])):
+                    for line in one[name]:
+                        axis.plot([p[1] for p in line], [p[0] for p in line], color=colour, lw=1.2)
+                axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+                axis.set_title(f"slice {one['slice']}", fontsize=8, pad=2)
+            axes[number * SLICES].set_ylabel(f"{patient['patient']}\nDice {patient['dice']:.2f}", fontsize=7)
+            for spine in ("top", "right"):
+                for axis in axes[number * SLICES : (number + 1) * SLICES]:
+                    axis.spines[spine].set_visible(True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,261 @@
+"""Write the tables and figures of docs/report.md and docs/model-card.md from the files of docs/experiments.
+
+    python benchmarks/write_report.py
+
+Needs matplotlib (`pip install --group experiments`). Text between the generated parts is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plots
+from results import (
+    DOCS,
+    EXPERIMENTS,
+    Key,
+    Row,
+    Variant,
+    as_table,
+    dice_of,
+    difference,
+    fill,
+    load,
+    mean_of,
+    summary_table,
+    with_interval,
+)
+
+FIGURES = DOCS / "figures"
+
+#: Question -> what its rows are called -> name of the runs; the first is compared with.
+QUESTIONS: dict[str, dict[str, str]] = {
+    "loss": {"cross-entropy + Dice": "baseline", "cross-entropy": "loss-bce", "Dice": "loss-dice"},
+    "network": {"U-Net, 10,655,809 parameters": "baseline", "original study's, 7,763,041": "network-buda"},
+    "sequences": {
+        "three sequences": "baseline",
+        "FLAIR alone": "sequences-flair",
+        "three, trained without the 10": "sequences-all-without-filled",
+        "FLAIR, trained without the 10": "sequences-flair-without-filled",
+    },
+    "split": {"by patient": "baseline", "by slice (leaky)": "split-slice"},
+    "callbacks": {"without": "callbacks-none", "with": "callbacks-all"},
+    "recipe": {
+        "baseline": "baseline",
+        "tumour slices evenly over patients": "recipe-draw-patients",
+        "half of the first part as crops": "recipe-crops",
+        "batches of 4": "recipe-batch-4",
+        "working size 128": "recipe-size-128",
+        "working size 160": "recipe-size-160",
+    },
+}
+
+
+def main() -> None:
+    """Fill every document with what is there."""
+    parts: dict[str, str] = {}
+    for question, runs in QUESTIONS.items():
+        variants = {label: load(name) for label, name in runs.items()}
+        parts |= _question(question, {label: v for label, v in variants.items() if v.runs})
+    folds = load("fold")
+    if folds.runs:
+        parts |= _folds(folds)
+    study = EXPERIMENTS / "study.json"
+    if study.exists():
+        parts |= _study(json.loads(study.read_text(encoding="utf-8")))
+    for name in ("report.md", "model-card.md"):
+        document = DOCS / name
+        text = document.read_text(encoding="utf-8")
+        fill(document, {key: part for key, part in parts.items() if f"<!-- {key} -->" in text})
+
+
+# --- questions ---------------------------------------------------------------------------------
+
+
+def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
+    if not variants:
+        return {}
+    rows = {label: variant.rows for label, variant in variants.items()}
+    baseline = next(iter(rows))
+    plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
+    # By slice, other slices are tested, so that there are no pairs.
+    parts = {question: summary_table(rows, None if question == "split" else baseline)}
+    if question == "sequences":
+        parts["sequences-complete"] = _without_filled(rows)
+    if question == "split":
+        parts["split-slices"] = _by_slice(rows)
+    if question == "callbacks":
+        parts |= _callbacks(variants)
+    return parts
+
+
+def _without_filled(rows: Mapping[str, Mapping[Key, Row]]) -> str:
+    complete = {
+        label: {key: row for key, row in some.items() if not row["filled_sequences"]}
+        for label, some in rows.items()
+    }
+    return summary_table(complete, next(iter(complete)))
+
+
+def _by_slice(rows: Mapping[str, Mapping[Key, Row]]) -> str:
+    """As notebooks count: Dice of each slice, over tumour slices, and with empty slices that count as 1."""
+    lines = [
+        [label, f"{mean_of(some, 'tumour_slice_dice'):.3f}", f"{mean_of(some, 'slice_dice_with_empty'):.3f}"]
+        for label, some in rows.items()
+    ]
+    return as_table(["", "Dice of tumour slices", "of all slices, rightly empty ones count as 1"], lines)
+
+
+def _callbacks(variants: Mapping[str, Variant]) -> dict[str, str]:
+    histories = {label: [run["history"] for run in variant.runs] for label, variant in variants.items()}
+    plots.curves(FIGURES / "callbacks-curves.png", histories)
+    lines = []
+    for label, variant in variants.items():
+        for run in variant.runs:
+            last = run["history"][-1]
+            best = max(row["dice_mean"] for row in run["history"] if "dice_mean" in row)
+            lines.append(
+                [
+                    f"{label}, fold {run['fold']}",
+                    f"{last['epoch']:.0f}",
+                    f"{run['epoch']}",
+                    f"{best:.3f}",
+                    f"{last.get('dice_mean', float('nan')):.3f}",
+                    f"{last['loss']:.3f}",
+                    f"{np.mean([row['dice'] for row in run['patients']]):.3f}",
+                ]
+            )
+    header = ["", "epochs", "epoch kept", "validation, kept", "validation, last", "loss, last", "test, kept"]
+    return {"callbacks-epochs": as_table(header, lines)}
+
+
+# --- folds -------------------------------------------------------------------------------------
+
+
+def _folds(folds: Variant) -> dict[str, str]:
+    by_fold = {
+        f"fold {run['fold']}": {(run["fold"], row["patient"]): row for row in run["patients"]}
+        for run in folds.runs
+    }
+    everybody = {"all": folds.rows, **by_fold}
+    plots.dots(FIGURES / "folds.png", {label: dice_of(rows) for label, rows in everybody.items()})
+    counts = {
+        key: np.sum([run["reliability"][key] for run in folds.runs], axis=0).tolist()
+        for key in ("voxels", "probability", "tumour")
+    }
+    plots.reliability(FIGURES / "reliability.png", counts)
+    error = np.abs(np.subtract(counts["probability"], counts["tumour"])).sum() / np.sum(counts["voxels"])
+    return {
+        "folds": summary_table(everybody),
+        "institutions": summary_table(_by_institution(folds.rows)),
+        "choices": _choices(folds),
+        "failures": _failures(folds.rows),
+        "calibration": f"Expected calibration error over the foreground region: **{error:.4f}**.",
+    }
+
+
+def _by_institution(rows: Mapping[Key, Row]) -> dict[str, dict[Key, Row]]:
+    found: dict[str, dict[Key, Row]] = {}
+    for key, row in sorted(rows.items(), key=lambda item: item[0][1]):
+        found.setdefault(row["patient"].split("_")[1], {})[key] = row
+    return found
+
+
+def _choices(folds: Variant) -> str:
+    plain = dice_of(folds.rows)
+    lines = [
+        ["threshold 0.5, nothing else", with_interval(plain.values()), "", _median(plain), _failed(plain)]
+    ]
+    for name in folds.runs[0]["choices"]:
+        dice = folds.choice(name)
+        lines.append(
+            [name, with_interval(dice.values()), difference(dice, plain), _median(dice), _failed(dice)]
+        )
+    return as_table(["", "mean Dice (95 %)", "difference (95 %)", "median", "< 0.5, missed"], lines)
+
+
+def _median(dice: Mapping[Key, float]) -> str:
+    return f"{np.median(list(dice.values())):.3f}"
+
+
+def _failed(dice: Mapping[Key, float]) -> str:
+    return f"{sum(v < 0.5 for v in dice.values())}, {sum(v == 0 for v in dice.values())}"
+
+
+def _failures(rows: Mapping[Key, Row], below: float = 0.7) -> str:
+    worst = sorted((row for row in rows.values() if row["dice"] < below), key=lambda row: row["dice"])
+    lines = [
+        [
+            row["patient"],
+            f"{row['dice']:.3f}",
+            f"{row['true_voxels']:,}",
+            f"{row['voxels']:,}",
+            str(row["true_slices"]),
+            f"{row['missed_lesions']} of {row['true_lesions']}",
+            f"{row['false_voxels_on_empty_slices']:,}",
+        ]
+        for row in worst
+    ]
+    header = [
+        "patient",
+        "Dice",
+        "true voxels",
+        "predicted",
+        "tumour slices",
+        "lesions missed",
+        "false voxels",
+    ]
+    return as_table(header, lines)
+
+
+# --- the original study ------------------------------------------------------------------------
+
+
+def _study(study: Mapping[str, Any]) -> dict[str, str]:
+    features = {name: (values["predicted"], values["manual"]) for name, values in study["features"].items()}
+    plots.bland_altman(FIGURES / "shapes.png", features, study["agreement"])
+    agreement = [
+        [
+            name.upper(),
+            str(a["patients"]),
+            f"{a['pearson']:.2f}",
+            f"{a['spearman']:.2f}",
+            f"{a['mean_difference']:+.3f} ({a['lower']:+.3f} to {a['upper']:+.3f})",
+        ]
+        for name, a in study["agreement"].items()
+    ]
+    tests = [
+        [
+            manual["cluster"],
+            manual["feature"].upper(),
+            *(f"{test[p]:.2g}" for test in (manual, predicted) for p in ("p", "corrected")),
+        ]
+        for manual, predicted in zip(study["manual"]["tests"], study["predicted"]["tests"], strict=True)
+    ]
+    aucs = [
+        [
+            f"{masks} masks",
+            f"{r2['auc']:.2f} ({r2['lower']:.2f} to {r2['upper']:.2f})",
+            str(r2["patients"]),
+            str(r2["positive"]),
+        ]
+        for masks, r2 in ((masks, study[masks]["r2"]) for masks in ("manual", "predicted"))
+    ]
+    header = ["", "AUC of R2 by BEVR (95 %)", "patients", "of R2"]
+    return {
+        "shape-agreement": as_table(
+            ["feature", "patients", "Pearson", "Spearman", "predicted - manual (limits of agreement)"],
+            agreement,
+        ),
+        "associations": as_table(
+            ["clusters", "feature", "manual: p", "corrected", "predicted: p", "corrected"], tests
+        ),
+        "auc": as_table(header, aucs),
+    }
+
+
+if __name__ == "__main__":
+    main()
