@@ -37,19 +37,28 @@ def _one_channel_unet(channels: int, flair: int) -> nn.Module:
     return network
 
 
-def write_flair_model(path: Path, cut: float = 1.2, sequences: tuple[str, ...] = SEQUENCES) -> Path:
+def write_flair_model(
+    path: Path,
+    cut: float = 1.2,
+    sequences: tuple[str, ...] = SEQUENCES,
+    neighbours: int = 0,
+    offset: int = 0,
+) -> Path:
     """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour.
 
-    ``sequences`` are those that it wants; FLAIR must be among them.
+    ``sequences`` are those that it wants; FLAIR must be among them. It sees so many ``neighbours`` on each
+    side, and looks at the slice that lies ``offset`` away.
     """
     import torch
 
     from napari_lgg_seg.core.checkpoint import ModelCard, save_model
     from napari_lgg_seg.core.preprocess import PreprocessOptions
 
-    network = _one_channel_unet(len(sequences), sequences.index("FLAIR"))
+    channel = (neighbours + offset) * len(sequences) + sequences.index("FLAIR")
+    network = _one_channel_unet(len(sequences) * (2 * neighbours + 1), channel)
     with torch.no_grad():
         network.head.bias[0] = -8 * cut
     preprocess = PreprocessOptions(working_size=32)
-    save_model(path, network, ModelCard(path.stem, sequences=sequences, preprocess=preprocess))
+    card = ModelCard(path.stem, sequences=sequences, neighbouring_slices=neighbours, preprocess=preprocess)
+    save_model(path, network, card)
     return path

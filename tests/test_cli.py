@@ -406,6 +406,12 @@ def test_info_prints_the_shipped_models_header(run):
         assert card[key], key
 
 
+def test_info_tells_the_neighbouring_slices(run, tmp_path):
+    model = write_flair_model(tmp_path / "neighbours.safetensors", neighbours=2)
+    assert json.loads(run("info", model).out.partition("\n")[2])["neighbouring_slices"] == 2
+    assert json.loads(run("info").out.partition("\n")[2])["neighbouring_slices"] == 0
+
+
 def test_info_of_another_model_and_of_no_model(run, small_model, tmp_path):
     assert json.loads(run("info", small_model).out.partition("\n")[2])["name"] == "bright FLAIR"
     (tmp_path / "no model").write_text("text")
@@ -452,6 +458,7 @@ def test_train_passes_its_options_on(run, write, dataset, output, pretend, tmp_p
         "init": "scratch",
         "network": "buda",
         "sequences": "flair",
+        "neighbouring_slices": 2,
         "loss": "dice",
         "epochs": 3,
         "slices_per_epoch": 40,
@@ -571,6 +578,25 @@ def test_train_trains_and_draws_its_first_batch(run, write, dataset, output, sma
     # Four slices of 32 x 32 beside one another, three sequences of each below one another.
     assert pixels.shape == (3 * 32 + 2, 4 * 32 + 3 * 3, 3)
     assert len(np.unique(pixels)) > 50
+
+
+def test_train_with_neighbouring_slices(run, write, dataset, output, tmp_path):
+    """Trained, drawn, and used: by its file alone, everything knows what it sees."""
+    for name in (NAME, OTHER, THIRD):
+        write(name, shape=(3, 64, 64))
+    picture = tmp_path / "batch.png"
+    model = write_flair_model(tmp_path / "neighbours.safetensors", neighbours=1, offset=1)
+    words = ["--epochs", 1, "--slices-per-epoch", 2, "--batch-size", 2, "--device", "cpu", "--init", model]
+    done = run("train", dataset, "--output", output, "--batch-picture", picture, *words)
+    assert done.code == 0, done.err
+    assert read_card(output).neighbouring_slices == 1
+    # Two slices beside one another, each between its neighbours, three sequences below one another.
+    assert imageio.v3.imread(picture).shape == (3 * 32 + 2, 2 * (3 * 32 + 2) + 3, 3)
+    done = run("segment", dataset / NAME, "--output", tmp_path / "masks", "--model", output)
+    assert done.code == 0, done.err
+    done = run("train", dataset, "--output", tmp_path / "x.safetensors", "--neighbouring-slices", 2, *words)
+    assert done.code == 1
+    assert "with 1 neighbouring slice on each side, not a unet network" in done.err
 
 
 def test_train_never_replaces_a_model(run, write, dataset, tmp_path):

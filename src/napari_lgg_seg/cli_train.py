@@ -13,7 +13,15 @@ import typer
 from .core.devices import DeviceChoice
 from .core.errors import LggSegError, TrainingError
 from .core.losses import Loss
-from .core.options import Draw, NetworkName, SequenceChoice, TrainOptions, default_in_words, option_help
+from .core.options import (
+    MOST_NEIGHBOURS,
+    Draw,
+    NetworkName,
+    SequenceChoice,
+    TrainOptions,
+    default_in_words,
+    option_help,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +55,10 @@ def train(
     ] = None,
     network: Annotated[NetworkName | None, typer.Option(help=_help_without_default("network"))] = None,
     sequences: Annotated[SequenceChoice | None, typer.Option(help=_help_without_default("sequences"))] = None,
+    neighbouring_slices: Annotated[
+        int | None,
+        typer.Option(min=0, max=MOST_NEIGHBOURS, help=_help_without_default("neighbouring_slices")),
+    ] = None,
     loss: Annotated[Loss, typer.Option(help=_help("loss"))] = "bce+dice",
     epochs: Annotated[int | None, typer.Option(min=1, help=_help("epochs"))] = None,
     slices_per_epoch: Annotated[int | None, typer.Option(min=1, help=_help("slices_per_epoch"))] = None,
@@ -97,6 +109,7 @@ def train(
         init=init,
         network=network,
         sequences=sequences,
+        neighbouring_slices=neighbouring_slices,
         loss=loss,
         epochs=epochs,
         slices_per_epoch=slices_per_epoch,
@@ -204,7 +217,7 @@ def _draw_first_batch(path: Path) -> Callback:
     class DrawFirstBatch(Callback):
         def at_start(self, run: Run) -> None:
             images, masks = run.prepared(run.cohort.take(run.plan()[0]))
-            write_picture(path, batch_picture(images, masks))
+            write_picture(path, batch_picture(images, masks, neighbours=run.start.neighbouring_slices))
 
     return DrawFirstBatch()
 

@@ -121,6 +121,117 @@ def test_other_channels_than_the_sequences_are_refused():
         augmented(images, masks, sequences=("FLAIR",))
 
 
+# --- neighbouring slices -----------------------------------------------------------------------
+
+
+def ninefold(n=24, side=48):
+    """Slices with two neighbours, all three with other contents, and a mask: c is 9."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.full((n, 9, side, side), -1.0)
+    images[..., 6:-6, 6:-6] = 1 + torch.rand((n, 9, side - 12, side - 12), generator=generator)
+    masks = torch.zeros(n, 1, side, side)
+    masks[..., 14:30, 18:30] = 1
+    return images, masks
+
+
+#: All changes but noise, which is drawn for every channel, and missing sequences, which come after it.
+SHARED = ("ROTATION", "SCALE", "SHIFT", "GAIN", "OFFSET", "ELASTIC", "GAMMA", "BIAS", "BLUR")
+
+
+@pytest.mark.parametrize("change", SHARED)
+@pytest.mark.parametrize("options", [{}, {"size": 32}, {"size": 32, "crop_share": 1.0}])
+def test_a_slice_and_its_neighbours_change_alike(alone, change, options):
+    """Three times the same slice stays three times the same."""
+    alone(change)
+    images, masks = textured(16)
+    images, _ = augmented(images.repeat(1, 3, 1, 1), masks, neighbours=1, **options)
+    before, itself, after = images.chunk(3, dim=1)
+    assert torch.equal(before, itself)
+    assert torch.equal(after, itself)
+
+
+@pytest.mark.parametrize("sequences", [None, ("FLAIR",)])
+@pytest.mark.parametrize("options", [{}, {"size": 32, "crop_share": 0.5}])
+def test_neighbours_do_not_change_what_happens_to_a_slice(alone, sequences, options):
+    """All but the noise, as long as its neighbours are neither darker nor brighter than it is."""
+    alone(*SHARED)
+    more = {"sequences": sequences, **options} if sequences else options
+    images, masks = ninefold()
+    images = images[:, :: 3 // len(sequences)] if sequences else images
+    each = images.shape[1] // 3
+    images[:, :, 10, 10] = 3
+    expected, expected_masks = augmented(images[:, each : 2 * each], masks, **more)
+    both, both_masks = augmented(images, masks, neighbours=1, **more)
+    torch.testing.assert_close(both[:, each : 2 * each], expected)
+    torch.testing.assert_close(both_masks, expected_masks)
+    assert not torch.allclose(both[:, :each], expected)
+
+
+@pytest.mark.parametrize("change", ["GAMMA", "GAIN", "OFFSET"])
+def test_equal_values_stay_equal_in_all_slices(alone, change):
+    """A brighter neighbour does not shift the scale: the scanner's curve is one for the volume."""
+    alone(change)
+    images = torch.full((30, 9, 32, 32), -1.0)
+    images[..., 8:24, 8:24] = 1
+    images[:, 3:6, 4:8, 8:24] = 2
+    images[:, :3, 24:28, 8:24] = 5
+    new_images, _ = augmented(images, torch.zeros(30, 1, 32, 32), neighbours=1)
+    before, itself, after = new_images[..., 10:22, 10:22].chunk(3, dim=1)
+    torch.testing.assert_close(before, itself)
+    torch.testing.assert_close(after, itself)
+    assert (itself - 1).abs().mean() > 0.01
+
+
+def test_noise_is_that_of_each_slice(alone):
+    alone("NOISE")
+    images, masks = textured(8)
+    new_images, _ = augmented(images.repeat(1, 3, 1, 1), masks, neighbours=1)
+    before, itself, after = (new_images - unmirrored(new_images, images)).chunk(3, dim=1)
+    for other in (before, after):
+        assert not torch.equal(other, itself)
+        together = (other * itself).mean((1, 2, 3)) / (other.std((1, 2, 3)) * itself.std((1, 2, 3)))
+        assert together.abs().max() < 0.1
+        torch.testing.assert_close(other.std((1, 2, 3)), itself.std((1, 2, 3)), rtol=0.1, atol=1e-4)
+
+
+def unmirrored(new_images, images):
+    """Of each slice, three times it as it came in or mirrored, whichever came out but for noise."""
+    images = images.repeat(1, 3, 1, 1)
+    off = [(new_images - known).abs().mean((1, 2, 3)) for known in (images, images.flip(-1))]
+    return torch.where((off[0] < off[1])[:, None, None, None], images, images.flip(-1))
+
+
+def test_sequences_are_missing_in_all_slices_and_each_has_its_own_flair():
+    images = torch.randn(400, 9, 16, 16, generator=torch.Generator().manual_seed(0))
+    new_images, _ = augmented(images, torch.zeros(400, 1, 16, 16), neighbours=1)
+    slices = new_images.unflatten(1, (3, 3))
+    for channel, least in ((0, 5), (2, 10)):
+        replaced = (slices[:, :, channel] == slices[:, :, 1]).flatten(2).all(2)
+        assert torch.equal(replaced.any(1), replaced.all(1))
+        assert least <= int(replaced.all(1).sum()) <= 100
+    assert not torch.equal(slices[:, 0, 1], slices[:, 1, 1])
+
+
+@pytest.mark.parametrize(("channels", "neighbours"), [(3, 1), (9, 0), (6, 1)])
+def test_other_channels_than_those_of_the_neighbours_are_refused(channels, neighbours):
+    with pytest.raises(ValueError, match=f"^Slices of {channels} channels cannot be "):
+        augmented(torch.zeros(2, channels, 16, 16), torch.zeros(2, 1, 16, 16), neighbours=neighbours)
+
+
+@pytest.mark.parametrize(
+    ("options", "then"),
+    [
+        ({}, [0.542113721370697, 0.37385278940200806, 0.9463365077972412]),
+        ({"size": 40, "crop_share": 0.5}, [0.9383624196052551, 0.5911059975624084, 0.6860094666481018]),
+    ],
+)
+def test_as_many_random_numbers_are_drawn_as_ever(options, then):
+    """What a seed gives without neighbours is what it gave before there were any."""
+    generator = torch.Generator().manual_seed(0)
+    augment(*squares(), generator, **options)
+    assert torch.rand(3, generator=generator).tolist() == pytest.approx(then)
+
+
 # --- sequences ---------------------------------------------------------------------------------
 
 

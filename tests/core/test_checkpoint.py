@@ -105,6 +105,21 @@ def test_one_input_channel(tmp_path):
     assert load_model(path).network(torch.zeros(1, 1, 16, 16)).shape == (1, 1, 16, 16)
 
 
+@pytest.mark.parametrize("architecture", ["unet", "buda"])
+@pytest.mark.parametrize(("neighbours", "sequences"), [(1, CARD.sequences), (3, ("FLAIR",))])
+def test_neighbouring_slices_there_and_back(tmp_path, architecture, neighbours, sequences):
+    path = tmp_path / "m.safetensors"
+    channels = (2 * neighbours + 1) * len(sequences)
+    network = build_network(architecture, channels).eval()
+    card = replace(CARD, architecture=architecture, sequences=sequences, neighbouring_slices=neighbours)
+    save_model(path, network, card)
+    model = load_model(path)
+    assert model.card == read_card(path) == card
+    images = torch.randn(1, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(images), network(images), atol=0.02, rtol=0.02)
+
+
 def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "new folder" / "m.safetensors"
     network = build_network("unet", 3)
@@ -248,7 +263,11 @@ def test_header_without_a_key(tmp_path, read, key):
         ({"sequences": []}, "unknown sequences, none"),
         ({"sequences": ["T2"]}, "unknown sequences, T2"),
         ({"sequences": 3}, "damaged"),
-        ({"neighbouring_slices": 1}, "1 neighbouring slices"),
+        ({"neighbouring_slices": 4}, "4 neighbouring slices"),
+        ({"neighbouring_slices": -1}, "-1 neighbouring slices"),
+        ({"neighbouring_slices": 1.0}, "1.0 neighbouring slices"),
+        ({"neighbouring_slices": "1"}, "1 neighbouring slices"),
+        ({"neighbouring_slices": None}, "None neighbouring slices"),
         ({"threshold": 0}, "threshold of 0"),
         ({"threshold": 1.5}, "threshold of 1.5"),
         ({"threshold": float("nan")}, "threshold of nan"),
@@ -298,5 +317,6 @@ def test_weights_of_another_network(tmp_path, model_file, change):
 
 def test_card_of_another_number_of_channels(tmp_path, model_file):
     path = tmp_path / "x.safetensors"
-    write_header(path, replace(CARD, sequences=("FLAIR",)).to_json(), load_file(model_file))
-    assert "do not fit" in refusal(path)
+    for change in ({"sequences": ("FLAIR",)}, {"neighbouring_slices": 1}):
+        write_header(path, replace(CARD, **change).to_json(), load_file(model_file))
+        assert "do not fit" in refusal(path)

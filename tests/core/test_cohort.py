@@ -21,6 +21,11 @@ from napari_lgg_seg.core.preprocess import (
 )
 
 OPTIONS = PreprocessOptions(working_size=32)
+#: (patient, slice) as drawn with seed 0, half of them with tumour, by the first version of this program.
+PLAN = [
+    [0, 1], [1, 2], [0, 5], [0, 5], [0, 0], [1, 2],
+    [0, 4], [0, 0], [1, 0], [0, 2], [0, 3], [1, 1],
+]  # fmt: skip
 
 
 def cohort_of(*patients, options=OPTIONS, **keywords):
@@ -193,6 +198,89 @@ def test_unmarked_slices_are_left_out(make_patient):
     assert len({tuple(image.flatten().tolist()) for image in images}) == 2
 
 
+def test_what_is_drawn_does_not_depend_on_the_version(patients):
+    """So that an older training can go on, and be repeated."""
+    patient = replace(patients[1], unmarked=(1, 4))
+    plan = torch.cat(cohort_of(patients[0], patient).plan(12, 8, 0.5, 0))
+    assert plan.tolist() == PLAN
+
+
+# --- neighbouring slices -----------------------------------------------------------------------
+
+
+def numbered(patient):
+    """The patient with slices that can be told apart: FLAIR of slice i is bright by 100 + 10 i."""
+    volume = np.where(patient.volume > 0, 50, 0).astype(np.uint8)
+    volume[..., 1] *= 2
+    volume[..., 1] += np.where(volume[..., 1] > 0, 10 * np.arange(len(volume))[:, None, None], 0).astype(
+        np.uint8
+    )
+    return replace(patient, volume=volume)
+
+
+def flair_of_slices(batch, neighbours):
+    """Which slice each that is seen is, by the middle of its FLAIR: (n, 2 * neighbours + 1)."""
+    middle = batch.slices[:, 1:-1:3, 16, 16].int()
+    assert middle.shape[1] == 2 * neighbours + 1
+    return ((middle - 100) // 10).tolist()
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 3])
+def test_neighbours_are_those_of_the_volume_and_ends_repeat(patients, neighbours):
+    patient = numbered(patients[0])
+    cohort = cohort_of(patient, neighbours=neighbours)
+    batch = cohort.take(torch.tensor([[0, index] for index in range(6)]))
+    assert batch.slices.shape == (6, 3 * (2 * neighbours + 1) + 1, 32, 32)
+    assert batch.slices.dtype == torch.uint8
+    assert flair_of_slices(batch, neighbours) == [
+        [min(max(index + offset, 0), 5) for offset in range(-neighbours, neighbours + 1)]
+        for index in range(6)
+    ]
+
+
+def test_the_slice_itself_its_mask_and_its_figures_are_what_they_are_alone(patients, cohort):
+    chosen = torch.tensor([[1, 2], [0, 5], [0, 0]])
+    alone, batch = cohort.take(chosen), cohort_of(*patients, neighbours=1).take(chosen)
+    assert torch.equal(batch.slices[:, 3:6], alone.slices[:, :-1])
+    assert torch.equal(batch.slices[:, -1], alone.slices[:, -1])
+    for part in batch.figures.chunk(3, dim=2):
+        assert torch.equal(part, alone.figures)
+
+
+@pytest.mark.parametrize("unmarked", [(), (2, 3, 5)])
+@pytest.mark.parametrize("neighbours", [1, 2, 3])
+def test_with_neighbours_the_same_slices_are_drawn(patients, unmarked, neighbours):
+    patient = replace(patients[0], unmarked=unmarked)
+    alone = drawn(cohort_of(patient, patients[1]))
+    both = drawn(cohort_of(patient, patients[1], neighbours=neighbours))
+    assert torch.equal(masks_of(both), masks_of(alone))
+    middle = slice(3 * neighbours, 3 * neighbours + 3)
+    assert torch.equal(images_of(both)[:, middle], images_of(alone))
+
+
+def test_unmarked_slices_are_neighbours(patients):
+    """Of slices 0 to 5 only 1 and 5 are drawn; what they see is what lies beside them in the volume."""
+    patient = replace(numbered(patients[0]), unmarked=(1, 3, 4, 5))
+    batches = drawn(cohort_of(patient, neighbours=1))
+    seen = {tuple(slices) for batch in batches for slices in flair_of_slices(batch, 1)}
+    assert seen == {(0, 1, 2), (4, 5, 5)}
+
+
+def test_only_slices_that_are_seen_are_kept_and_each_once(patients, tmp_path):
+    for neighbours, kept in ((0, 2), (1, 5), (2, 6)):
+        folder = tmp_path / str(neighbours)
+        marked = replace(patients[0], unmarked=(1, 2, 4, 5))
+        cohort_of(marked, folder=folder, memory=0, neighbours=neighbours)
+        assert np.load(folder / "0.npy").shape == (kept, 4, 32, 32)
+
+
+def test_neighbours_of_flair_alone(patients):
+    cohort = cohort_of(patients[0], sequences=("FLAIR",), neighbours=2)
+    batch = cohort.take(torch.tensor([[0, 2]]))
+    assert batch.slices.shape == (1, 6, 32, 32)
+    assert batch.figures.shape == (1, 3, 5)
+
+
 @pytest.mark.parametrize("missing", ["truth", "volume"])
 def test_patient_without_masks_or_images_is_refused(patients, missing):
     with pytest.raises(TrainingError, match=r"^a has no images or no masks; .*\.$"):
@@ -238,6 +326,15 @@ def test_another_process_opens_the_files(patients, cohort, tmp_path):
     second.open()
     assert second.names == ["a", "b"]
     assert same(drawn(second), drawn(cohort))
+
+
+def test_another_process_sees_the_same_neighbours(patients, tmp_path):
+    patients = [replace(patients[0], unmarked=(2, 3)), patients[1]]
+    first = cohort_of(*patients, folder=tmp_path / "slices", memory=0, neighbours=1)
+    first.save_index()
+    second = Cohort(OPTIONS, folder=tmp_path / "slices", memory=0, neighbours=1)
+    second.open()
+    assert same(drawn(second), drawn(cohort_of(*patients, neighbours=1)))
 
 
 # --- ahead of use ------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
         {"loss": "focal"},
         {"network": "resnet"},
         {"sequences": "t2"},
+        {"neighbouring_slices": -1},
+        {"neighbouring_slices": 4},
     ],
     ids=str,
 )
@@ -125,6 +127,8 @@ def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, 
         {"tumour_share": 0, "crop_share": 1, "small_share": 1, "warm_up": 1},
         {"average_decay": 0, "small_size": 16, "epochs": 1, "slices_per_epoch": 1, "batch_size": 1},
         {"loss": "bce+tversky", "network": "buda", "sequences": "flair", "seed": -3},
+        {"neighbouring_slices": 0},
+        {"neighbouring_slices": 3},
     ],
     ids=str,
 )
@@ -138,7 +142,7 @@ def test_each_option_of_a_training_says_what_it_does(field: str) -> None:
 
 
 #: Options that mean something where they are not given.
-OPEN = {"init", "network", "sequences", "max_minutes"}
+OPEN = {"init", "network", "sequences", "neighbouring_slices", "max_minutes"}
 
 
 @pytest.mark.parametrize("fine_tuning", [True, False])

@@ -90,6 +90,21 @@ def test_outline_is_around_the_tumour_of_its_slice_alone(sequence):
     assert not (tile(picture, 0, 1, sequence) == TUMOUR_COLOUR).all(axis=-1).any()
 
 
+def test_neighbours_are_beside_their_slice_which_alone_has_the_outline():
+    images, masks = batch(n=2, channels=9)
+    images[:, :3] *= 0.2
+    images[:, 6:] *= 0.5
+    picture = batch_picture(images, masks, neighbours=1)
+    assert picture.shape == (3 * SIDE + 2 * SEQUENCE_GAP, 2 * (3 * SIDE + 2 * SEQUENCE_GAP) + SLICE_GAP, 3)
+    for row in range(3):
+        top = row * (SIDE + SEQUENCE_GAP)
+        tiles = [picture[top : top + SIDE, left : left + SIDE] for left in (0, SIDE + 1, 2 * SIDE + 2)]
+        coloured = [(tile == TUMOUR_COLOUR).all(axis=-1).any() for tile in tiles]
+        assert coloured == [False, True, False]
+        below, itself, above = (np.ptp(tile[0]) for tile in tiles)
+        assert 0 < below < above < itself, "all slices of a sequence have one scale"
+
+
 def test_separators():
     picture = batch_picture(*batch())
     assert (picture[:, SIDE : SIDE + SLICE_GAP] == SEPARATOR).all()

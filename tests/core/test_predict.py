@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import predict as module
 from napari_lgg_seg.core.checkpoint import Model, ModelCard
 from napari_lgg_seg.core.errors import DeviceError, ImageError
 from napari_lgg_seg.core.metrics import dice
@@ -191,6 +193,121 @@ def test_model_of_some_sequences_gets_those_in_its_order(make_head):
     assert dice(to_labels(probability, 0.5), truth) > 0.85
     _, probability = predict(volume, network, sequences=("pre-contrast", "FLAIR"))
     assert dice(to_labels(probability, 0.5), truth) < 0.5
+
+
+# --- neighbouring slices -----------------------------------------------------------------------
+
+
+class Neighbour(BrightFlair):
+    """Finds what is bright in FLAIR of the slice that lies ``offset`` away, of ``neighbours`` each way."""
+
+    def __init__(self, offset, neighbours, **options):
+        super().__init__(channel=3 * (neighbours + offset) + 1, **options)
+        self.channels = 3 * (2 * neighbours + 1)
+
+    def forward(self, slices):
+        assert slices.shape[1] == self.channels
+        return super().forward(slices)
+
+
+def shifted(probability, offset):
+    """Each slice's result is that of the slice ``offset`` away, the last one repeated."""
+    return probability[(np.arange(len(probability)) + offset).clip(0, len(probability) - 1)]
+
+
+@pytest.fixture(scope="module")
+def uneven(make_head):
+    """A volume whose slices are all different in FLAIR, tumour in some."""
+    volume, _ = make_head((9, 48, 48))
+    volume[..., 1] += (np.arange(9, dtype=np.uint8) * 3)[:, None, None] * (volume[..., 1] > 0)
+    return volume
+
+
+def close(first, second):
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+@pytest.mark.parametrize(
+    ("offset", "neighbours"), [(-1, 1), (0, 1), (1, 1), (2, 2), (-3, 3), (3, 3), (-1, 3)]
+)
+def test_a_slices_result_depends_on_its_neighbours(uneven, offset, neighbours, batch_size):
+    _, alone = predict(uneven)
+    assert all(not np.allclose(a, b) for a, b in pairwise(alone))
+    network = Neighbour(offset, neighbours)
+    _, probability = predict(uneven, network, batch_size, neighbouring_slices=neighbours)
+    close(probability, shifted(alone, offset))
+
+
+@pytest.mark.parametrize("chosen", [[4], [0], [8], [2, 3, 4], [7, 1, 1, -1], range(3, 9, 2), []])
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_chosen_slices_get_their_true_neighbours(uneven, chosen, batch_size):
+    network = Neighbour(-1, 2)
+    model = model_of(network, neighbouring_slices=2)
+    _, whole = finish(Predictor(model, "cpu").predict(uneven))
+    events, some = finish(Predictor(model, "cpu", batch_size).predict(uneven, chosen))
+    assert events[-1] == SlicesDone(len(chosen), len(chosen))
+    close(some, whole[list(chosen)])
+    close(whole, shifted(predict(uneven)[1], -1))
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_volume_of_fewer_slices_than_are_seen(uneven, slices):
+    volume = uneven[3 : 3 + slices]
+    _, alone = predict(volume)
+    for offset in (-3, 3):
+        _, probability = predict(volume, Neighbour(offset, 3), neighbouring_slices=3)
+        close(probability, shifted(alone, offset))
+
+
+def test_test_time_augmentation_with_neighbours(uneven):
+    alone, neighbour = (
+        Predictor(model, "cpu", 4, tta=True)
+        for model in (model_of(BrightFlair()), model_of(Neighbour(1, 1), neighbouring_slices=1))
+    )
+    close(finish(neighbour.predict(uneven))[1], shifted(finish(alone.predict(uneven))[1], 1))
+
+
+def test_neighbours_of_a_model_of_flair_alone(uneven):
+    network = BrightFlair(channel=2)
+    _, alone = predict(uneven, BrightFlair(channel=0), sequences=("FLAIR",))
+    _, probability = predict(uneven, network, sequences=("FLAIR",), neighbouring_slices=1)
+    close(probability, shifted(alone, 1))
+
+
+@pytest.mark.parametrize("at_most", [1, 3])
+def test_out_of_memory_with_neighbours(uneven, at_most):
+    network = Neighbour(1, 1, at_most=at_most, error=out_of_memory)
+    events, probability = predict(uneven, network, batch_size=8, neighbouring_slices=1)
+    assert [event for event in events if isinstance(event, Notice)]
+    close(probability, shifted(predict(uneven)[1], 1))
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(4, 9 + 3 * 2), (100, 9)])
+def test_slices_are_not_prepared_for_each_that_sees_them(uneven, monkeypatch, batch_size, most):
+    """A batch of neighbouring slices takes no more than the ends of it in addition."""
+    prepared, prepare = [], module.crop_and_resample
+
+    def noted(slices, *rest):
+        prepared.append(len(slices))
+        return prepare(slices, *rest)
+
+    monkeypatch.setattr(module, "crop_and_resample", noted)
+    predict(uneven, Neighbour(1, 1), batch_size, neighbouring_slices=1)
+    assert sum(prepared) <= most
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_networks_with_neighbours_run(make_head, architecture):
+    volume, _ = make_head((3, 50, 41))
+    network = build_network(architecture, 15)
+    _, probability = predict(volume, network, neighbouring_slices=2)
+    assert probability.shape == (3, 50, 41)
+    assert np.isfinite(probability).all()
+    assert probability.std() > 0
+
+
+# --- strange images ----------------------------------------------------------------------------
 
 
 GARBAGE = {

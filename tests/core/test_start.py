@@ -37,8 +37,19 @@ def flair_model(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def neighbours_model(tmp_path_factory):
+    """A model that sees one neighbouring slice on each side."""
+    path = tmp_path_factory.mktemp("start") / "neighbours.safetensors"
+    save_model(path, build_network("unet", 9), ModelCard("Neighbours", neighbouring_slices=1))
+    return path
+
+
 @pytest.mark.parametrize("init", [None, "default"])
-@pytest.mark.parametrize("wanted", [{}, {"network": "unet"}, {"network": "unet", "sequences": "all"}])
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"network": "unet"}, {"network": "unet", "sequences": "all"}, {"neighbouring_slices": 0}],
+)
 def test_the_shipped_model_where_it_fits(init, wanted):
     start = find_start(TrainOptions(init=init, **wanted), PreprocessOptions(working_size=17))
     card = read_card(DEFAULT_MODEL)
@@ -47,20 +58,22 @@ def test_the_shipped_model_where_it_fits(init, wanted):
     assert start.seen == card.seen_patients()
 
 
-@pytest.mark.parametrize("wanted", [{"network": "buda"}, {"sequences": "flair"}])
+@pytest.mark.parametrize("wanted", [{"network": "buda"}, {"sequences": "flair"}, {"neighbouring_slices": 2}])
 def test_from_scratch_where_the_shipped_model_does_not_fit(wanted):
     start = find_start(TrainOptions(**wanted), PreprocessOptions(working_size=17))
     assert start.path is None
     assert start.card is None
     assert start.architecture == wanted.get("network", "unet")
     assert start.sequences == (("FLAIR",) if "sequences" in wanted else SEQUENCES)
+    assert start.neighbouring_slices == wanted.get("neighbouring_slices", 0)
     assert start.preprocess.working_size == 17
     assert start.reason.startswith("The shipped model is a unet network for ")
+    assert ("with 2 neighbouring slices" in start.reason) == ("neighbouring_slices" in wanted)
     assert start.reason.endswith(": starting from scratch.")
     assert start.seen == set()
 
 
-@pytest.mark.parametrize("wanted", [{"network": "buda"}, {"sequences": "flair"}])
+@pytest.mark.parametrize("wanted", [{"network": "buda"}, {"sequences": "flair"}, {"neighbouring_slices": 1}])
 def test_the_shipped_model_is_refused_where_it_was_asked_for_and_does_not_fit(wanted):
     with pytest.raises(
         TrainingError, match=r"is a unet network for .*, not a .*; start from scratch or .*\.$"
@@ -72,6 +85,15 @@ def test_from_scratch_as_asked_for():
     start = find_start(TrainOptions(init="scratch"))
     assert (start.architecture, start.sequences, start.preprocess) == ("unet", SEQUENCES, PreprocessOptions())
     assert (start.path, start.card, start.reason) == (None, None, "")
+    assert start.neighbouring_slices == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "channels"), [({"neighbouring_slices": 3}, 21), ({"sequences": "flair"}, 3)]
+)
+def test_from_scratch_with_neighbouring_slices(wanted, channels):
+    start = find_start(TrainOptions(init="scratch", **{"neighbouring_slices": 1, **wanted}))
+    assert start.build(0).down[0][0].in_channels == channels
 
 
 @pytest.mark.parametrize("wanted", [{}, {"sequences": "flair"}, {"network": "unet"}])
@@ -86,6 +108,21 @@ def test_another_model_brings_all_it_needs(flair_model, wanted):
 def test_another_model_is_refused_where_it_does_not_fit(flair_model, wanted):
     with pytest.raises(TrainingError, match=r"flair\.safetensors is a unet network for FLAIR, not a .*\.$"):
         find_start(TrainOptions(init=str(flair_model), **wanted))
+
+
+@pytest.mark.parametrize("wanted", [{}, {"neighbouring_slices": 1}])
+def test_a_model_with_neighbouring_slices_keeps_them(neighbours_model, wanted):
+    start = find_start(TrainOptions(init=str(neighbours_model), **wanted))
+    assert (start.neighbouring_slices, start.sequences) == (1, SEQUENCES)
+    assert start.build(0).down[0][0].in_channels == 9
+
+
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_a_model_with_other_neighbouring_slices_is_refused(neighbours_model, neighbours):
+    with pytest.raises(
+        TrainingError, match=r"with 1 neighbouring slice on each side, not a unet network for .*; .*\.$"
+    ):
+        find_start(TrainOptions(init=str(neighbours_model), neighbouring_slices=neighbours))
 
 
 @pytest.mark.parametrize("kind", ["absent", "text"])

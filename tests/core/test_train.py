@@ -464,6 +464,87 @@ def test_other_networks_and_sequences(patients, output, options, channels):
     assert read_card(again).architecture == model.card.architecture
 
 
+# --- neighbouring slices -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_neighbours(make_patient, tmp_path_factory):
+    """A training with a neighbour on each side, of a patient with unmarked slices; and its patients."""
+    first = dataclasses.replace(make_patient("first", shape=(6, 64, 64)), unmarked=(2, 5))
+    patients = [first], [make_patient("second", shape=(4, 64, 64), seed=1)]
+    path = tmp_path_factory.mktemp("neighbours") / "neighbours.safetensors"
+    events = list(start(patients, path, neighbouring_slices=1, epochs=4, slices_per_epoch=16))
+    yield events, path, patients
+    shutil.rmtree(path.parent)
+
+
+def test_neighbouring_slices_from_scratch(with_neighbours):
+    events, path, (_, [patient]) = with_neighbours
+    losses = step_losses(events)
+    assert len(losses) == 16
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+    model = load_model(path)
+    assert model.card.neighbouring_slices == model.card.training["neighbouring_slices"] == 1
+    assert model.network.down[0][0].in_channels == 9
+    # Used from its file, it does what it did in its validation.
+    probability = drain(Predictor(model, "cpu").predict(patient.volume))
+    labels = probability >= model.card.threshold
+    assert dice(labels, patient.truth) == pytest.approx(model.card.figures["validation"]["second"], abs=0.02)
+    # What it says about a slice depends on those beside it, and on no other.
+    other = drain(Predictor(model, "cpu").predict(patient.volume[[1, 0, 2, 3]]))
+    assert not np.allclose(other[2], probability[2], atol=1e-3)
+    np.testing.assert_allclose(other[3], probability[3], atol=1e-4)
+
+
+def test_the_network_learns_from_slice_and_neighbours(patients, output, monkeypatch):
+    shapes = sizes_of_batches(monkeypatch)
+    options = {"neighbouring_slices": 2, "sequences": "flair", "epochs": 1, "slices_per_epoch": 8}
+    list(start(patients, output, small_share=0.5, crop_share=0.5, **options))
+    assert shapes == [(4, 5, 16, 16), (4, 5, 32, 32)]
+
+
+def test_fine_tuning_keeps_the_neighbouring_slices(with_neighbours, output):
+    _, initial, patients = with_neighbours
+    events = list(start(patients, output, init=str(initial), epochs=1))
+    assert len(of(events, Validated)) == 1
+    card = read_card(output)
+    assert (card.neighbouring_slices, card.training["neighbouring_slices"]) == (1, None)
+    assert load_model(output).network.down[0][0].in_channels == 9
+
+
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_fine_tuning_with_other_neighbouring_slices_is_refused(with_neighbours, output, neighbours):
+    _, initial, patients = with_neighbours
+    with pytest.raises(TrainingError, match=r"with 1 neighbouring slice on each side, not .*\.$"):
+        list(start(patients, output, init=str(initial), neighbouring_slices=neighbours))
+    assert not output.exists()
+
+
+def test_the_shipped_model_has_no_neighbouring_slices(patients, output):
+    events = until(start(patients, output, init=None, neighbouring_slices=1), StepDone)
+    assert any("neighbouring slice on each side: starting from scratch." in text for text in notices(events))
+
+
+def test_a_training_with_neighbours_goes_on_as_if_never_stopped(with_neighbours, output):
+    events, _, patients = with_neighbours
+    options = {"neighbouring_slices": 1, "epochs": 4, "slices_per_epoch": 16}
+    before = until(start(patients, output, **options), StepDone, 6)
+    after = list(start(patients, output, resume=True, **options))
+    assert step_losses(before) + step_losses(after) == about(step_losses(events))
+    with pytest.raises(TrainingError, match=r"of a training with neighbouring slices 1, not None; .*\.$"):
+        list(start(patients, output, resume=True, epochs=4, slices_per_epoch=16))
+
+
+def test_no_neighbouring_slices_are_the_default(patients, output, whole_run):
+    events = list(start(patients, output, neighbouring_slices=0))
+    assert step_losses(events) == step_losses(whole_run[0])
+    assert same(weights(output), weights(whole_run[1]))
+    assert read_card(output).neighbouring_slices == read_card(whole_run[1]).neighbouring_slices == 0
+
+
+# --- the shipped model -------------------------------------------------------------------------
+
+
 def test_the_shipped_model_is_fine_tuned_by_default(patients, output):
     with pytest.MonkeyPatch.context() as patch:
         from napari_lgg_seg.core import networks
@@ -577,6 +658,17 @@ def test_other_options_are_refused(patients, output, options, words):
     with pytest.raises(TrainingError, match=rf"last\.pt is of a training with {words}; .*\.$"):
         list(start(patients, output, resume=True, **options))
     assert output.read_bytes() == before
+
+
+@pytest.mark.usefixtures("one_step")
+def test_a_state_from_before_an_option_goes_on_with_its_default(patients, output, state):
+    found = torch.load(state, weights_only=True)
+    del found["options"]["neighbouring_slices"]
+    torch.save(found, state)
+    with pytest.raises(TrainingError, match=r"with neighbouring slices None, not 1; .*\.$"):
+        list(start(patients, output, resume=True, neighbouring_slices=1))
+    events = until(start(patients, output, resume=True), StepDone)
+    assert [event.step for event in of(events, StepDone)] == [2]
 
 
 @pytest.mark.usefixtures("one_step")

@@ -210,6 +210,45 @@ def test_one_slice_alone_can_be_segmented(viewer, open_patient, dock, run):
     assert layer.data[here + 1].any()
 
 
+@pytest.fixture
+def looks_above(tmp_path):
+    """A model that sees a neighbour on each side, and finds the tumour of the slice above."""
+    return write_flair_model(tmp_path / "neighbours.safetensors", neighbours=1, offset=1)
+
+
+def test_a_model_with_neighbouring_slices_looks_no_different(viewer, segmented, run, looks_above):
+    (layer,) = tumours(viewer)
+    alone = layer.data.copy()
+    about = segmented.controls.about.value
+    segmented.offer_model(looks_above)
+    run(segmented)
+    assert segmented.controls.about.value == about
+    np.testing.assert_array_equal(tumours(viewer)[0].data, alone[[*range(1, len(alone)), -1]])
+
+
+@pytest.mark.parametrize("here", [0, 2, 4, 5])
+def test_one_slice_alone_sees_its_true_neighbours(viewer, segmented, run, looks_above, here):
+    alone = tumours(viewer)[0].data.copy()
+    above = alone[min(here + 1, len(alone) - 1)]
+    for name in (f"{NAME} tumour", f"{NAME} probability"):
+        viewer.layers.remove(name)
+    segmented.offer_model(looks_above)
+    viewer.dims.set_point(0, here)
+    segmented.controls.current_slice.value = True
+    run(segmented)
+    (layer,) = tumours(viewer)
+    np.testing.assert_array_equal(layer.data[here], above)
+    assert not np.delete(layer.data, here, axis=0).any()
+
+
+def test_a_picture_is_its_own_neighbour(viewer, dock, run, bright_square, looks_above):
+    viewer.add_image(bright_square, name="scan")
+    widget = dock()
+    widget.offer_model(looks_above)
+    run(widget)
+    assert (viewer.layers["scan tumour"].data[bright_square == 400] == 1).mean() > 0.8
+
+
 # --- any image ---------------------------------------------------------------------------------
 
 

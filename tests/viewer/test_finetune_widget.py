@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from flair_model import write_flair_model
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QLabel
 
@@ -114,6 +115,19 @@ def test_tunes_a_model(viewer, open_patients, dock_finetune, dock, click, wait_u
     assert widget.controls.output.value == tuned.with_name("my model 2.safetensors")
     assert widget.sources.table.isEnabled()
     wait_until(threads_done)
+    assert notices == []
+
+
+def test_a_model_with_neighbouring_slices_is_tuned_as_any_other(
+    viewer, open_patients, dock_finetune, train, tuned, tmp_path, notices
+):
+    open_patients(2)
+    widget = dock_finetune(epochs=1)
+    widget.start_from(write_flair_model(tmp_path / "neighbours.safetensors", neighbours=1))
+    train(widget)
+    assert "Dice" in widget.status.value
+    assert_sentence(widget.status.value)
+    assert load_model(tuned).card.neighbouring_slices == 1
     assert notices == []
 
 

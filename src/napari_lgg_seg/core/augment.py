@@ -1,8 +1,9 @@
 """Random changes to training slices, on whatever device they are, a whole batch at once.
 
 What is changed is what differs between scanners and patients: pose and anatomy (one sampling grid),
-contrast, coil sensitivity, sharpness, noise, and which sequences were taken. The kinds and the idea of
-touching only a part of the slices follow nnU-Net (Isensee et al. 2021,
+contrast, coil sensitivity, sharpness, noise, and which sequences were taken. A slice and the neighbours
+that the network sees with it come from one scan: all but the noise is the same for them. The kinds and
+the idea of touching only a part of the slices follow nnU-Net (Isensee et al. 2021,
 https://doi.org/10.1038/s41592-020-01008-z, supplement 4), with smaller strengths.
 """
 
@@ -12,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .neighbours import input_channels
 from .patients import SEQUENCES
 from .preprocess import resample
 
@@ -50,25 +52,29 @@ def augment(
     sequences: Sequence[str] = SEQUENCES,
     size: int | None = None,
     crop_share: float = 0.0,
+    neighbours: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Move and deform slices with their masks; change intensities; drop sequences.
 
     Parameters
     ----------
     images : Tensor
-        Shape (n, c, h, h), normalised (z-scored) floats. Not changed itself.
+        Shape (n, c, h, h), normalised (z-scored) floats; with neighbours in the order of
+        :mod:`.neighbours`. Not changed itself.
     masks : Tensor
         Shape (n, 1, h, h), 0 to 1. Not changed itself.
     generator : torch.Generator
         On the CPU; decides everything, so that a seed repeats a batch.
     sequences : sequence of str
-        What the c channels are; names as in :data:`.patients.SEQUENCES`.
+        What the channels of a slice are; names as in :data:`.patients.SEQUENCES`.
     size : int, optional
         Side of the slices that come out, in pixels; h by default.
     crop_share : float
         Share of the slices, 0 to 1, of which only a window of ``size`` pixels is taken, at full
         resolution and near a tumour voxel (in an empty slice: near any voxel of the head). The others
         are the whole slice brought to ``size``. Without effect unless ``size`` is less than h.
+    neighbours : int
+        Slices above, and as many below, whose channels are among the c.
 
     Returns
     -------
@@ -79,16 +85,18 @@ def augment(
     Raises
     ------
     ValueError
-        If there are not as many channels as sequences.
+        If there are not as many channels as sequences, of the slice and its neighbours.
     """
     import torch
 
-    if images.shape[1] != len(sequences):
-        raise ValueError(f"Slices of {images.shape[1]} channels cannot be {', '.join(sequences)}.")
+    channels = images.shape[1]
+    if channels != input_channels(sequences, neighbours):
+        seen = f"{', '.join(sequences)}{' and neighbours' if neighbours else ''}"
+        raise ValueError(f"Slices of {channels} channels cannot be {seen}.")
     # What lies outside of a slice is background: the smallest value of each sequence.
-    background = images.amin(dim=(2, 3), keepdim=True)
-    both = torch.cat([images - background, masks], dim=1)
-    top = both[:, :-1].amax(dim=(2, 3), keepdim=True)
+    background = _by_slice(images, sequences).amin(dim=(1, 3, 4))[..., None, None]
+    both = torch.cat([images - _for_all(background, channels), masks], dim=1)
+    top = _by_slice(both[:, :-1], sequences).amax(dim=(1, 3, 4))[..., None, None]
     side = images.shape[-1]
     size = size or side
     both = _move(both, size, crop_share, generator)
@@ -99,6 +107,19 @@ def augment(
     _blur(images, min(1.0, size / side), generator)
     _add_noise(images, generator)
     return _drop_sequences(images, sequences, generator), masks
+
+
+# --- a slice and its neighbours ----------------------------------------------------------------
+
+
+def _by_slice(images: Tensor, sequences: Sequence[str]) -> Tensor:
+    """The channels by slice and sequence: (n, 2 * neighbours + 1, sequences, h, h)."""
+    return images.reshape(len(images), -1, len(sequences), *images.shape[2:])
+
+
+def _for_all(figures: Tensor, channels: int) -> Tensor:
+    """Figures of the sequences, (n, sequences, 1, 1), for all channels: alike for slice and neighbours."""
+    return figures.repeat(1, channels // figures.shape[1], 1, 1)
 
 
 # --- random numbers ----------------------------------------------------------------------------
@@ -217,14 +238,15 @@ def _sample(both: Tensor, grid: Tensor) -> Tensor:
 
 
 def _change_contrast(above: Tensor, top: Tensor, generator: torch.Generator) -> None:
-    """Gamma on values above the background, between 0 and ``top`` (n, c, 1, 1)."""
+    """Gamma on values above the background, between 0 and ``top``, (n, sequences, 1, 1)."""
     import torch
 
     chosen = _some(len(above), GAMMA_SHARE, generator)
     if len(chosen):
-        exponent = torch.exp(math.log(GAMMA) * _random((len(chosen), above.shape[1], 1, 1), generator))
-        top = top[chosen].clamp(min=1e-6)
-        above[chosen] = top * (above[chosen] / top) ** exponent.to(above)
+        channels = above.shape[1]
+        exponent = torch.exp(math.log(GAMMA) * _random((len(chosen), top.shape[1], 1, 1), generator))
+        top = _for_all(top[chosen].clamp(min=1e-6), channels)
+        above[chosen] = top * (above[chosen] / top) ** _for_all(exponent.to(above), channels)
 
 
 def _shade(above: Tensor, generator: torch.Generator) -> None:
@@ -246,7 +268,8 @@ def _gain_and_offset(above: Tensor, background: Tensor, generator: torch.Generat
     shape = tuple(background.shape)
     gain = 1 + GAIN * torch.randn(shape, generator=generator).to(above)
     offset = OFFSET * torch.randn(shape, generator=generator).to(above)
-    return torch.addcmul(background * gain + offset, above, gain)
+    channels = above.shape[1]
+    return torch.addcmul(_for_all(background * gain + offset, channels), above, _for_all(gain, channels))
 
 
 def _blur(images: Tensor, zoom: float, generator: torch.Generator) -> None:
@@ -294,5 +317,6 @@ def _drop_sequences(images: Tensor, sequences: Sequence[str], generator: torch.G
     drop = (missing[:, 0] & pre) | (missing[:, 1] & post)
     if not flair.any() or not drop.any():
         return images
-    source = images[:, flair.nonzero()[0]]
-    return torch.where(drop[..., None, None].to(images.device), source, images)
+    slices = _by_slice(images, sequences)
+    source = slices[:, :, flair.nonzero()[0]]
+    return torch.where(drop[:, None, :, None, None].to(images.device), source, slices).flatten(1, 2)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from .errors import ModelError
 from .export import replacing
-from .options import NETWORK_NAMES
+from .neighbours import input_channels
+from .options import MOST_NEIGHBOURS, NETWORK_NAMES
 from .patients import SEQUENCES
 from .preprocess import PreprocessOptions
 
@@ -40,9 +41,10 @@ class ModelCard:
     architecture : str
         One of :data:`napari_lgg_seg.core.options.NETWORK_NAMES`.
     sequences : tuple of str
-        The network's input channels, in order.
+        The network's input channels of a slice, in order.
     neighbouring_slices : int
-        Slices above and below that the network sees as well; 0 for none.
+        Slices above, and as many below, that the network sees as well; 0 for none. Their channels are
+        in the order of :mod:`napari_lgg_seg.core.neighbours`.
     preprocess : PreprocessOptions
         Working size and normalisation.
     threshold : float
@@ -137,7 +139,9 @@ class ModelCard:
             problem = f"holds an unknown network, {self.architecture!r}"
         elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
             problem = f"wants unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
-        elif self.neighbouring_slices != 0:
+        elif not isinstance(self.neighbouring_slices, int) or (
+            self.neighbouring_slices not in range(MOST_NEIGHBOURS + 1)
+        ):
             problem = f"wants {self.neighbouring_slices} neighbouring slices"
         elif not 0 < self.threshold < 1:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
@@ -230,7 +234,7 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
 
     path = Path(path)
     card = read_card(path)
-    network = build_network(card.architecture, len(card.sequences))
+    network = build_network(card.architecture, input_channels(card.sequences, card.neighbouring_slices))
     try:
         tensors = load_file(path)
         expected = network.state_dict()

@@ -18,6 +18,7 @@ import numpy as np
 from . import devices
 from .errors import TrainingError
 from .export import replacing
+from .neighbours import with_neighbours
 from .options import Draw
 from .patients import SEQUENCES, Patient
 from .preprocess import PreprocessOptions, crop_and_resample, measure
@@ -34,7 +35,8 @@ class Batch:
     Attributes
     ----------
     slices : Tensor of uint8
-        Shape (n, c + 1, h, h): the sequences, raw, and the mask (0 to 255).
+        Shape (n, c + 1, h, h): the sequences, raw, of the slice and its neighbours in the order of
+        :mod:`napari_lgg_seg.core.neighbours`, and the slice's mask (0 to 255).
     figures : Tensor of float32
         Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient.
     """
@@ -51,11 +53,13 @@ class Cohort:
     preprocess : PreprocessOptions
         Working size and normalisation.
     sequences : tuple of str
-        The network's input channels.
+        The network's input channels of a slice.
     folder : Path, optional
         Where slices go that do not fit into memory; without it all stay in memory.
     memory : int, optional
         Bytes that may be kept in memory; half of what is free by default.
+    neighbours : int
+        Slices above, and as many below, that the network sees as well.
     """
 
     def __init__(
@@ -64,17 +68,20 @@ class Cohort:
         sequences: tuple[str, ...] = SEQUENCES,
         folder: Path | None = None,
         memory: int | None = None,
+        neighbours: int = 0,
     ) -> None:
         self.preprocess, self.sequences, self.folder = preprocess, sequences, folder
+        self.neighbours = neighbours
         self.names: list[str] = []
         free = devices.free_main_memory()
         self._memory = memory if memory is not None else (free // 2 if free is not None else 2**62)
         self._slices: list[Tensor] = []
         self._figures: list[Tensor] = []
         self._tumour: list[Tensor] = []
+        self._marked: list[Tensor] = []
 
     def add(self, patient: Patient) -> None:
-        """Take a patient's slices; those without a mask file are left out.
+        """Take a patient's slices; those without a mask file are not drawn, only seen beside others.
 
         Raises
         ------
@@ -88,13 +95,16 @@ class Cohort:
         volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
         prepared = measure(volume, self.preprocess)
         marked = np.isin(patient.slice_numbers, patient.unmarked, invert=True)
+        kept = np.unique(with_neighbours(np.flatnonzero(marked), len(volume), self.neighbours))
         size = self.preprocess.working_size
-        images = crop_and_resample(volume[marked], prepared.box, size)
-        masks = crop_and_resample(patient.truth[marked][..., None], prepared.box, size)
+        images = crop_and_resample(volume[kept], prepared.box, size)
+        masks = crop_and_resample(patient.truth[kept][..., None], prepared.box, size)
         slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
-        self._keep(patient.name, slices, torch.tensor([prepared.clip, prepared.mean, prepared.sd]))
+        figures = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
+        self._keep(patient.name, slices, torch.from_numpy(marked[kept]), figures)
 
-    def _keep(self, name: str, slices: Tensor, figures: Tensor) -> None:
+    def _keep(self, name: str, slices: Tensor, marked: Tensor, figures: Tensor) -> None:
+        self._marked.append(marked)
         self._tumour.append((slices[:, -1] > 127).flatten(1).any(1))
         if slices.nbytes > self._memory and self.folder is not None:
             path = self.folder / f"{len(self.names)}.npy"
@@ -113,6 +123,7 @@ class Cohort:
             "names": self.names,
             "figures": [figures.tolist() for figures in self._figures],
             "tumour": [shows.tolist() for shows in self._tumour],
+            "marked": [marked.tolist() for marked in self._marked],
         }
         with replacing(self._index) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
@@ -125,6 +136,7 @@ class Cohort:
         self.names = index["names"]
         self._figures = [torch.tensor(figures) for figures in index["figures"]]
         self._tumour = [torch.tensor(shows) for shows in index["tumour"]]
+        self._marked = [torch.tensor(marked) for marked in index["marked"]]
         self._slices = [_mapped(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
 
     @property
@@ -134,7 +146,7 @@ class Cohort:
 
     def close(self) -> None:
         """Forget the slices and remove their files."""
-        self._slices, self._figures, self._tumour = [], [], []
+        self._slices, self._figures, self._tumour, self._marked = [], [], [], []
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -159,10 +171,11 @@ class Cohort:
         return list(chosen.tensor_split(-(-slices // batch_size)))
 
     def _slices_that(self, *, shows_tumour: bool) -> Tensor:
-        """(patient, slice) of all slices that show tumour, or that do not; shape (n, 2)."""
+        """(patient, slice) of all marked slices that show tumour, or that do not; shape (n, 2)."""
         import torch
 
-        found = [(has == shows_tumour).nonzero()[:, 0] for has in self._tumour]
+        both = zip(self._tumour, self._marked, strict=True)
+        found = [((has == shows_tumour) & marked).nonzero()[:, 0] for has, marked in both]
         patients = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
         return torch.stack([patients, torch.cat(found)], dim=1)
 
@@ -172,9 +185,19 @@ class Cohort:
 
         pairs = chosen.tolist()
         return Batch(
-            torch.stack([self._slices[patient][index] for patient, index in pairs]),
-            torch.stack([self._figures[patient] for patient, _ in pairs]),
+            torch.stack([self._seen(patient, index) for patient, index in pairs]),
+            torch.stack([self._figures[patient].repeat(1, 2 * self.neighbours + 1) for patient, _ in pairs]),
         )
+
+    def _seen(self, patient: int, index: int) -> Tensor:
+        """A marked slice with its neighbours, and its mask: (c + 1, h, h)."""
+        import torch
+
+        slices = self._slices[patient]
+        # All neighbours of a marked slice are kept, so that they lie beside it here as in the volume.
+        [around] = with_neighbours(np.array([index]), len(slices), self.neighbours)
+        images = slices[torch.from_numpy(around), :-1].flatten(0, 1)
+        return torch.cat([images, slices[index, -1:]])
 
     def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
         """The batches of a plan, each fetched while the one before is in use."""

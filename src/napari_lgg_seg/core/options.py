@@ -28,6 +28,8 @@ NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 SequenceChoice = Literal["all", "flair"]
 #: How often a tumour slice is drawn: as often as any other, or so that no patient comes more often.
 Draw = Literal["slices", "patients"]
+#: Up to so many slices above, and as many below, can be further input of a network.
+MOST_NEIGHBOURS = 3
 
 
 class OptionsError(LggSegError):
@@ -132,7 +134,8 @@ class TrainOptions:
         default=None,
         metadata=_help(
             "Where weights come from: 'default' (the shipped model), 'scratch' (random), or a model file. "
-            "Without it: the shipped model if it has the wanted network and sequences, else scratch."
+            "Without it: the shipped model if it has the wanted network, sequences and neighbouring slices, "
+            "else scratch."
         ),
     )
     network: NetworkName | None = field(
@@ -146,6 +149,13 @@ class TrainOptions:
         default=None,
         metadata=_help(
             "all: pre-contrast, FLAIR and post-contrast; flair: FLAIR alone. The initial model's by default."
+        ),
+    )
+    neighbouring_slices: int | None = field(
+        default=None,
+        metadata=_help(
+            "Slices above each slice, and as many below, that the network sees with it: 0 to 3. The initial "
+            "model's by default, 0 from scratch."
         ),
     )
     loss: Loss = field(
@@ -239,6 +249,7 @@ class TrainOptions:
         limits |= dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "validate_every"), (1, math.inf))
         limits |= dict.fromkeys(("patience", "learning_rate", "weight_decay", "max_minutes"), (0, math.inf))
         limits |= {"average_decay": (0, 0.999999), "small_size": (16, 4096)}
+        limits["neighbouring_slices"] = (0, MOST_NEIGHBOURS)
         for name, (lowest, highest) in limits.items():
             value = getattr(self, name)
             if value is not None and not lowest <= value <= highest:

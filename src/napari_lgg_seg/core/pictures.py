@@ -17,34 +17,40 @@ UInt8Array = npt.NDArray[np.uint8]
 
 #: The tumour's colour, as in the viewer (Okabe and Ito's vermilion).
 TUMOUR_COLOUR = (0xD5, 0x5E, 0x00)
-#: Thickness, in pixels, of the lines between slices and between the sequences of a slice, and their grey.
+#: Thickness, in pixels, of the lines between slices and between what is seen of one, and their grey.
 SLICE_GAP, SEQUENCE_GAP, SEPARATOR = 3, 1, 96
 
 
-def batch_picture(images: Tensor, masks: Tensor, columns: int = 4) -> UInt8Array:
+def batch_picture(images: Tensor, masks: Tensor, columns: int = 4, neighbours: int = 0) -> UInt8Array:
     """A contact sheet of a training batch.
 
-    Each slice shows its sequences one below the other, with the tumour's outline around its pixels.
-    A sequence is scaled from its 1st to its 99th percentile over the whole batch, so that slices can be
-    compared.
+    Each slice shows its sequences one below the other, with the tumour's outline around its pixels, and
+    its neighbours, where the network sees them, to its left and right. A sequence is scaled from its 1st
+    to its 99th percentile over the whole batch, so that slices can be compared.
 
     Parameters
     ----------
     images : Tensor
-        Shape (n, c, h, w), n at least 1; any scale.
+        Shape (n, c, h, w), n at least 1; any scale; with neighbours in the order of :mod:`.neighbours`.
     masks : Tensor
         Shape (n, 1, h, w), 0 to 1; tumour from 0.5.
     columns : int
         Slices in a row.
+    neighbours : int
+        Slices above, and as many below, whose channels are among the c.
 
     Returns
     -------
     ndarray of uint8
         Shape (height, width, 3), RGB.
     """
-    pixels = _coloured(_to_grey(_as_array(images)), _outline(_as_array(masks)[:, 0] >= 0.5))
-    # Sequences below one another, then slices beside one another, then rows of slices.
-    slices = [_joined(list(sequences), SEQUENCE_GAP, axis=0) for sequences in pixels]
+    by_slice = images.reshape(len(images), 2 * neighbours + 1, -1, *images.shape[2:])
+    pixels = _coloured(_to_grey(_as_array(by_slice)), _outline(_as_array(masks)[:, 0] >= 0.5))
+    # Sequences below one another, neighbours and then slices beside one another, then rows of slices.
+    slices = [
+        _joined([_joined(list(sequences), SEQUENCE_GAP, axis=0) for sequences in seen], SEQUENCE_GAP, axis=1)
+        for seen in pixels
+    ]
     columns = min(columns, len(slices))
     slices += [np.zeros_like(slices[0])] * (-len(slices) % columns)
     rows = [slices[start : start + columns] for start in range(0, len(slices), columns)]
@@ -71,7 +77,7 @@ def _as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 
 def _to_grey(images: npt.NDArray[np.float32]) -> UInt8Array:
-    low, high = np.percentile(images, (1, 99), axis=(0, 2, 3), keepdims=True)
+    low, high = np.percentile(images, (1, 99), axis=(0, 1, 3, 4), keepdims=True)
     share = (images - low) / np.maximum(high - low, 1e-6)
     grey: UInt8Array = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
     return grey
@@ -87,9 +93,10 @@ def _outline(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _coloured(grey: UInt8Array, outline: npt.NDArray[np.bool_]) -> UInt8Array:
-    """Grey slices, (n, c, h, w), as RGB, (n, c, h, w, 3), with the outline on every sequence."""
+    """Grey slices with neighbours, (n, 2k + 1, c, h, w), as RGB, with the outline on each slice itself."""
     colours = np.repeat(grey[..., None], 3, axis=-1)
-    colours[np.broadcast_to(outline[:, None], grey.shape)] = TUMOUR_COLOUR
+    middle = colours[:, grey.shape[1] // 2]
+    middle[np.broadcast_to(outline[:, None], middle.shape[:-1])] = TUMOUR_COLOUR
     return colours
 
 

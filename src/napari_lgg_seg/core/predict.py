@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from . import devices
 from .errors import DeviceError, ImageError
+from .neighbours import IntArray, with_neighbours
 from .patients import SEQUENCES
 from .preprocess import back_to_grid, crop_and_resample, measure, normalise
 
@@ -96,7 +97,7 @@ class Predictor:
             real dtype and range, since intensities are normalised per volume.
         slices : sequence of int, optional
             Indices of the slices to compute; all of them by default. Intensities are normalised over
-            the whole volume all the same.
+            the whole volume, and neighbours are taken from it, all the same.
 
         Yields
         ------
@@ -120,10 +121,10 @@ class Predictor:
             preparation = measure(volume, self.card.preprocess)
         except MemoryError as error:
             raise ImageError("The image is too large for this machine's memory; crop it first.") from error
-        if slices is not None:
-            volume = volume[list(slices)]
-        total = len(volume)
-        probability: Probability = np.zeros(volume.shape[:3], np.float32)
+        wanted = np.arange(len(volume))[slice(None) if slices is None else list(slices)]
+        around = with_neighbours(wanted, len(volume), self.card.neighbouring_slices)
+        total = len(wanted)
+        probability: Probability = np.zeros((total, *volume.shape[1:3]), np.float32)
         done = 0
         yield SlicesDone(0, total)
         try:
@@ -134,9 +135,9 @@ class Predictor:
             batch, notice = self._recover(error, 1)
             yield notice
         while done < total:
-            part = volume[done : done + batch]
+            part = around[done : done + batch]
             try:
-                probability[done : done + batch] = self._predict_batch(part, preparation)
+                probability[done : done + batch] = self._predict_batch(volume, part, preparation)
             except (RuntimeError, MemoryError) as error:
                 batch, notice = self._recover(error, len(part))
                 yield notice
@@ -145,17 +146,23 @@ class Predictor:
             yield SlicesDone(done, total)
         return probability
 
-    def _predict_batch(self, slices: npt.NDArray[np.generic], preparation: Preparation) -> Probability:
+    def _predict_batch(
+        self, volume: npt.NDArray[np.generic], around: IntArray, preparation: Preparation
+    ) -> Probability:
+        """Of slices that are given with their neighbours, as indices of the volume's: (m, 2n + 1)."""
         import torch
 
+        # Each slice that is seen is prepared once, however many others it is a neighbour of.
+        needed, places = np.unique(around, return_inverse=True)
         with torch.inference_mode():
-            raw = crop_and_resample(slices, preparation.box, self.card.preprocess.working_size)
+            raw = crop_and_resample(volume[needed], preparation.box, self.card.preprocess.working_size)
             if self.device.type == "cuda":
                 raw = raw.pin_memory()
             x = normalise(raw.to(self.device, non_blocking=True), preparation)
-            x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+            seen = torch.from_numpy(places.reshape(around.shape)).to(self.device)
+            x = x.to(self._dtype)[seen].flatten(1, 2).contiguous(memory_format=torch.channels_last)
             values = self._probability(x)
-            height, width = slices.shape[1:3]
+            height, width = volume.shape[1:3]
             result: Probability = back_to_grid(values, preparation.box, (height, width)).cpu().numpy()
             return result
 

@@ -86,7 +86,8 @@ class Run:
         folder = state_folder(self.output) / "slices"
         # Processes of one machine share the files of one of them.
         memory = 0 if self.processes.count > 1 else None
-        return Cohort(self.start.preprocess, self.start.sequences, folder, memory)
+        start = self.start
+        return Cohort(start.preprocess, start.sequences, folder, memory, start.neighbouring_slices)
 
     def read(self, training: Sequence[Source]) -> Iterator[PatientRead | Notice]:
         """Read the training patients; those that cannot be used are left out, and it is said why."""
@@ -206,6 +207,7 @@ class Run:
             self.start.sequences,
             min(options.small_size, self.start.preprocess.working_size) if small else None,
             options.crop_share if small else 0.0,
+            self.start.neighbouring_slices,
         )
         return images.contiguous(memory_format=torch.channels_last), masks
 
@@ -311,6 +313,7 @@ class Run:
             name=self.output.stem,
             architecture=self.start.architecture,
             sequences=self.start.sequences,
+            neighbouring_slices=self.start.neighbouring_slices,
             preprocess=self.start.preprocess,
             threshold=initial.threshold if initial is not None else 0.5,
             training_patients=tuple(split["training"]),

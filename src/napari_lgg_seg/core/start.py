@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card
 from .errors import TrainingError
+from .neighbours import input_channels
 from .options import TrainOptions
 from .patients import FLAIR, SEQUENCES
 from .preprocess import PreprocessOptions
@@ -29,7 +31,9 @@ class Start:
     architecture : str
         Name of the network.
     sequences : tuple of str
-        Its input channels.
+        Its input channels of a slice.
+    neighbouring_slices : int
+        Slices above, and as many below, that it sees as well.
     preprocess : PreprocessOptions
         Working size and normalisation; a trained model's own, since its weights depend on them.
     path : Path or None
@@ -42,6 +46,7 @@ class Start:
 
     architecture: str
     sequences: tuple[str, ...]
+    neighbouring_slices: int
     preprocess: PreprocessOptions
     path: Path | None = None
     card: ModelCard | None = None
@@ -61,7 +66,7 @@ class Start:
         torch.manual_seed(seed)
         if self.path is not None:
             return load_model(self.path).network
-        return build_network(self.architecture, len(self.sequences))
+        return build_network(self.architecture, input_channels(self.sequences, self.neighbouring_slices))
 
 
 def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = None) -> Start:
@@ -70,7 +75,7 @@ def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = Non
     Parameters
     ----------
     options : TrainOptions
-        ``init``, ``network`` and ``sequences`` decide.
+        ``init``, ``network``, ``sequences`` and ``neighbouring_slices`` decide.
     preprocess : PreprocessOptions, optional
         For a start from scratch.
 
@@ -79,28 +84,34 @@ def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = Non
     ModelError
         If the initial model cannot be used.
     TrainingError
-        If it has another network or other sequences than the options ask for.
+        If it has another network, other sequences or other neighbouring slices than the options ask for.
     """
-    scratch = Start(
-        options.network or "unet", _SEQUENCES[options.sequences or "all"], preprocess or PreprocessOptions()
-    )
+    neighbours = options.neighbouring_slices
+    new = (options.network or "unet", _SEQUENCES[options.sequences or "all"], neighbours or 0)
+    scratch = Start(*new, preprocess or PreprocessOptions())
     if options.init == SCRATCH:
         return scratch
     path = DEFAULT_MODEL if options.init in (None, DEFAULT) else Path(str(options.init))
     card = read_card(path)
-    wanted = (options.network or card.architecture, _SEQUENCES.get(options.sequences or "", card.sequences))
-    if wanted == (card.architecture, card.sequences):
-        return Start(card.architecture, card.sequences, card.preprocess, path, card)
+    has = (card.architecture, card.sequences, card.neighbouring_slices)
+    wanted = (
+        options.network or card.architecture,
+        _SEQUENCES.get(options.sequences or "", card.sequences),
+        card.neighbouring_slices if neighbours is None else neighbours,
+    )
+    if wanted == has:
+        return Start(*has, card.preprocess, path, card)
     if options.init is None:
-        text = (
-            f"The shipped model is a {_in_words(card.architecture, card.sequences)}: starting from scratch."
-        )
-        return Start(scratch.architecture, scratch.sequences, scratch.preprocess, reason=text)
+        text = f"The shipped model is a {_in_words(*has)}, not a {_in_words(*new)}: starting from scratch."
+        return dataclasses.replace(scratch, reason=text)
     raise TrainingError(
-        f"{path} is a {_in_words(card.architecture, card.sequences)}, not a {_in_words(*wanted)}; start from "
-        "scratch or choose another model."
+        f"{path} is a {_in_words(*has)}, not a {_in_words(*wanted)}; start from scratch or choose another "
+        "model."
     )
 
 
-def _in_words(architecture: str, sequences: tuple[str, ...]) -> str:
-    return f"{architecture} network for {', '.join(sequences)}"
+def _in_words(architecture: str, sequences: tuple[str, ...], neighbours: int) -> str:
+    text = f"{architecture} network for {', '.join(sequences)}"
+    if not neighbours:
+        return text
+    return f"{text} with {neighbours} neighbouring slice{'s' if neighbours > 1 else ''} on each side"

@@ -85,10 +85,11 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
         )
     before, now = state["options"], _plain(dataclasses.asdict(run.options))
     for field in dataclasses.fields(TrainOptions):
-        was = before.get(field.name, field.default)  # an option may be younger than the state
-        if not field.metadata.get("may_change") and was != now[field.name]:
+        # An option that is younger than the state had its default.
+        then = before.get(field.name, field.default)
+        if not field.metadata.get("may_change") and then != now[field.name]:
             raise TrainingError(
-                f"{path} is of a training with {field.name.replace('_', ' ')} {was}, not "
+                f"{path} is of a training with {field.name.replace('_', ' ')} {then}, not "
                 f"{now[field.name]}; resume with the same options, or choose another output."
             )
     size, wanted = state["preprocess"]["working_size"], run.start.preprocess.working_size
