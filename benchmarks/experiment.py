@@ -51,6 +51,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "recipe-draw-patients": {"options": {"draw": "patients"}},
     "recipe-crops": {"options": {"crop_share": 0.5}},
     "recipe-batch-4": {"options": {"batch_size": 4}},
+    "recipe-neighbours": {"options": {"neighbouring_slices": 1}},
     "recipe-size-128": {"working_size": 128},
     "recipe-size-160": {"working_size": 160},
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},

@@ -48,6 +48,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "tumour slices evenly over patients": "recipe-draw-patients",
         "half of the first part as crops": "recipe-crops",
         "batches of 4": "recipe-batch-4",
+        "a slice above and one below as well": "recipe-neighbours",
         "working size 128": "recipe-size-128",
         "working size 160": "recipe-size-160",
     },
