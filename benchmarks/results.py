@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from napari_lgg_seg.core.calibration import Reliability
+
 DOCS = Path(__file__).parent.parent / "docs"
 EXPERIMENTS = DOCS / "experiments"
 #: How often patients are drawn anew for an interval, and the seed of the draws.
@@ -53,6 +55,17 @@ def load(name: str) -> Variant:
     """The runs of one kind that have results."""
     runs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(EXPERIMENTS.glob(f"{name}-fold*.json"))]
     return Variant(name, [run for run in runs if "patients" in run])
+
+
+def added_up(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Voxels by probability, of the test patients of several runs."""
+    counts = [run["reliability"] for run in runs]
+    return {key: np.sum([one[key] for one in counts], axis=0).tolist() for key in counts[0]}
+
+
+def calibration_error(counts: Mapping[str, Iterable[float]]) -> float:
+    """Expected calibration error of such counts."""
+    return Reliability(**{key: np.array(list(values)) for key, values in counts.items()}).error
 
 
 def dice_of(rows: Mapping[Key, Row]) -> dict[Key, float]:

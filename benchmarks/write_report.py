@@ -19,7 +19,9 @@ from results import (
     Key,
     Row,
     Variant,
+    added_up,
     as_table,
+    calibration_error,
     dice_of,
     difference,
     fill,
@@ -143,12 +145,9 @@ def _folds(folds: Variant) -> dict[str, str]:
     }
     everybody = {"all": folds.rows, **by_fold}
     plots.dots(FIGURES / "folds.png", {label: dice_of(rows) for label, rows in everybody.items()})
-    counts = {
-        key: np.sum([run["reliability"][key] for run in folds.runs], axis=0).tolist()
-        for key in ("voxels", "probability", "tumour")
-    }
+    counts = added_up(folds.runs)
     plots.reliability(FIGURES / "reliability.png", counts)
-    error = np.abs(np.subtract(counts["probability"], counts["tumour"])).sum() / np.sum(counts["voxels"])
+    error = calibration_error(counts)
     return {
         "folds": summary_table(everybody),
         "institutions": summary_table(_by_institution(folds.rows)),
