@@ -38,8 +38,9 @@ VALIDATION = 0.1
 
 _BUDGET = {"epochs": 10, "slices_per_epoch": 1280}
 _FEW = {"epochs": 80, "slices_per_epoch": 160, "validate_every": 1}
-#: Question and run -> what differs from the baseline.
-RUNS: dict[str, dict[str, Any]] = {
+_ADAMW = {"optimiser": "adamw"}
+#: Question and run -> what differs from the baseline; each on folds 0 and 1.
+QUESTIONS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "loss-bce": {"options": {"loss": "bce"}},
     "loss-dice": {"options": {"loss": "dice"}},
@@ -48,15 +49,21 @@ RUNS: dict[str, dict[str, Any]] = {
     "sequences-flair-without-filled": {"without_filled": True, "options": {"sequences": "flair"}},
     "network-buda": {"options": {"network": "buda"}},
     "split-slice": {"split": "slice"},
-    "recipe-draw-patients": {"options": {"draw": "patients"}},
-    "recipe-crops": {"options": {"crop_share": 0.5}},
-    "recipe-batch-4": {"options": {"batch_size": 4}},
-    "recipe-neighbours": {"options": {"neighbouring_slices": 1}},
-    "recipe-size-128": {"working_size": 128},
-    "recipe-size-160": {"working_size": 160},
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }
+#: Runs to choose the recipe by, on fold 0.
+RECIPE: dict[str, dict[str, Any]] = {
+    "recipe-adamw": {"options": _ADAMW},
+    "recipe-adamw-dice": {"options": {**_ADAMW, "loss": "dice"}},
+    "recipe-adamw-batch-4": {"options": {**_ADAMW, "batch_size": 4}},
+    "recipe-adamw-size-128": {"working_size": 128, "options": _ADAMW},
+    "recipe-adamw-draw-patients": {"options": {**_ADAMW, "draw": "patients"}},
+    "recipe-neighbours": {"options": {"neighbouring_slices": 1}},
+    "recipe-crops": {"options": {"crop_share": 0.5}},
+}
+#: The recipe on all folds.
+FOLD: dict[str, dict[str, Any]] = {"fold": {"options": {"epochs": 30}}}
 
 #: What a run is given; everything else in its file is what it measured.
 CONFIGURATION = ("fold", "options", "working_size", "split", "without_filled", "training_patients")
@@ -84,13 +91,14 @@ def folds(dataset: Path) -> None:
 
 @app.command()
 def plan() -> None:
-    """Write a file for each run of the questions, on folds 0 and 1, if it is not there."""
-    for name, differs in RUNS.items():
-        for fold in (0, 1):
-            path = DOCS / "experiments" / f"{name}-fold{fold}.json"
-            if not path.exists():
-                options = {**_BUDGET, "seed": fold, **differs.get("options", {})}
-                _write(path, {**differs, "fold": fold, "options": options})
+    """Write a file for each run, if it is not there."""
+    for runs, on in ((QUESTIONS, (0, 1)), (RECIPE, (0,)), (FOLD, range(FOLD_COUNT))):
+        for name, differs in runs.items():
+            for fold in on:
+                path = DOCS / "experiments" / f"{name}-fold{fold}.json"
+                if not path.exists():
+                    options = {**_BUDGET, "seed": fold, **differs.get("options", {})}
+                    _write(path, {**differs, "fold": fold, "options": options})
 
 
 @app.command()

@@ -46,13 +46,14 @@ QUESTIONS: dict[str, dict[str, str]] = {
     "split": {"by patient": "baseline", "by slice (leaky)": "split-slice"},
     "callbacks": {"without": "callbacks-none", "with": "callbacks-all"},
     "recipe": {
-        "baseline": "baseline",
-        "tumour slices evenly over patients": "recipe-draw-patients",
-        "half of the first part as crops": "recipe-crops",
-        "batches of 4": "recipe-batch-4",
+        "the recipe": "baseline",
+        "AdamW instead of Muon": "recipe-adamw",
+        "AdamW, Dice alone": "recipe-adamw-dice",
+        "AdamW, batches of 4": "recipe-adamw-batch-4",
+        "AdamW, working size 128": "recipe-adamw-size-128",
+        "AdamW, tumour slices evenly over patients": "recipe-adamw-draw-patients",
         "a slice above and one below as well": "recipe-neighbours",
-        "working size 128": "recipe-size-128",
-        "working size 160": "recipe-size-160",
+        "half of the first part as crops": "recipe-crops",
     },
 }
 
@@ -62,6 +63,8 @@ def main() -> None:
     parts: dict[str, str] = {}
     for question, runs in QUESTIONS.items():
         variants = {label: load(name) for label, name in runs.items()}
+        if question == "recipe":  # tried on fold 0 alone
+            variants = {k: Variant(v.name, [r for r in v.runs if not r["fold"]]) for k, v in variants.items()}
         parts |= _question(question, {label: v for label, v in variants.items() if v.runs})
     folds = load("fold")
     if folds.runs:

@@ -17,6 +17,7 @@ from .core.options import (
     MOST_NEIGHBOURS,
     Draw,
     NetworkName,
+    Optimiser,
     SequenceChoice,
     TrainOptions,
     default_in_words,
@@ -63,6 +64,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help=_help("epochs"))] = None,
     slices_per_epoch: Annotated[int | None, typer.Option(min=1, help=_help("slices_per_epoch"))] = None,
     batch_size: Annotated[int, typer.Option(min=1, help=_help("batch_size"))] = 8,
+    optimiser: Annotated[Optimiser | None, typer.Option(help=_help("optimiser"))] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help=_help("learning_rate"))] = None,
     patience: Annotated[int, typer.Option(min=0, help=_help("patience"))] = 10,
     validation: Annotated[
@@ -114,6 +116,7 @@ def train(
         epochs=epochs,
         slices_per_epoch=slices_per_epoch,
         batch_size=batch_size,
+        optimiser=optimiser,
         learning_rate=learning_rate,
         patience=patience,
         validate_every=validate_every,

@@ -169,4 +169,5 @@ def test_what_is_chosen_stays(fine_tuning: bool) -> None:
 def test_help_names_both_defaults() -> None:
     for name in [name for name, value in vars(TrainOptions()).items() if value is None and name not in OPEN]:
         tuning, scratch = (getattr(TrainOptions().complete(fine_tuning=f), name) for f in (True, False))
-        assert default_in_words(name) == f"By default {tuning:g} from a model, {scratch:g} from scratch."
+        shown = [v if isinstance(v, str) else f"{v:g}" for v in (tuning, scratch)]
+        assert default_in_words(name) == f"By default {shown[0]} from a model, {shown[1]} from scratch."

@@ -35,6 +35,7 @@ from napari_lgg_seg.core.events import (
 from napari_lgg_seg.core.export import write_patient
 from napari_lgg_seg.core.losses import LOSSES
 from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.muon import Muon
 from napari_lgg_seg.core.networks import UNet, build_network
 from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.predict import Notice, Predictor, drain
@@ -1133,13 +1134,13 @@ def test_a_failing_device_is_a_sentence(patients, output, monkeypatch):
 @pytest.mark.parametrize("error", [RuntimeError("device-side assert"), torch.OutOfMemoryError("CUDA out of")])
 @pytest.mark.parametrize("where", ["augmentation", "optimiser"])
 def test_a_device_that_fails_elsewhere_in_a_step_is_a_sentence(patients, output, monkeypatch, where, error):
-    """CUDA reports what went wrong later, and AdamW takes its memory at its first step."""
+    """CUDA reports what went wrong later, and the optimiser takes its memory at its first step."""
 
     def fail(*_, **__):
         raise error
 
     if where == "optimiser":
-        monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+        monkeypatch.setattr(Muon, "step", fail)
     else:
         monkeypatch.setattr(run, "augment", fail)
     with pytest.raises(DeviceError, match=r"^CPU .*\.$"):

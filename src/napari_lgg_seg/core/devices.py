@@ -76,6 +76,13 @@ def inference_dtype(device: torch.device) -> torch.dtype:
     return torch.float16
 
 
+def matrix_dtype(device: torch.device) -> torch.dtype:
+    """Number format for products of matrices that need range more than precision: bf16, else fp32."""
+    import torch
+
+    return torch.bfloat16 if inference_dtype(device) == torch.bfloat16 else torch.float32
+
+
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision where the device gains from it: bf16 if it has it, else fp16 on CUDA, else none."""
     import torch

@@ -54,12 +54,7 @@ class Learner:
         if self._fine_tuning:  # else its first step would forget the weights that it has
             self._average.n_averaged.fill_(1)
         self._forward = self.processes.wrap(self.network, self.device)
-        self.optimiser = torch.optim.AdamW(
-            [p for p in self.network.parameters() if p.requires_grad],
-            lr=options.learning_rate or 0.0,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        self.optimiser = self._new_optimiser()
         self.scaler = devices.gradient_scaler(self.device)
         self.loss = make_loss(options.loss)
         # With less memory the slices of a step are computed in parts of this size.
@@ -67,6 +62,17 @@ class Learner:
         self.steps = 0
         #: What the user should know, since somebody last took it.
         self.notices: list[Notice] = []
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        import torch
+
+        from .muon import Muon
+
+        rate, decay = self.options.learning_rate or 0.0, self.options.weight_decay
+        if self.options.optimiser == "muon":
+            return Muon(self.network, rate, decay, devices.matrix_dtype(self.device))
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=True)
 
     @property
     def averaged(self) -> nn.Module:
