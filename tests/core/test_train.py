@@ -334,6 +334,7 @@ def test_every_loss_trains(patients, output, loss):
             epochs=1,
             slices_per_epoch=128,
             batch_size=8,
+            optimiser="adamw",
             learning_rate=1e-2,
             tumour_share=1,
             small_share=0,
