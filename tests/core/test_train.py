@@ -674,6 +674,15 @@ def test_a_state_from_before_an_option_goes_on_with_its_default(patients, output
 
 
 @pytest.mark.usefixtures("one_step")
+def test_a_state_from_before_muon_goes_on_with_adamw_alone(patients, output, state):
+    found = torch.load(state, weights_only=True)
+    del found["options"]["optimiser"]
+    torch.save(found, state)
+    with pytest.raises(TrainingError, match=r"with optimiser adamw, not muon; .*\.$"):
+        list(start(patients, output, resume=True))
+
+
+@pytest.mark.usefixtures("one_step")
 def test_another_initial_model_is_refused(patients, output, initial):
     with pytest.raises(TrainingError, match="with init scratch, not "):
         list(start(patients, output, resume=True, init=str(initial)))

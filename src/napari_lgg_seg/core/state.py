@@ -19,6 +19,9 @@ from .options import TrainOptions
 if TYPE_CHECKING:
     from .run import Run
 
+#: What was done before there was an option for it, where that is not the option's default.
+ONCE = {"optimiser": "adamw"}
+
 
 def state_folder(output: Path) -> Path:
     """The folder beside a model file that holds its training's state and history."""
@@ -85,8 +88,8 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
         )
     before, now = state["options"], _plain(dataclasses.asdict(run.options))
     for field in dataclasses.fields(TrainOptions):
-        # An option that is younger than the state had its default.
-        then = before.get(field.name, field.default)
+        # An option that is younger than the state had its default, unless that has changed since.
+        then = before.get(field.name, ONCE.get(field.name, field.default))
         if not field.metadata.get("may_change") and then != now[field.name]:
             raise TrainingError(
                 f"{path} is of a training with {field.name.replace('_', ' ')} {then}, not "
