@@ -61,6 +61,8 @@ RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw-draw-patients": {"options": {**_ADAMW, "draw": "patients"}},
     "recipe-neighbours": {"options": {"neighbouring_slices": 1}},
     "recipe-crops": {"options": {"crop_share": 0.5}},
+    "recipe-augmentation-2": {"options": {"augmentation": 2.0}},
+    "recipe-rate-4e-3": {"options": {"learning_rate": 4e-3}},
 }
 #: The recipe on all folds.
 FOLD: dict[str, dict[str, Any]] = {"fold": {"options": {"epochs": 30}}}

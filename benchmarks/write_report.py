@@ -54,6 +54,8 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "AdamW, tumour slices evenly over patients": "recipe-adamw-draw-patients",
         "a slice above and one below as well": "recipe-neighbours",
         "half of the first part as crops": "recipe-crops",
+        "augmentation twice as strong": "recipe-augmentation-2",
+        "learning rate 4e-3 instead of 2e-3": "recipe-rate-4e-3",
     },
 }
 

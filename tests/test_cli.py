@@ -471,6 +471,7 @@ def test_train_passes_its_options_on(run, write, dataset, output, pretend, tmp_p
         "small_size": 64,
         "small_share": 0.3,
         "crop_share": 0.2,
+        "augmentation": 1.5,
         "max_minutes": 9.0,
         "seed": 7,
         "device": "cpu",

@@ -88,6 +88,7 @@ def train(
     small_size: Annotated[int, typer.Option(min=16, help=_help("small_size"))] = 128,
     small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
     crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
+    augmentation: Annotated[float, typer.Option(min=0, max=3, help=_help("augmentation"))] = 1.0,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help=_help_without_default("max_minutes"))
     ] = None,
@@ -127,6 +128,7 @@ def train(
         small_size=small_size,
         small_share=small_share,
         crop_share=crop_share,
+        augmentation=augmentation,
         max_minutes=max_minutes,
         seed=seed,
         device=device,

@@ -232,6 +232,30 @@ def test_as_many_random_numbers_are_drawn_as_ever(options, then):
     assert torch.rand(3, generator=generator).tolist() == pytest.approx(then)
 
 
+# --- strength ----------------------------------------------------------------------------------
+
+
+def test_without_strength_slices_are_mirrored_at_most(alone, monkeypatch):
+    monkeypatch.setattr(module, "MISSING", 0.0)
+    before, masks_before = textured()
+    images, _ = augmented(before, masks_before, strength=0.0)
+    torch.testing.assert_close(unflipped(images), unflipped(before), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change", ["ROTATION", "SCALE", "SHIFT", "GAIN", "OFFSET", "BIAS", "NOISE", "ELASTIC"]
+)
+def test_twice_the_strength_changes_more(alone, change):
+    alone(change)
+    before, masks = squares(64)
+
+    def changed(strength):
+        images, _ = augmented(before, masks, strength=strength)
+        return float((unflipped(images) - unflipped(before)).abs().mean())
+
+    assert changed(2.0) > 1.3 * changed(1.0) > 0
+
+
 # --- sequences ---------------------------------------------------------------------------------
 
 

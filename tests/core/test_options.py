@@ -105,6 +105,7 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
         {"small_share": 2},
         {"warm_up": 1.5},
         {"average_decay": 1},
+        {"augmentation": -0.5},
         {"small_size": 8},
         {"loss": "focal"},
         {"network": "resnet"},
@@ -116,7 +117,7 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
 )
 def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     [name] = wrong
-    with pytest.raises(OptionsError, match=rf"^A {name.replace('_', ' ')} .*choose .*\.$"):
+    with pytest.raises(OptionsError, match=rf"^An? {name.replace('_', ' ')} .*choose .*\.$"):
         TrainOptions(**wrong)
 
 
@@ -127,7 +128,7 @@ def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, 
         {"tumour_share": 0, "crop_share": 1, "small_share": 1, "warm_up": 1},
         {"average_decay": 0, "small_size": 16, "epochs": 1, "slices_per_epoch": 1, "batch_size": 1},
         {"loss": "bce+tversky", "network": "buda", "sequences": "flair", "seed": -3},
-        {"neighbouring_slices": 0},
+        {"neighbouring_slices": 0, "augmentation": 0},
         {"neighbouring_slices": 3},
     ],
     ids=str,

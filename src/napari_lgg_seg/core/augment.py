@@ -53,6 +53,7 @@ def augment(
     size: int | None = None,
     crop_share: float = 0.0,
     neighbours: int = 0,
+    strength: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Move and deform slices with their masks; change intensities; drop sequences.
 
@@ -75,6 +76,9 @@ def augment(
         are the whole slice brought to ``size``. Without effect unless ``size`` is less than h.
     neighbours : int
         Slices above, and as many below, whose channels are among the c.
+    strength : float
+        Of all changes but mirroring and missing sequences: how often and how far, as a multiple of this
+        module's constants.
 
     Returns
     -------
@@ -99,13 +103,13 @@ def augment(
     top = _by_slice(both[:, :-1], sequences).amax(dim=(1, 3, 4))[..., None, None]
     side = images.shape[-1]
     size = size or side
-    both = _move(both, size, crop_share, generator)
+    both = _move(both, size, crop_share, strength, generator)
     above, masks = both[:, :-1], both[:, -1:]
-    _change_contrast(above, top, generator)
-    _shade(above, generator)
-    images = _gain_and_offset(above, background, generator)
-    _blur(images, min(1.0, size / side), generator)
-    _add_noise(images, generator)
+    _change_contrast(above, top, strength, generator)
+    _shade(above, strength, generator)
+    images = _gain_and_offset(above, background, strength, generator)
+    _blur(images, min(1.0, size / side), strength, generator)
+    _add_noise(images, strength, generator)
     return _drop_sequences(images, sequences, generator), masks
 
 
@@ -149,17 +153,17 @@ def _smooth_field(coarse: Tensor, size: int) -> Tensor:
 # --- where things are --------------------------------------------------------------------------
 
 
-def _move(both: Tensor, size: int, crop_share: float, generator: torch.Generator) -> Tensor:
+def _move(both: Tensor, size: int, crop_share: float, strength: float, generator: torch.Generator) -> Tensor:
     """Images above their background with masks, (n, c + 1, h, h), sampled on random grids of ``size``."""
     import torch
 
     n, channels, side = both.shape[:3]
-    affine = _random_affine(n, generator).to(both)
+    affine = _random_affine(n, strength, generator).to(both)
     crops = _some(n, crop_share if size < side else 0, generator)
     if len(crops):
         affine[crops] *= size / side
         affine[crops, :, 2] += _crop_centres(both[crops], size / side, generator)
-    grid = _sampling_grid(affine, size, generator)
+    grid = _sampling_grid(affine, size, strength, generator)
     if not len(crops):
         # Without smoothing, a grid coarser than the pixels would alias.
         return _sample(resample(both, size) if size < side else both, grid)
@@ -171,15 +175,15 @@ def _move(both: Tensor, size: int, crop_share: float, generator: torch.Generator
     return moved
 
 
-def _random_affine(n: int, generator: torch.Generator) -> Tensor:
+def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tensor:
     """Flip, rotation, scale, stretch and shift: (n, 2, 3), from the result's coordinates (-1 to 1)."""
     import torch
 
-    angle = ROTATION * _random((n,), generator)
-    scale = torch.exp(SCALE * _random((n,), generator))
-    stretch = torch.exp(0.4 * SCALE * _random((n,), generator))
+    angle = strength * ROTATION * _random((n,), generator)
+    scale = torch.exp(strength * SCALE * _random((n,), generator))
+    stretch = torch.exp(strength * 0.4 * SCALE * _random((n,), generator))
     flip = torch.sign(_random((n,), generator))
-    shift = SHIFT * 2 * _random((n, 2), generator)
+    shift = strength * SHIFT * 2 * _random((n, 2), generator)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     return torch.stack(
         [
@@ -209,18 +213,18 @@ def _crop_centres(both: Tensor, zoom: float, generator: torch.Generator) -> Tens
     return place.clamp(-(1 - 0.75 * zoom), 1 - 0.75 * zoom)
 
 
-def _sampling_grid(affine: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
     """Where each pixel of the result comes from, (n, size, size, 2): affine, and elastic for some."""
     import torch
     from torch.nn.functional import affine_grid
 
     n = len(affine)
     grid = affine_grid(affine, [n, 1, size, size], align_corners=False)
-    chosen = _some(n, ELASTIC_SHARE, generator)
+    chosen = _some(n, strength * ELASTIC_SHARE, generator)
     if len(chosen):
         m = len(chosen)
-        strength = 2 * ELASTIC * torch.rand((m, 1, 1, 1), generator=generator)
-        coarse = strength * torch.randn((m, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator)
+        each = strength * 2 * ELASTIC * torch.rand((m, 1, 1, 1), generator=generator)
+        coarse = each * torch.randn((m, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator)
         # In a crop the field is as much smaller as the window is, so that it bends a picture as much.
         (a, b), (c, d) = affine[chosen, :, :2].permute(1, 2, 0)
         zoom = (a * d - b * c).abs().sqrt()[:, None, None, None]
@@ -237,42 +241,45 @@ def _sample(both: Tensor, grid: Tensor) -> Tensor:
 # --- intensities, each function in place on a part of the slices ------------------------------------
 
 
-def _change_contrast(above: Tensor, top: Tensor, generator: torch.Generator) -> None:
+def _change_contrast(above: Tensor, top: Tensor, strength: float, generator: torch.Generator) -> None:
     """Gamma on values above the background, between 0 and ``top``, (n, sequences, 1, 1)."""
     import torch
 
-    chosen = _some(len(above), GAMMA_SHARE, generator)
+    chosen = _some(len(above), strength * GAMMA_SHARE, generator)
     if len(chosen):
         channels = above.shape[1]
-        exponent = torch.exp(math.log(GAMMA) * _random((len(chosen), top.shape[1], 1, 1), generator))
+        largest = strength * math.log(GAMMA)
+        exponent = torch.exp(largest * _random((len(chosen), top.shape[1], 1, 1), generator))
         top = _for_all(top[chosen].clamp(min=1e-6), channels)
         above[chosen] = top * (above[chosen] / top) ** _for_all(exponent.to(above), channels)
 
 
-def _shade(above: Tensor, generator: torch.Generator) -> None:
+def _shade(above: Tensor, strength: float, generator: torch.Generator) -> None:
     """A smooth multiplicative field on values above the background, as a coil's sensitivity."""
     import torch
 
-    chosen = _some(len(above), BIAS_SHARE, generator)
+    chosen = _some(len(above), strength * BIAS_SHARE, generator)
     if len(chosen):
         m = len(chosen)
-        strength = BIAS * torch.rand((m, 1, 1, 1), generator=generator)
-        coarse = strength * torch.randn((m, 1, BIAS_POINTS, BIAS_POINTS), generator=generator)
+        each = strength * BIAS * torch.rand((m, 1, 1, 1), generator=generator)
+        coarse = each * torch.randn((m, 1, BIAS_POINTS, BIAS_POINTS), generator=generator)
         above[chosen] *= torch.exp(_smooth_field(coarse.to(above), above.shape[-1]))
 
 
-def _gain_and_offset(above: Tensor, background: Tensor, generator: torch.Generator) -> Tensor:
+def _gain_and_offset(
+    above: Tensor, background: Tensor, strength: float, generator: torch.Generator
+) -> Tensor:
     """Back to normalised values (background added), each sequence with its gain and offset."""
     import torch
 
     shape = tuple(background.shape)
-    gain = 1 + GAIN * torch.randn(shape, generator=generator).to(above)
-    offset = OFFSET * torch.randn(shape, generator=generator).to(above)
+    gain = 1 + strength * GAIN * torch.randn(shape, generator=generator).to(above)
+    offset = strength * OFFSET * torch.randn(shape, generator=generator).to(above)
     channels = above.shape[1]
     return torch.addcmul(_for_all(background * gain + offset, channels), above, _for_all(gain, channels))
 
 
-def _blur(images: Tensor, zoom: float, generator: torch.Generator) -> None:
+def _blur(images: Tensor, zoom: float, strength: float, generator: torch.Generator) -> None:
     """Gaussian blur, a width for each slice: one depthwise convolution along each axis.
 
     Widths are in pixels of slices that were brought to ``zoom`` times their size.
@@ -280,7 +287,7 @@ def _blur(images: Tensor, zoom: float, generator: torch.Generator) -> None:
     import torch
     from torch.nn.functional import conv2d, pad
 
-    chosen = _some(len(images), BLUR_SHARE, generator)
+    chosen = _some(len(images), strength * BLUR_SHARE, generator)
     if not len(chosen):
         return
     m, (channels, height, width) = len(chosen), images.shape[1:]
@@ -296,14 +303,14 @@ def _blur(images: Tensor, zoom: float, generator: torch.Generator) -> None:
     images[chosen] = flat.reshape(m, channels, height, width)
 
 
-def _add_noise(images: Tensor, generator: torch.Generator) -> None:
+def _add_noise(images: Tensor, strength: float, generator: torch.Generator) -> None:
     import torch
 
-    chosen = _some(len(images), NOISE_SHARE, generator)
+    chosen = _some(len(images), strength * NOISE_SHARE, generator)
     if len(chosen):
         noise = torch.randn((len(chosen), *images.shape[1:]), generator=generator)
-        strength = NOISE * torch.rand((len(chosen), 1, 1, 1), generator=generator)
-        images[chosen] += (strength * noise).to(images)
+        each = strength * NOISE * torch.rand((len(chosen), 1, 1, 1), generator=generator)
+        images[chosen] += (each * noise).to(images)
 
 
 def _drop_sequences(images: Tensor, sequences: Sequence[str], generator: torch.Generator) -> Tensor:

@@ -231,6 +231,13 @@ class TrainOptions:
             "instead of the whole slice made small."
         ),
     )
+    augmentation: float = field(
+        default=1.0,
+        metadata=_help(
+            "Strength of the random changes to pose, contrast, shading, sharpness and noise; 0: mirroring "
+            "and missing sequences alone."
+        ),
+    )
     validate_every: int | None = field(
         default=None, metadata=_may_change("Epochs between validations; the last is always validated.")
     )
@@ -257,13 +264,17 @@ class TrainOptions:
         limits: dict[str, tuple[float, float]] = dict.fromkeys(shares, (0, 1))
         limits |= dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "validate_every"), (1, math.inf))
         limits |= dict.fromkeys(("patience", "learning_rate", "weight_decay", "max_minutes"), (0, math.inf))
+        limits["augmentation"] = (0, 3)
         limits |= {"average_decay": (0, 0.999999), "small_size": (16, 4096)}
         limits["neighbouring_slices"] = (0, MOST_NEIGHBOURS)
         for name, (lowest, highest) in limits.items():
             value = getattr(self, name)
             if value is not None and not lowest <= value <= highest:
                 words = name.replace("_", " ")
-                raise OptionsError(f"A {words} of {value} is outside {lowest} to {highest}; choose another.")
+                article = "An" if words[0] in "aeiou" else "A"
+                raise OptionsError(
+                    f"{article} {words} of {value} is outside {lowest} to {highest}; choose another."
+                )
         choices: dict[str, tuple[str | None, ...]] = {
             "loss": LOSSES,
             "network": (None, *NETWORK_NAMES),

@@ -208,6 +208,7 @@ class Run:
             min(options.small_size, self.start.preprocess.working_size) if small else None,
             options.crop_share if small else 0.0,
             self.start.neighbouring_slices,
+            options.augmentation,
         )
         return images.contiguous(memory_format=torch.channels_last), masks
 
