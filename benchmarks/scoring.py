@@ -24,57 +24,68 @@ from napari_lgg_seg.core.shape import FEATURES, measure_shape
 Probability = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
-#: What a run is measured with, whatever the defaults are at the time.
+#: What other choices differ from.
 PLAIN = SegmentOptions(threshold=0.5, clean_up="off")
-#: What the original study did before it measured shapes.
-LARGEST = SegmentOptions(threshold=0.5, clean_up="largest")
 
 
 def _with(**choices: Any) -> Callable[[Probability], Labels]:
     options = dataclasses.replace(PLAIN, **choices)
-    return lambda probability: postprocess(probability, options, 0.5)
+    return lambda probability: postprocess(probability, options)
 
 
 def _smoothed(probability: Probability) -> Labels:
     """A fifth of the probability from each neighbouring slice."""
-    return postprocess(convolve1d(probability, [0.2, 0.6, 0.2], axis=0, mode="nearest"), PLAIN, 0.5)
+    return postprocess(convolve1d(probability, [0.2, 0.6, 0.2], axis=0, mode="nearest"), PLAIN)
 
 
 #: Other ways from probabilities to labels, whose Dice is kept beside the run's own.
 CHOICES: dict[str, Callable[[Probability], Labels]] = {
-    "threshold 0.3": _with(threshold=0.3),
-    "threshold 0.4": _with(threshold=0.4),
-    "threshold 0.6": _with(threshold=0.6),
-    "threshold 0.7": _with(threshold=0.7),
-    "largest piece": _with(clean_up="largest"),
-    "without pieces under 100 voxels": _with(clean_up="small"),
-    "without pieces under a tenth of the largest": _with(clean_up="minor"),
-    "holes filled": _with(fill_holes=True),
-    "smoothed over slices": _smoothed,
+    "threshold 0.5": _with(),
+    "0.3": _with(threshold=0.3),
+    "0.4": _with(threshold=0.4),
+    "0.6": _with(threshold=0.6),
+    "0.7": _with(threshold=0.7),
+    "automatic": _with(threshold="auto"),
+    "0.5, largest piece": _with(clean_up="largest"),
+    "0.5, without pieces under 100 voxels": _with(clean_up="small"),
+    "0.5, without pieces under a tenth of the largest": _with(clean_up="minor"),
+    "0.5, holes filled": _with(fill_holes=True),
+    "0.5, smoothed over slices": _smoothed,
+    "automatic, largest piece": _with(threshold="auto", clean_up="largest"),
+    "automatic, without pieces under a tenth of the largest": _with(threshold="auto", clean_up="minor"),
 }
-WITH_TTA = "test-time augmentation"
+#: The same with the mirror image's answer averaged in.
+MIRRORED = {
+    f"{name}, with test-time augmentation": CHOICES[name]
+    for name in ("threshold 0.5", "automatic", "automatic, without pieces under a tenth of the largest")
+}
 
 
 def score(model: Model, test: list[Patient]) -> dict[str, Any]:
-    """Figures of a model on test patients, ready for JSON; each list is in the order of the patients."""
+    """Figures of a model on test patients, ready for JSON; each list is in the order of the patients.
+
+    Labels are made with the model's own threshold and clean-up but for the ``choices``.
+    """
+    own = SegmentOptions().complete(model.card)
     predictor, mirrored = Predictor(model), Predictor(model, tta=True)
     figures: list[PatientFigures] = []
     rows: list[dict[str, Any]] = []
     reliability: Reliability | None = None
-    choices: dict[str, list[float]] = {name: [] for name in (*CHOICES, WITH_TTA)}
+    choices: dict[str, list[float]] = {name: [] for name in (*CHOICES, *MIRRORED)}
     for patient in test:
         assert patient.volume is not None
         assert patient.truth is not None
         probability = drain(predictor.predict(patient.volume))
-        figures.append(_figures(patient, postprocess(probability, PLAIN, 0.5)))
-        rows.append(_row(figures[-1], patient, probability))
+        figures.append(_figures(patient, postprocess(probability, own)))
+        rows.append(_row(figures[-1], patient, probability, own))
         counted = measure_reliability(probability, patient.truth)
         if counted is not None:
             reliability = counted if reliability is None else reliability + counted
         for name, to_labels in CHOICES.items():
             choices[name].append(_rounded(dice(to_labels(probability), patient.truth)))
         probability = drain(mirrored.predict(patient.volume))
-        choices[WITH_TTA].append(_rounded(dice(postprocess(probability, PLAIN, 0.5), patient.truth)))
+        for name, to_labels in MIRRORED.items():
+            choices[name].append(_rounded(dice(to_labels(probability), patient.truth)))
     cohort = measure_cohort(figures)
     assert cohort is not None
     assert reliability is not None
@@ -90,11 +101,15 @@ def _figures(patient: Patient, labels: Labels) -> PatientFigures:
     return measure_patient(Volumes(patient.name, patient.slice_numbers, labels, patient.truth))
 
 
-def _row(figures: PatientFigures, patient: Patient, probability: Probability) -> dict[str, Any]:
+def _row(
+    figures: PatientFigures, patient: Patient, probability: Probability, own: SegmentOptions
+) -> dict[str, Any]:
     """A patient's figures, flat: agreement, slices, false voxels where there is no tumour, shape."""
     agreement = figures.agreement
     assert isinstance(agreement, Agreement)
-    labels, truth = postprocess(probability, PLAIN, 0.5), patient.truth
+    labels, truth = postprocess(probability, own), patient.truth
+    # What the original study did before it measured shapes.
+    largest = postprocess(probability, dataclasses.replace(own, clean_up="largest"))
     empty = ~truth.any(axis=(1, 2))
     by_slice = list(agreement.slice_dice.values())
     tumour_slices = [dice(p, t) for p, t in zip(labels[~empty], truth[~empty], strict=True)]
@@ -105,7 +120,7 @@ def _row(figures: PatientFigures, patient: Patient, probability: Probability) ->
         "false_voxels_on_empty_slices": int(labels[empty].sum()),
         "filled_sequences": list(patient.copies),
     }
-    for what, mask in (("", labels), ("_largest", postprocess(probability, LARGEST, 0.5))):
+    for what, mask in (("", labels), ("_largest", largest)):
         shape = measure_shape(mask)
         row |= {f"{feature}{what}": getattr(shape, feature) for feature in FEATURES}
     return {k: _rounded(v) if isinstance(v, float) else v for k, v in row.items()}

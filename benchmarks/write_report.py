@@ -31,6 +31,9 @@ from results import (
     with_interval,
 )
 
+from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
+from napari_lgg_seg.core.patients import institution
+
 FIGURES = DOCS / "figures"
 
 #: Question -> what its rows are called -> name of the runs; the first is compared with.
@@ -74,8 +77,8 @@ def main() -> None:
     study = EXPERIMENTS / "study.json"
     if study.exists():
         parts |= _study(json.loads(study.read_text(encoding="utf-8")))
-    for name in ("report.md", "model-card.md"):
-        document = DOCS / name
+    parts |= _shipped(read_card(DEFAULT_MODEL))
+    for document in (DOCS / "report.md", DOCS / "model-card.md", DOCS.parent / "README.md"):
         text = document.read_text(encoding="utf-8")
         fill(document, {key: part for key, part in parts.items() if f"<!-- {key} -->" in text})
 
@@ -84,7 +87,7 @@ def main() -> None:
 
 
 def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
-    if not variants:
+    if len(variants) < 2:
         return {}
     rows = {label: variant.rows for label, variant in variants.items()}
     baseline = next(iter(rows))
@@ -214,6 +217,49 @@ def _failures(rows: Mapping[Key, Row], below: float = 0.7) -> str:
         "false voxels",
     ]
     return as_table(header, lines)
+
+
+# --- the shipped model -------------------------------------------------------------------------
+
+#: Options of the training that the card names, in this order.
+_NAMED = (
+    *("loss", "optimiser", "learning_rate", "weight_decay", "batch_size", "epochs", "slices_per_epoch"),
+    *("tumour_share", "augmentation", "small_size", "small_share", "average_decay", "seed"),
+)
+
+
+def _shipped(card: ModelCard) -> dict[str, str]:
+    dice = card.figures["dice"]
+    failed = {
+        "below 0.5": [n for n, v in dice.items() if v < 0.5],
+        "missed": [n for n in dice if not dice[n]],
+    }
+    lines = [
+        ["mean Dice (95 %)", with_interval(dice.values())],
+        ["median (95 %)", with_interval(dice.values(), np.median)],
+        *(
+            [label, f"{len(names)} of {len(dice)}" + (f": {', '.join(names)}" if names else "")]
+            for label, names in failed.items()
+        ),
+    ]
+    options = [[name.replace("_", " "), str(card.training[name])] for name in _NAMED if name in card.training]
+    return {
+        "shipped": as_table(["validation patients", str(len(dice))], lines),
+        "shipped-split": _split_table(card),
+        "shipped-recipe": as_table(
+            ["option", "value"], [*options, ["epoch kept", str(card.training["epoch"])]]
+        ),
+    }
+
+
+def _split_table(card: ModelCard) -> str:
+    sides = {"training": card.training_patients, "validation": card.validation_patients}
+    sites = sorted({institution(name) for names in sides.values() for name in names})
+    lines = [
+        [side, str(len(names)), *(str(sum(institution(n) == site for n in names)) for site in sites)]
+        for side, names in sides.items()
+    ]
+    return as_table(["", "patients", *sites], lines)
 
 
 # --- the original study ------------------------------------------------------------------------

@@ -211,6 +211,14 @@ def test_lower_threshold_finds_more(segment, write, masks):
     assert voxels[0] > voxels[1] > voxels[2] > 0
 
 
+def test_the_threshold_can_be_chosen_for_the_patient(segment, write, masks):
+    folder = write()
+    assert segment(folder, "--threshold", "auto").code == 0
+    found = read_patient(masks / NAME).truth
+    assert segment(folder, "--threshold", "0.99", "--overwrite").code == 0
+    assert found.sum() > read_patient(masks / NAME).truth.sum()
+
+
 @pytest.mark.parametrize("kind", ["text", "nothing", "absent", "truncated"])
 def test_wrong_model_file_is_one_sentence(run, write, masks, small_model, tmp_path, kind):
     file = tmp_path / "other.safetensors"
@@ -472,6 +480,8 @@ def test_train_passes_its_options_on(run, write, dataset, output, pretend, tmp_p
         "small_share": 0.3,
         "crop_share": 0.2,
         "augmentation": 1.5,
+        "threshold": 0.4,
+        "clean_up": "off",
         "max_minutes": 9.0,
         "seed": 7,
         "device": "cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from .core.figures import Figures, measure_labels
 from .core.formats import FileFormat, Labelling, write_labels
 from .core.options import SegmentOptions, TrainOptions
 from .core.patients import Patient, read_patient
-from .core.postprocess import postprocess
+from .core.postprocess import postprocess, threshold_of
 from .core.predict import Event, Predictor, drain
 from .core.train import train
 
@@ -49,7 +50,9 @@ class Segmentation:
     probability : ndarray of float32
         Shape (z, y, x), 0 to 1.
     options : SegmentOptions
-        As used.
+        As used, the model's own where none were chosen.
+    threshold : float
+        From which a voxel is tumour here; a number also where the option is "auto".
     model : str
         The model's name.
     figures : Figures
@@ -60,12 +63,13 @@ class Segmentation:
     labels: npt.NDArray[np.uint8]
     probability: npt.NDArray[np.float32]
     options: SegmentOptions
+    threshold: float
     model: str
     figures: Figures
 
     def made_with(self) -> dict[str, Any]:
         """What the headers of written files say about the labels."""
-        return {"model": self.model, "options": self.options.as_dict()}
+        return {"model": self.model, "options": self.options.as_dict(), "threshold": self.threshold}
 
 
 def segment(
@@ -117,9 +121,17 @@ def segment(
     if predictor is None:
         predictor = Predictor(model or load_model(), options.device, options.batch_size, tta=options.tta)
     probability = drain(predictor.predict(patient.volume), on_event)
-    labels = postprocess(probability, options, predictor.card.threshold)
+    options = options.complete(predictor.card)
+    threshold = threshold_of(probability, options.threshold)
+    labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
     return Segmentation(
-        patient, labels, probability, options, predictor.card.name, measure_labels(labels, patient.spacing)
+        patient,
+        labels,
+        probability,
+        options,
+        threshold,
+        predictor.card.name,
+        measure_labels(labels, patient.spacing),
     )
 
 

@@ -13,7 +13,7 @@ import typer
 
 from .cli_report import report
 from .cli_shape import associate, shape
-from .cli_train import in_a_line, train
+from .cli_train import in_a_line, threshold_option, train
 from .core.devices import DeviceChoice
 from .core.errors import LggSegError, PatientError
 from .core.formats import FileFormat
@@ -37,6 +37,7 @@ app = typer.Typer(
 
 
 DeviceOption = Annotated[DeviceChoice, typer.Option(help=option_help("device"))]
+ThresholdOption = Annotated[Any, threshold_option(option_help("threshold"))]
 
 
 def main() -> None:
@@ -67,8 +68,8 @@ def segment(
         ),
     ] = "masks",
     device: DeviceOption = "auto",
-    threshold: Annotated[float | None, typer.Option(min=0.001, max=1, help=option_help("threshold"))] = None,
-    clean_up: Annotated[CleanUp, typer.Option(help=option_help("clean_up"))] = "off",
+    threshold: ThresholdOption = None,
+    clean_up: Annotated[CleanUp | None, typer.Option(help=option_help("clean_up"))] = None,
     smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
     tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,

@@ -168,19 +168,20 @@ class _Report:
 
 
 def _probability(predictor: Predictor, volumes: Volumes, images: npt.NDArray[np.uint8]) -> ShownProbability:
-    """Run the network on the slices to be shown, and say how far it agrees with the given labels."""
+    """Run the network, and say how far it agrees with the given labels; values of the slices shown."""
     from .core.metrics import dice
-    from .core.postprocess import to_labels
+    from .core.options import SegmentOptions
+    from .core.postprocess import postprocess
     from .core.predict import drain
     from .core.sheet import chosen_slices
     from .core.tiles import ShownProbability
 
-    shown = chosen_slices(volumes)
-    values = drain(predictor.predict(images, shown))
-    same = dice(to_labels(values, predictor.card.threshold), volumes.prediction[shown])
+    probability = drain(predictor.predict(images))
+    same = dice(postprocess(probability, SegmentOptions().complete(predictor.card)), volumes.prediction)
+    values = probability[chosen_slices(volumes)]
     note = (
-        f"Probability: of the model {predictor.card.name}, run again for this sheet; from "
-        f"{predictor.card.threshold:g} on it gives "
+        f"Probability: of the model {predictor.card.name}, run again for this sheet; with its own threshold "
+        "and clean-up it gives "
     )
     if same > 0.999:
         return ShownProbability(values, f"{note}the prediction shown.")

@@ -15,13 +15,17 @@ from .core.errors import LggSegError, TrainingError
 from .core.losses import Loss
 from .core.options import (
     MOST_NEIGHBOURS,
+    CleanUp,
     Draw,
     NetworkName,
     Optimiser,
+    OptionsError,
     SequenceChoice,
+    Threshold,
     TrainOptions,
     default_in_words,
     option_help,
+    parse_threshold,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +48,18 @@ def _help(name: str) -> str:
 
 def _help_without_default(name: str) -> str:
     return option_help(name, TrainOptions)
+
+
+def threshold_option(text: str) -> Any:
+    """The option ``--threshold``: a number or auto."""
+
+    def parsed(value: str) -> Threshold:
+        try:
+            return parse_threshold(value)
+        except OptionsError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return typer.Option(parser=parsed, metavar="auto|NUMBER", help=text)
 
 
 def train(
@@ -89,6 +105,8 @@ def train(
     small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
     crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
     augmentation: Annotated[float, typer.Option(min=0, max=3, help=_help("augmentation"))] = 1.0,
+    threshold: Annotated[Any, threshold_option(_help_without_default("threshold"))] = None,
+    clean_up: Annotated[CleanUp | None, typer.Option(help=_help_without_default("clean_up"))] = None,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help=_help_without_default("max_minutes"))
     ] = None,
@@ -129,6 +147,8 @@ def train(
         small_share=small_share,
         crop_share=crop_share,
         augmentation=augmentation,
+        threshold=threshold,
+        clean_up=clean_up,
         max_minutes=max_minutes,
         seed=seed,
         device=device,

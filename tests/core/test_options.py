@@ -8,19 +8,28 @@ import math
 import numpy as np
 import pytest
 
+from napari_lgg_seg.core.checkpoint import ModelCard
 from napari_lgg_seg.core.options import (
     OptionsError,
     SegmentOptions,
     TrainOptions,
     default_in_words,
     option_help,
+    parse_threshold,
 )
 from napari_lgg_seg.core.postprocess import postprocess
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 0}, {"threshold": 1.2}, {"clean_up": "x"}, {"smallest_volume": 0}, {"batch_size": 0}],
+    [
+        {"threshold": 0},
+        {"threshold": 1.2},
+        {"threshold": "high"},
+        {"clean_up": "x"},
+        {"smallest_volume": 0},
+        {"batch_size": 0},
+    ],
 )
 def test_values_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(OptionsError, match="choose"):
@@ -60,19 +69,34 @@ def probability() -> np.ndarray:
     ],
 )
 def test_options_change_labels(probability: np.ndarray, options: dict[str, object], voxels: int) -> None:
-    labels = postprocess(probability, SegmentOptions(**options), 0.5)
+    labels = postprocess(probability, SegmentOptions(**options))
     assert labels.dtype == np.uint8
     assert int(labels.sum()) == voxels
 
 
-def test_the_models_threshold_is_the_default(probability: np.ndarray) -> None:
-    assert int(postprocess(probability, SegmentOptions(), 0.85).sum()) == 32
+def test_what_is_left_open_is_the_models_own(probability: np.ndarray) -> None:
+    card = ModelCard("model", threshold=0.85, clean_up="largest")
+    assert int(postprocess(probability, SegmentOptions().complete(card)).sum()) == 32
+    chosen = SegmentOptions(threshold=0.2, clean_up="off").complete(card)
+    assert int(postprocess(probability, chosen).sum()) == 37
+    assert SegmentOptions().complete(ModelCard("model", threshold="auto")).threshold == "auto"
+
+
+@pytest.mark.parametrize(("text", "threshold"), [("auto", "auto"), ("0.35", 0.35), ("1", 1.0)])
+def test_a_threshold_as_it_is_typed(text: str, threshold: float | str) -> None:
+    assert parse_threshold(text) == threshold
+
+
+@pytest.mark.parametrize("text", ["half", "", "0", "1.5", "nan", "Auto"])
+def test_what_is_no_threshold_is_refused(text: str) -> None:
+    with pytest.raises(OptionsError, match=r"^A threshold of .*; choose for instance 0\.5, or 'auto'\.$"):
+        parse_threshold(text)
 
 
 def test_pieces_that_touch_by_a_corner_or_across_slices_are_one() -> None:
     probability = np.zeros((2, 4, 4), np.float32)
     probability[0, 0, 0] = probability[1, 1, 1] = 1
-    labels = postprocess(probability, SegmentOptions(clean_up="largest"), 0.5)
+    labels = postprocess(probability, SegmentOptions(clean_up="largest"))
     assert int(labels.sum()) == 2
 
 
@@ -81,7 +105,7 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
     probability[0, :4, :10] = 1
     probability[0, 8, :4] = 1
     probability[0, 11, :3] = 1
-    labels = postprocess(probability, SegmentOptions(clean_up="minor"), 0.5)
+    labels = postprocess(probability, SegmentOptions(clean_up="minor"))
     assert int(labels.sum()) == 44
 
 
@@ -108,6 +132,8 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
         {"augmentation": -0.5},
         {"small_size": 8},
         {"loss": "focal"},
+        {"threshold": 0},
+        {"clean_up": "x"},
         {"network": "resnet"},
         {"sequences": "t2"},
         {"neighbouring_slices": -1},
@@ -117,7 +143,7 @@ def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
 )
 def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     [name] = wrong
-    with pytest.raises(OptionsError, match=rf"^An? {name.replace('_', ' ')} .*choose .*\.$"):
+    with pytest.raises(OptionsError, match=rf"^An? {name.replace('_', '.')} .*choose .*\.$"):
         TrainOptions(**wrong)
 
 
@@ -145,12 +171,17 @@ def test_each_option_of_a_training_says_what_it_does(field: str) -> None:
 #: Options that mean something where they are not given.
 OPEN = {"init", "network", "sequences", "neighbouring_slices", "max_minutes"}
 
+#: Options that fine-tuning takes from the initial model.
+FROM_THE_MODEL = {"threshold", "clean_up"}
+
 
 @pytest.mark.parametrize("fine_tuning", [True, False])
 def test_complete_options_leave_nothing_open(fine_tuning: bool) -> None:
     complete = TrainOptions().complete(fine_tuning=fine_tuning)
-    assert {name for name, value in vars(complete).items() if value is None} == OPEN
-    assert complete.complete(fine_tuning=not fine_tuning) == complete
+    still_open = OPEN | FROM_THE_MODEL if fine_tuning else OPEN
+    assert {name for name, value in vars(complete).items() if value is None} == still_open
+    if not fine_tuning:
+        assert complete.complete(fine_tuning=True) == complete
 
 
 def test_fine_tuning_takes_fewer_and_smaller_steps() -> None:
@@ -168,7 +199,8 @@ def test_what_is_chosen_stays(fine_tuning: bool) -> None:
 
 
 def test_help_names_both_defaults() -> None:
-    for name in [name for name, value in vars(TrainOptions()).items() if value is None and name not in OPEN]:
+    left_open = {name for name, value in vars(TrainOptions()).items() if value is None}
+    for name in left_open - OPEN - FROM_THE_MODEL:
         tuning, scratch = (getattr(TrainOptions().complete(fine_tuning=f), name) for f in (True, False))
         shown = [v if isinstance(v, str) else f"{v:g}" for v in (tuning, scratch)]
         assert default_in_words(name) == f"By default {shown[0]} from a model, {shown[1]} from scratch."

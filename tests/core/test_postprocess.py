@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.postprocess import LOWEST_THRESHOLD, best_threshold, to_labels
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,60 @@ def test_labels_from_the_threshold_on(threshold, expected, dtype):
 
 def test_shape_is_kept():
     assert to_labels(np.zeros((2, 3, 4), np.float32), 0.5).shape == (2, 3, 4)
+
+
+# --- automatic threshold -----------------------------------------------------------------------
+
+
+def promised(probability, threshold):
+    """Expected Dice, nearly, of the labels from a threshold on."""
+    chosen = probability >= threshold
+    return 2 * probability[chosen].sum() / (probability.sum() + chosen.sum())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_promises_more_than_the_best(seed):
+    rng = np.random.default_rng(seed)
+    probability = rng.beta(0.2, 1 + seed, (4, 30, 30))
+    best = best_threshold(probability)
+    others = [promised(probability, threshold) for threshold in np.linspace(LOWEST_THRESHOLD, 1, 200)]
+    assert promised(probability, best) >= max(others)
+    assert best == pytest.approx(promised(probability, best) / 2, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_average_the_best_threshold_beats_a_half_where_probabilities_are_right(seed):
+    rng = np.random.default_rng(seed)
+    probability = rng.beta(0.3, 3, (30, 20, 20, 5))
+    truth = rng.random(probability.shape) < probability
+    gains = [
+        dice(to_labels(p, "auto"), t) - dice(to_labels(p, 0.5), t)
+        for p, t in zip(probability, truth, strict=True)
+    ]
+    assert np.mean(gains) > 0.05
+
+
+def test_a_sure_network_keeps_nearly_a_half():
+    probability = np.zeros((4, 30, 30), np.float32)
+    probability[1:3, 5:20, 5:20] = 0.99
+    probability[1:3, 20, 5:20] = 0.55
+    assert best_threshold(probability) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_a_doubting_network_gets_a_lower_threshold(dtype):
+    probability = np.full((4, 30, 30), 0.01, dtype)
+    probability[1:3, 5:20, 5:20] = 0.4
+    assert to_labels(probability, "auto").sum() == 450
+    assert to_labels(probability, 0.5).sum() == 0
+
+
+@pytest.mark.parametrize("value", [0, 0.05, 0.099])
+def test_where_nothing_is_likely_nothing_is_found(value):
+    probability = np.full((3, 8, 8), value, np.float32)
+    assert best_threshold(probability) == 0.5
+    assert not to_labels(probability, "auto").any()
+
+
+def test_an_empty_volume_has_a_threshold():
+    assert best_threshold(np.zeros((0, 8, 8), np.float32)) == 0.5

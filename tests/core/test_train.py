@@ -37,7 +37,8 @@ from napari_lgg_seg.core.losses import LOSSES
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.muon import Muon
 from napari_lgg_seg.core.networks import UNet, build_network
-from napari_lgg_seg.core.options import TrainOptions
+from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
+from napari_lgg_seg.core.postprocess import postprocess
 from napari_lgg_seg.core.predict import Notice, Predictor, drain
 from napari_lgg_seg.core.preprocess import PreprocessOptions
 from napari_lgg_seg.core.train import train
@@ -222,7 +223,8 @@ def test_model_file_says_how_it_was_made(whole_run):
     model = load_model(path)
     card = model.card
     assert card == read_card(path)
-    assert (card.name, card.architecture, card.threshold) == ("whole", "unet", 0.5)
+    assert (card.name, card.architecture) == ("whole", "unet")
+    assert (card.threshold, card.clean_up) == ("auto", "minor")
     assert (card.training_patients, card.validation_patients) == (("first",), ("second",))
     assert card.earlier_patients == ()
     assert card.preprocess == PREPROCESS
@@ -339,6 +341,8 @@ def test_every_loss_trains(patients, output, loss):
             tumour_share=1,
             small_share=0,
             average_decay=0.8,
+            threshold=0.5,
+            clean_up="off",
         )
     )
     losses = step_losses(events)
@@ -490,7 +494,7 @@ def test_neighbouring_slices_from_scratch(with_neighbours):
     assert model.network.down[0][0].in_channels == 9
     # Used from its file, it does what it did in its validation.
     probability = drain(Predictor(model, "cpu").predict(patient.volume))
-    labels = probability >= model.card.threshold
+    labels = postprocess(probability, SegmentOptions().complete(model.card))
     assert dice(labels, patient.truth) == pytest.approx(model.card.figures["validation"]["second"], abs=0.02)
     # What it says about a slice depends on those beside it, and on no other.
     other = drain(Predictor(model, "cpu").predict(patient.volume[[1, 0, 2, 3]]))
@@ -1020,7 +1024,7 @@ def test_unmarked_slices_of_a_validation_patient_do_not_count(patients, output, 
     truth = patient.truth.copy()
     truth[1:] = 0
     patient = dataclasses.replace(patient, truth=truth, unmarked=patient.slice_numbers[1:])
-    monkeypatch.setattr(run, "to_labels", lambda probability, threshold: np.ones(probability.shape, np.uint8))
+    monkeypatch.setattr(run, "postprocess", lambda probability, options: np.ones(probability.shape, np.uint8))
     events = until(start((training, [patient]), output, epochs=1, slices_per_epoch=4), PatientValidated)
     assert events[-1].labels[0].all()
     assert not events[-1].labels[1:].any()

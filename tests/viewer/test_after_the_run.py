@@ -117,6 +117,55 @@ def test_the_models_threshold_is_where_the_slider_starts(viewer, open_patient, d
     assert widget.controls.threshold.value == pytest.approx(0.35)
 
 
+@pytest.fixture
+def with_own_ways(viewer, open_patient, dock, run, tmp_path):
+    """A widget whose patient is segmented with a model that chooses the threshold and cleans up."""
+    from dataclasses import replace
+
+    from napari_lgg_seg.core.checkpoint import load_model, save_model
+
+    model = load_model(write_flair_model(tmp_path / "a.safetensors"))
+    card = replace(model.card, threshold="auto", clean_up="minor")
+    save_model(tmp_path / "b.safetensors", model.network, card)
+    open_patient()
+    widget = dock()
+    widget.offer_model(tmp_path / "b.safetensors")
+    run(widget)
+    return widget
+
+
+def test_the_models_own_ways_are_used_and_shown(viewer, with_own_ways):
+    from napari_lgg_seg.core.options import SegmentOptions
+    from napari_lgg_seg.core.postprocess import best_threshold, postprocess
+
+    controls = with_own_ways.controls
+    assert controls.automatic.value
+    assert controls.clean_up.value == "minor"
+    (layer,) = tumours(viewer)
+    probability = viewer.layers[f"{NAME} probability"].data
+    best = best_threshold(probability)
+    assert controls.threshold.value == pytest.approx(best, abs=0.01)
+    wanted = postprocess(probability, SegmentOptions(threshold="auto", clean_up="minor"))
+    np.testing.assert_array_equal(layer.data, wanted)
+    made_with = layer.metadata["lgg"]["made_with"]
+    assert made_with["options"]["threshold"] == "auto"
+    assert made_with["threshold"] == pytest.approx(best)
+
+
+def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_ways):
+    controls = with_own_ways.controls
+    (layer,) = tumours(viewer)
+    chosen, by_itself = controls.threshold.value, layer.data.copy()
+    controls.clean_up.value = "off"
+    controls.threshold.value = 0.95
+    assert not controls.automatic.value
+    np.testing.assert_array_equal(layer.data, viewer.layers[f"{NAME} probability"].data >= 0.95)
+    controls.clean_up.value = "minor"
+    controls.automatic.value = True
+    assert controls.threshold.value == pytest.approx(chosen)
+    np.testing.assert_array_equal(layer.data, by_itself)
+
+
 def test_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path):
     from dataclasses import replace
 

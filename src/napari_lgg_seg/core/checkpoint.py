@@ -16,7 +16,7 @@ from .. import __version__
 from .errors import ModelError
 from .export import replacing
 from .neighbours import input_channels
-from .options import MOST_NEIGHBOURS, NETWORK_NAMES
+from .options import CLEAN_UP_CHOICES, MOST_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
 from .patients import SEQUENCES
 from .preprocess import PreprocessOptions
 
@@ -47,10 +47,11 @@ class ModelCard:
         in the order of :mod:`napari_lgg_seg.core.neighbours`.
     preprocess : PreprocessOptions
         Working size and normalisation.
-    threshold : float
-        Probability from which a voxel counts as tumour.
+    threshold : float or "auto"
+        Probability from which a voxel counts as tumour, where the user chooses no other.
     clean_up : str
-        Post-processing that the figures were measured with; "off" for none.
+        What happens to separate pieces, where the user chooses nothing else: one of
+        :data:`napari_lgg_seg.core.options.CLEAN_UP_CHOICES`.
     training_patients, validation_patients : tuple of str
         The split, by patient.
     earlier_patients : tuple of str
@@ -68,8 +69,8 @@ class ModelCard:
     sequences: tuple[str, ...] = SEQUENCES
     neighbouring_slices: int = 0
     preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
-    threshold: float = 0.5
-    clean_up: str = "off"
+    threshold: Threshold = 0.5
+    clean_up: CleanUp = "off"
     training_patients: tuple[str, ...] = ()
     validation_patients: tuple[str, ...] = ()
     earlier_patients: tuple[str, ...] = ()
@@ -143,8 +144,10 @@ class ModelCard:
             self.neighbouring_slices not in range(MOST_NEIGHBOURS + 1)
         ):
             problem = f"wants {self.neighbouring_slices} neighbouring slices"
-        elif not 0 < self.threshold < 1:
+        elif self.threshold != "auto" and not 0 < float(self.threshold) < 1:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
+        elif self.clean_up not in CLEAN_UP_CHOICES:
+            problem = f"wants an unknown clean-up, {self.clean_up!r}"
         elif self.preprocess.working_size not in range(8, 4097):
             problem = f"has a working size of {self.preprocess.working_size} pixels"
         elif not 0 < self.preprocess.clip_percentile <= 100:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .devices import DeviceChoice
 from .errors import LggSegError
 from .losses import LOSSES, Loss
+
+if TYPE_CHECKING:
+    from .checkpoint import ModelCard
 
 #: What can be done about separate pieces: nothing, drop those below a volume, drop those much smaller than
 #: the largest, keep only the largest.
@@ -20,6 +23,10 @@ CleanUp = Literal["off", "small", "minor", "largest"]
 #: Pieces of less than this share of the largest one's volume are minor.
 MINOR = 0.1
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
+
+#: Probability from which a voxel counts as tumour, or the one that suits each patient best:
+#: :func:`.postprocess.best_threshold`.
+Threshold = float | Literal["auto"]
 
 #: The networks that can be trained, as named in model files.
 NetworkName = Literal["unet", "buda"]
@@ -52,19 +59,20 @@ class SegmentOptions:
         If a value is outside its limits.
     """
 
-    threshold: float | None = field(
+    threshold: Threshold | None = field(
         default=None,
         metadata=_help(
             "Probability from which a voxel counts as tumour: lower finds more, and more that is none. "
-            "The model's own by default. Costs nothing, and can be moved after the run."
+            "Auto: the one that promises the largest Dice, patient by patient. The model's own by default. "
+            "Costs nothing, and can be moved after the run."
         ),
     )
-    clean_up: CleanUp = field(
-        default="off",
+    clean_up: CleanUp | None = field(
+        default=None,
         metadata=_help(
             "What happens to separate pieces of tumour: kept (off), dropped below a volume (small), dropped "
             "below a tenth of the largest one's volume (minor), or all but the largest dropped (largest), "
-            "which loses second lesions and can turn a weak result into none."
+            "which loses second lesions and can turn a weak result into none. The model's own by default."
         ),
     )
     smallest_volume: int = field(
@@ -94,14 +102,8 @@ class SegmentOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise OptionsError(
-                f"A threshold of {self.threshold} is not between 0 and 1; choose for instance 0.5."
-            )
-        if self.clean_up not in CLEAN_UP_CHOICES:
-            raise OptionsError(
-                f"Clean-up {self.clean_up!r} is not known; choose one of {', '.join(CLEAN_UP_CHOICES)}."
-            )
+        check_threshold(self.threshold)
+        check_clean_up(self.clean_up)
         if self.smallest_volume < 1:
             raise OptionsError(
                 f"A smallest volume of {self.smallest_volume} voxels is below 1; choose 1 or more."
@@ -109,9 +111,67 @@ class SegmentOptions:
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionsError(f"A batch of {self.batch_size} slices is below 1; choose 1 or more.")
 
+    def complete(self, card: ModelCard) -> SegmentOptions:
+        """The options with the model's own threshold and clean-up where they name none."""
+        return dataclasses.replace(
+            self,
+            threshold=card.threshold if self.threshold is None else self.threshold,
+            clean_up=card.clean_up if self.clean_up is None else self.clean_up,
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for headers."""
         return dataclasses.asdict(self)
+
+
+def check_threshold(threshold: Threshold | None) -> None:
+    """Refuse a threshold that is none.
+
+    Raises
+    ------
+    OptionsError
+        If it is neither "auto" nor a number above 0 and up to 1.
+    """
+    if threshold is None or threshold == "auto":
+        return
+    if isinstance(threshold, str) or not 0 < threshold <= 1:
+        raise OptionsError(
+            f"A threshold of {threshold} is not between 0 and 1; choose for instance 0.5, or 'auto'."
+        )
+
+
+def parse_threshold(text: str) -> Threshold:
+    """A threshold as it is typed: "auto" or a number.
+
+    Raises
+    ------
+    OptionsError
+        If it is neither, or the number is outside its limits.
+    """
+    threshold: Threshold = "auto"
+    if text != "auto":
+        try:
+            threshold = float(text)
+        except ValueError as error:
+            raise OptionsError(
+                f"A threshold of {text!r} is no number; choose for instance 0.5, or 'auto'."
+            ) from error
+    check_threshold(threshold)
+    return threshold
+
+
+def check_clean_up(clean_up: str | None) -> None:
+    """Refuse a clean-up that is not known.
+
+    Raises
+    ------
+    OptionsError
+        If it is none of :data:`CLEAN_UP_CHOICES`.
+    """
+    if clean_up is not None and clean_up not in CLEAN_UP_CHOICES:
+        raise OptionsError(
+            f"A clean-up {clean_up!r} is not known; choose one of {', '.join(CLEAN_UP_CHOICES)}."
+        )
 
 
 def _may_change(text: str) -> dict[str, Any]:
@@ -238,6 +298,20 @@ class TrainOptions:
             "and missing sequences alone."
         ),
     )
+    threshold: Threshold | None = field(
+        default=None,
+        metadata=_help(
+            "The model's own threshold, with which it is validated, too: a number or auto. By default the "
+            "initial model's, auto from scratch."
+        ),
+    )
+    clean_up: CleanUp | None = field(
+        default=None,
+        metadata=_help(
+            "The model's own clean-up, with which it is validated, too. By default the initial model's, "
+            "minor from scratch."
+        ),
+    )
     validate_every: int | None = field(
         default=None, metadata=_may_change("Epochs between validations; the last is always validated.")
     )
@@ -275,6 +349,8 @@ class TrainOptions:
                 raise OptionsError(
                     f"{article} {words} of {value} is outside {lowest} to {highest}; choose another."
                 )
+        check_threshold(self.threshold)
+        check_clean_up(self.clean_up)
         choices: dict[str, tuple[str | None, ...]] = {
             "loss": LOSSES,
             "network": (None, *NETWORK_NAMES),
@@ -299,6 +375,8 @@ class TrainOptions:
 
 _SCRATCH: dict[str, Any] = {
     "optimiser": "muon",
+    "threshold": "auto",
+    "clean_up": "minor",
     "epochs": 44,
     "slices_per_epoch": 1280,
     "learning_rate": 2e-3,

@@ -5,32 +5,67 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .options import MINOR, SegmentOptions
+from .options import MINOR, SegmentOptions, Threshold
 
 Labels = npt.NDArray[np.uint8]
 
 
-def to_labels(probability: npt.NDArray[np.floating], threshold: float) -> Labels:
+#: An automatic threshold is never below this: where nothing is likely, something would always be found.
+LOWEST_THRESHOLD = 0.1
+
+
+def best_threshold(probability: npt.NDArray[np.floating]) -> float:
+    """The threshold that promises the largest Dice of a volume, if the probabilities are right.
+
+    Of the voxels above a threshold a share is expected to be tumour, and so is a share of the others: that
+    is the expected Dice, nearly. Its best threshold is half of it (Lipton et al. 2014,
+    https://arxiv.org/abs/1402.1892; Dai and Li 2023, https://jmlr.org/papers/v24/22-0712.html), thus nearly
+    0.5 where the network is sure, and lower where it doubts.
+
+    Parameters
+    ----------
+    probability : ndarray of float
+        Any shape, 0 to 1.
+
+    Returns
+    -------
+    float
+        From :data:`LOWEST_THRESHOLD` to 1; 0.5 where no voxel reaches that.
+    """
+    likely = np.sort(probability[probability >= LOWEST_THRESHOLD])[::-1]
+    if not len(likely):
+        return 0.5
+    found, chosen = likely.cumsum(dtype=np.float64), np.arange(1, len(likely) + 1)
+    expected = 2 * found / (probability.sum(dtype=np.float64) + chosen)
+    return float(likely[expected.argmax()])
+
+
+def threshold_of(probability: npt.NDArray[np.floating], threshold: Threshold | None) -> float:
+    """A threshold as a number: that of the volume where it is "auto", 0.5 where there is none."""
+    if threshold is None:
+        return 0.5
+    return best_threshold(probability) if isinstance(threshold, str) else threshold
+
+
+def to_labels(probability: npt.NDArray[np.floating], threshold: Threshold) -> Labels:
     """Tumour where the probability reaches the threshold.
 
     Parameters
     ----------
     probability : ndarray of float
         Any shape, 0 to 1.
-    threshold : float
-        Between 0 and 1.
+    threshold : float or "auto"
+        Between 0 and 1, or :func:`best_threshold`.
 
     Returns
     -------
     ndarray of uint8
         Same shape, 0 and 1.
     """
-    return (probability >= threshold).astype(np.uint8)
+    return (probability >= threshold_of(probability, threshold)).astype(np.uint8)
 
 
-def postprocess(
-    probability: npt.NDArray[np.floating], options: SegmentOptions, default_threshold: float
-) -> Labels:
+def postprocess(probability: npt.NDArray[np.floating], options: SegmentOptions) -> Labels:
     """Labels from a volume's probability, as the options ask.
 
     Parameters
@@ -38,24 +73,23 @@ def postprocess(
     probability : ndarray of float
         Shape (z, y, x), 0 to 1.
     options : SegmentOptions
-        Threshold, clean-up and hole filling are used.
-    default_threshold : float
-        The model's threshold, for options that name none.
+        Threshold, clean-up and hole filling are used; :meth:`.SegmentOptions.complete` gives a model's own.
+        Without them: 0.5 and "off".
 
     Returns
     -------
     ndarray of uint8
         Same shape, 0 and 1.
     """
-    threshold = default_threshold if options.threshold is None else options.threshold
-    labels = to_labels(probability, threshold)
-    if options.clean_up == "off" and not options.fill_holes:
+    labels = to_labels(probability, 0.5 if options.threshold is None else options.threshold)
+    cleans = options.clean_up not in (None, "off")
+    if not cleans and not options.fill_holes:
         return labels
     box = _bounding_box(labels)
     if box is None:
         return labels
     # Only the part that holds tumour is looked at: a tenth of the time on most patients.
-    if options.clean_up != "off":
+    if cleans:
         labels[box] = _drop_pieces(labels[box], options)
     if options.fill_holes:
         labels[box] = _fill_holes(labels[box])

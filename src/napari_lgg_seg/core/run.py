@@ -24,9 +24,9 @@ from .events import PatientRead, PatientValidated, TrainEvent
 from .history import Record
 from .learner import Learner
 from .metrics import dice
-from .options import TrainOptions
+from .options import SegmentOptions, TrainOptions
 from .patients import Patient, find_slices, read_patient
-from .postprocess import to_labels
+from .postprocess import postprocess
 from .predict import Notice, Predictor
 from .preprocess import normalise_each
 from .split import check_split
@@ -229,6 +229,7 @@ class Run:
         began = time.monotonic()
         model = Model(self.averaged, self.card(None), self.output)
         predictor = Predictor(model, self.options.device)
+        options = SegmentOptions().complete(model.card)
         mine, scores = self.processes.share(self._validation), {}
         for number, source in enumerate(mine, start=1):
             try:
@@ -238,7 +239,7 @@ class Run:
                 continue
             assert patient.volume is not None
             assert patient.truth is not None
-            labels = to_labels((yield from predictor.predict(patient.volume)), model.card.threshold)
+            labels = postprocess((yield from predictor.predict(patient.volume)), options)
             if patient.unmarked:
                 labels[np.isin(patient.slice_numbers, patient.unmarked)] = 0
             scores[patient.name] = dice(labels, patient.truth)
@@ -316,7 +317,8 @@ class Run:
             sequences=self.start.sequences,
             neighbouring_slices=self.start.neighbouring_slices,
             preprocess=self.start.preprocess,
-            threshold=initial.threshold if initial is not None else 0.5,
+            threshold=self.options.threshold or (initial.threshold if initial is not None else 0.5),
+            clean_up=self.options.clean_up or (initial.clean_up if initial is not None else "off"),
             training_patients=tuple(split["training"]),
             validation_patients=tuple(split["validation"]),
             earlier_patients=tuple(sorted(self.start.seen - set(split["training"]))),
@@ -345,7 +347,7 @@ class Run:
             "summary": dataclasses.asdict(record.validation),
             "before": dict(first.scores) if first.step == 0 else {},
             "seen_before": sorted(self.start.seen & set(record.scores)),
-            "note": "Dice per validation patient over the volume, threshold of this model, no clean-up; "
+            "note": "Dice per validation patient over the volume, threshold and clean-up of this model; "
             "the same patients chose the epoch.",
         }
 

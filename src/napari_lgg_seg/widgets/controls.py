@@ -26,6 +26,8 @@ from ..core.patients import FLAIR, SEQUENCES
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
+    from ..core.checkpoint import ModelCard
+
 Choices = Callable[[Any], Sequence[tuple[str, Any]]]
 
 _SPACING_HELP = (
@@ -67,6 +69,10 @@ class Controls:
         self.threshold = FloatSlider(
             label="Threshold", value=0.5, min=0.01, max=0.99, step=0.01, tooltip=option_help("threshold")
         )
+        self.automatic = CheckBox(
+            text="Choose the threshold for each patient",
+            tooltip="The one that promises the largest Dice; move the slider to choose another.",
+        )
         self.status = Label(value="")
         self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+P).")
         self.following = PushButton(text="tumour slice >", tooltip="Next slice with tumour (Ctrl+Alt+N).")
@@ -106,7 +112,7 @@ class Controls:
     def options(self) -> SegmentOptions:
         """The options as they are set."""
         return SegmentOptions(
-            threshold=self.threshold.value,
+            threshold="auto" if self.automatic.value else self.threshold.value,
             clean_up=self.clean_up.value,
             smallest_volume=self.smallest_volume.value,
             fill_holes=self.fill_holes.value,
@@ -114,6 +120,22 @@ class Controls:
             batch_size=self.batch_size.value or None,
             device=self.device.value,
         )
+
+    def take_defaults(self, card: ModelCard) -> None:
+        """Set threshold and clean-up to a model's own, without telling anybody."""
+        for control in (self.automatic, self.threshold, self.clean_up):
+            control.changed.block()
+        self.automatic.value = card.threshold == "auto"
+        if not isinstance(card.threshold, str):
+            self.threshold.value = card.threshold
+        self.clean_up.value = card.clean_up
+        for control in (self.automatic, self.threshold, self.clean_up):
+            control.changed.unblock()
+
+    def show_threshold(self, threshold: float) -> None:
+        """Move the slider to a threshold that was chosen for the patient, without telling anybody."""
+        with self.threshold.changed.blocked():
+            self.threshold.value = threshold
 
     def show_sequences(self, wanted: Collection[str]) -> None:
         """Hide the controls of sequences that a model does not want; FLAIR's gives the grid and stays."""
@@ -129,7 +151,7 @@ class Controls:
             self.about,
             self.button,
             self.progress,
-            rows(self.threshold),
+            rows(self.threshold, self.automatic),
             self.status,
             steps,
             self.export,

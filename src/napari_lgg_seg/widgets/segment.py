@@ -6,6 +6,7 @@ are :mod:`.controls`', and all computing is the core's.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,7 +23,7 @@ from ..core.errors import LggSegError
 from ..core.figures import measure_labels
 from ..core.metrics import dice
 from ..core.patients import SEQUENCES
-from ..core.postprocess import postprocess
+from ..core.postprocess import postprocess, threshold_of
 from ..core.predict import Event, Notice
 from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
 from . import results
@@ -113,7 +114,8 @@ class SegmentWidget(Container):
         c.patient.changed.connect(self._subject_chosen)
         for sequence, combo in c.sequences.items():
             combo.changed.connect(partial(self._sequence_picked, sequence))
-        for control in (c.threshold, c.clean_up, c.smallest_volume, c.fill_holes):
+        c.threshold.changed.connect(self._threshold_moved)
+        for control in (c.automatic, c.clean_up, c.smallest_volume, c.fill_holes):
             control.changed.connect(self.relabel)
         for box in c.spacing.values():
             box.changed.connect(self._spacing_given)
@@ -204,8 +206,7 @@ class SegmentWidget(Container):
             return
         self.model.tooltip = self._card.in_a_sentence()
         # The new model's threshold is for its next run: what is shown is another model's probability.
-        with self.controls.threshold.changed.blocked():
-            self.controls.threshold.value = self._card.threshold
+        self.controls.take_defaults(self._card)
         self.controls.show_sequences(self._card.sequences)
         self._describe()
 
@@ -366,6 +367,12 @@ class SegmentWidget(Container):
 
     # --- after the run -------------------------------------------------------------------------
 
+    def _threshold_moved(self, _: float) -> None:
+        """From now on the slider decides."""
+        with self.controls.automatic.changed.blocked():
+            self.controls.automatic.value = False
+        self.relabel()
+
     def relabel(self, _: Any = None) -> None:
         """Labels anew from the stored probability, as threshold, clean-up and hole filling now are.
 
@@ -387,11 +394,15 @@ class SegmentWidget(Container):
     def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
         data = probability.data
         options = self.controls.options()
-        labels = postprocess(data[None] if data.ndim == 2 else data, options, 0.5)
+        threshold = threshold_of(data, options.threshold)
+        if options.threshold == "auto":
+            self.controls.show_threshold(threshold)
+        volume = data[None] if data.ndim == 2 else data
+        labels = postprocess(volume, dataclasses.replace(options, threshold=threshold))
         # The probability knows its run; only what turns it into labels is as the controls are now.
         run = probability.metadata["lgg"].get("made_with", {})
         now = {k: getattr(options, k) for k in ("threshold", "clean_up", "smallest_volume", "fill_holes")}
-        made_with = {**run, "options": {**run.get("options", {}), **now}}
+        made_with = {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
         return results.show_labels(self._viewer, like, name, labels.reshape(data.shape), made_with)
 
     def _show_figures(self, of: Subject | None = None) -> None:
