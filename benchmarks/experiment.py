@@ -4,6 +4,7 @@ python benchmarks/experiment.py folds kaggle_3m                    # writes docs
 python benchmarks/experiment.py plan                               # writes a file for each run
 python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m
 python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m --repeat again.json
+python benchmarks/experiment.py score docs/experiments/NAME.json kaggle_3m
 """
 
 from __future__ import annotations
@@ -160,6 +161,19 @@ def run(
     }
     _write(file, config)
     print(json.dumps(config["cohort"]))
+
+
+@app.command()
+def score(
+    file: Path,
+    dataset: Path,
+    work: Annotated[Path, typer.Option(help="Where the model of the run is.")] = Path("runs"),
+) -> None:
+    """Score the model of a run that has results anew, for figures that are younger than the run."""
+    devices.keep_memory_mapped()
+    config = json.loads(file.read_text(encoding="utf-8"))
+    _, test = _sets(config, dataset)
+    _write(file, config | scoring.score(load_model(work / f"{file.stem}.safetensors"), test))
 
 
 def _train(

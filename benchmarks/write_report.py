@@ -94,6 +94,8 @@ def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
     plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
     # By slice, other slices are tested, so that there are no pairs.
     parts = {question: summary_table(rows, None if question == "split" else baseline)}
+    if question == "loss":
+        parts["loss-thresholds"] = _thresholds(variants)
     if question == "sequences":
         parts["sequences-complete"] = _without_filled(rows)
     if question == "split":
@@ -101,6 +103,27 @@ def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
     if question == "callbacks":
         parts |= _callbacks(variants)
     return parts
+
+
+def _thresholds(variants: Mapping[str, Variant]) -> str:
+    """What each loss's probabilities are worth: calibration, and labels made in other ways."""
+    ways = {
+        "threshold 0.5": "0.5",
+        "0.4": "0.4",
+        "automatic": "automatic",
+        "automatic, without pieces under a tenth of the largest": "automatic, minor pieces dropped",
+    }
+    known = {label: v for label, v in variants.items() if all("automatic" in r["choices"] for r in v.runs)}
+    lines = [
+        [
+            label,
+            *(f"{np.mean(list(variant.choice(way).values())):.3f}" for way in ways),
+            f"{min(variant.choice('automatic').values()):.2f}",
+            f"{calibration_error(added_up(variant.runs)):.3f}",
+        ]
+        for label, variant in known.items()
+    ]
+    return as_table(["mean Dice", *ways.values(), "worst, automatic", "calibration error"], lines)
 
 
 def _without_filled(rows: Mapping[str, Mapping[Key, Row]]) -> str:
