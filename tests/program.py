@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass
-class Done:
+class Done(NamedTuple):
     """How a command ended and what it said."""
 
     code: int

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from napari_lgg_seg import cli
 from napari_lgg_seg.core.export import write_patient
 from napari_lgg_seg.core.formats import Labelling, read_labels, write_labels
 from napari_lgg_seg.core.shape import Shape, measure_shape, read_shapes, write_shapes
@@ -18,21 +16,9 @@ OTHER = "TCGA_HT_0002_20000202"
 HEADER = "Patient,RNASeqCluster,MethylationCluster,miRNACluster,CNCluster,COCCluster,gender"
 
 
-@pytest.fixture
-def run(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Factory: run the program in this process; returns exit code, output and errors."""
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-
-    def run_(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["napari-lgg-seg", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return end.value.code or 0, out, err
-
-    return run_
 
 
 @pytest.fixture
