@@ -74,6 +74,7 @@ def main() -> None:
     assert not seen & {f.name for f in folders}, "the model has seen patients of this institution"
     options = TrainOptions(
         init=str(arguments.model),
+        loss="bce+dice",
         learning_rate=arguments.learning_rate,
         epochs=arguments.epochs,
         average_decay=arguments.average_decay,

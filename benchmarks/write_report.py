@@ -49,7 +49,8 @@ QUESTIONS: dict[str, dict[str, str]] = {
     "split": {"by patient": "baseline", "by slice (leaky)": "split-slice"},
     "callbacks": {"without": "callbacks-none", "with": "callbacks-all"},
     "recipe": {
-        "the recipe": "baseline",
+        "Muon, cross-entropy + Dice": "baseline",
+        "cross-entropy alone": "loss-bce",
         "AdamW instead of Muon": "recipe-adamw",
         "AdamW, Dice alone": "recipe-adamw-dice",
         "AdamW, batches of 4": "recipe-adamw-batch-4",

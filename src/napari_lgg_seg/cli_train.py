@@ -76,7 +76,7 @@ def train(
         int | None,
         typer.Option(min=0, max=MOST_NEIGHBOURS, help=_help_without_default("neighbouring_slices")),
     ] = None,
-    loss: Annotated[Loss, typer.Option(help=_help("loss"))] = "bce+dice",
+    loss: Annotated[Loss, typer.Option(help=_help("loss"))] = "bce",
     epochs: Annotated[int | None, typer.Option(min=1, help=_help("epochs"))] = None,
     slices_per_epoch: Annotated[int | None, typer.Option(min=1, help=_help("slices_per_epoch"))] = None,
     batch_size: Annotated[int, typer.Option(min=1, help=_help("batch_size"))] = 8,

@@ -19,7 +19,7 @@ LOSSES: tuple[str, ...] = get_args(Loss)
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.3, 0.7
 
 
-def make_loss(name: str = "bce+dice") -> nn.Module:
+def make_loss(name: str = "bce") -> nn.Module:
     """A loss by its name: one term, or the sum of the terms joined by "+".
 
     The overlap terms are soft, with 1 added above and below, and over the whole batch, not per slice:

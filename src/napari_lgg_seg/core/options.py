@@ -221,10 +221,10 @@ class TrainOptions:
         ),
     )
     loss: Loss = field(
-        default="bce+dice",
+        default="bce",
         metadata=_help(
-            "What is minimised: binary cross-entropy, Dice over the batch, their sum, or cross-entropy "
-            "and Tversky, to which missed voxels cost more: that helps small lesions."
+            "What is minimised: binary cross-entropy, whose probabilities are the most honest; Dice over the "
+            "batch; their sum; or cross-entropy and Tversky, to which missed voxels cost more."
         ),
     )
     epochs: int | None = field(
