@@ -8,6 +8,7 @@ from napari_lgg_seg.core.networks import (
     BUDA_PARAMETERS,
     NETWORKS,
     UNET_PARAMETERS,
+    ReLU,
     build_network,
     count_parameters,
 )
@@ -179,3 +180,18 @@ def test_another_number_of_channels(architecture):
 def test_unknown_architecture():
     with pytest.raises(KeyError):
         build_network("transformer", 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("with_gradients", [True, False])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_relu_is_torchs_own(dtype, with_gradients, layout):
+    values = torch.randn(2, 5, 7, 9, generator=torch.Generator().manual_seed(0)).to(dtype)
+    values[0, 0, 0, :5] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, -1e-30])
+    values = values.to(memory_format=layout)
+    wanted = torch.relu(values)
+    with torch.set_grad_enabled(with_gradients):
+        result = ReLU(inplace=True)(values)
+    assert torch.equal(result, wanted)
+    assert result.data_ptr() == values.data_ptr()
+    assert result.is_contiguous(memory_format=layout)

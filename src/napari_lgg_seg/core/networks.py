@@ -19,6 +19,21 @@ _WIDTHS = (64, 128, 256, 512)
 _CONVOLUTIONS_DOWN = (2, 2, 3, 3)
 
 
+class ReLU(nn.ReLU):
+    """ReLU in place; without gradients, bf16 on the CPU takes a tenth of torch's time.
+
+    There the bits are looked at as 16-bit integers, which have the same sign: torch's own goes through
+    floats, which makes it a third of a whole prediction (2.13). A NaN with the sign bit becomes 0.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Negative values become 0; shape, dtype and device stay."""
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
+            x.view(torch.int16).clamp_(min=0)
+            return x
+        return super().forward(x)
+
+
 def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
     """``count`` times 3 x 3 convolution with bias, batch normalisation, ReLU."""
     layers: list[nn.Module] = []
@@ -26,7 +41,7 @@ def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
         layers += [
             nn.Conv2d(inputs if index == 0 else outputs, outputs, kernel_size=3, padding=1),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
+            ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
 
@@ -39,7 +54,7 @@ class _Up(nn.Module):
         self.enlarge = nn.Sequential(
             nn.ConvTranspose2d(inputs, outputs, kernel_size=2, stride=2),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
+            ReLU(inplace=True),
         )
         self.convolutions = _convolutions(2 * outputs, outputs, 2)
 
@@ -115,7 +130,7 @@ def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
     for index, channels in enumerate((inputs, outputs), start=1):
         layers[f"{name}conv{index}"] = nn.Conv2d(channels, outputs, kernel_size=3, padding=1, bias=False)
         layers[f"{name}norm{index}"] = nn.BatchNorm2d(outputs)
-        layers[f"{name}relu{index}"] = nn.ReLU(inplace=True)
+        layers[f"{name}relu{index}"] = ReLU(inplace=True)
     return nn.Sequential(layers)
 
 
