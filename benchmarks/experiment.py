@@ -59,22 +59,25 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }
-#: Runs to choose the recipe by, on fold 0.
+#: What the folds are trained with, and the shipped model.
+_RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
+#: Runs to choose the recipe by, on fold 0: first around AdamW, then around the recipe.
 RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw": {"options": _ADAMW},
     "recipe-adamw-dice": {"options": {**_ADAMW, "loss": "dice"}},
     "recipe-adamw-batch-4": {"options": {**_ADAMW, "batch_size": 4}},
     "recipe-adamw-size-128": {"working_size": 128, "options": _ADAMW},
     "recipe-adamw-draw-patients": {"options": {**_ADAMW, "draw": "patients"}},
-    "recipe-neighbours": {"options": {"neighbouring_slices": 1}},
-    "recipe-crops": {"options": {"crop_share": 0.5}},
     "recipe-augmentation-2": {"options": {"augmentation": 2.0}},
-    "recipe-rate-4e-3": {"options": {"learning_rate": 4e-3}},
+    "recipe-long": {"options": {**_RECIPE, "epochs": 30}},
+    "recipe-augmentation-half": {"options": {**_RECIPE, "augmentation": 0.5}},
+    "recipe-weight-decay": {"options": {**_RECIPE, "weight_decay": 0.2}},
+    "recipe-rate-4e-3": {"options": {**_RECIPE, "learning_rate": 4e-3}},
+    "recipe-crops": {"options": {**_RECIPE, "crop_share": 0.5}},
+    "recipe-neighbours": {"options": {**_RECIPE, "neighbouring_slices": 1}},
 }
 #: The recipe on all folds.
-FOLD: dict[str, dict[str, Any]] = {
-    "fold": {"options": {"epochs": 30, "loss": "bce", "threshold": "auto", "clean_up": "minor"}}
-}
+FOLD: dict[str, dict[str, Any]] = {"fold": {"options": _RECIPE}}
 
 #: What a run is given; everything else in its file is what it measured.
 CONFIGURATION = ("fold", "options", "working_size", "split", "without_filled", "training_patients")

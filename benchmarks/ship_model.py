@@ -28,7 +28,7 @@ DATA = (
     "TCGA-LGG), 90 of its 110 patients"
 )
 LICENCE = "CC-BY-NC-SA-4.0"
-METRIC = "Dice per patient over the volume, on the original grid, threshold 0.5, without post-processing"
+METRIC = "Dice per patient over the volume, on the original grid, with the model's own threshold and clean-up"
 
 
 def main(

@@ -377,7 +377,7 @@ _SCRATCH: dict[str, Any] = {
     "optimiser": "muon",
     "threshold": "auto",
     "clean_up": "minor",
-    "epochs": 44,
+    "epochs": 12,
     "slices_per_epoch": 1280,
     "learning_rate": 2e-3,
     "average_decay": 0.998,
