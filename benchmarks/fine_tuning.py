@@ -5,7 +5,7 @@
 
 OTHERS is the dataset without the institution. The test patients are the same for every size: all of the
 institution but the ``max(sizes)`` that the training patients are the first of, in an order drawn from
-the seed. Dice per patient over the volume on the original grid, the model's threshold, no clean-up.
+the seed. Dice per patient over the volume on the original grid, the model's own threshold and clean-up.
 A fifth of the training patients, one at least, validate and so choose the epoch.
 """
 
@@ -23,9 +23,9 @@ from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import load_model
 from napari_lgg_seg.core.events import EpochDone
 from napari_lgg_seg.core.metrics import Summary, dice, summarise
-from napari_lgg_seg.core.options import TrainOptions
+from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
 from napari_lgg_seg.core.patients import institution, patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.postprocess import postprocess
 from napari_lgg_seg.core.predict import Predictor, drain
 from napari_lgg_seg.core.split import split_patients
 from napari_lgg_seg.core.train import train
@@ -37,7 +37,8 @@ def score(model: Path, folders: list[Path]) -> dict[str, float]:
     scores = {}
     for folder in folders:
         patient = read_patient(folder)
-        labels = to_labels(drain(predictor.predict(patient.volume)), predictor.card.threshold)
+        probability = drain(predictor.predict(patient.volume))
+        labels = postprocess(probability, SegmentOptions().complete(predictor.card))
         scores[patient.name] = dice(labels, patient.truth)
     return scores
 
