@@ -21,8 +21,9 @@ from results import DOCS, EXPERIMENTS, load
 from skimage.measure import find_contours
 
 from napari_lgg_seg.core.checkpoint import load_model
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.patients import FLAIR, Patient, read_patient
-from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.postprocess import postprocess
 from napari_lgg_seg.core.predict import Predictor, drain
 
 FILE = EXPERIMENTS / "failures.json"
@@ -59,7 +60,8 @@ def draw(dataset: Path, output: Annotated[Path, typer.Option(help="Folder for th
 def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> dict[str, Any]:
     assert patient.volume is not None
     assert patient.truth is not None
-    predicted = to_labels(drain(predictor.predict(patient.volume)), 0.5) > 0
+    own = SegmentOptions().complete(predictor.card)
+    predicted = postprocess(drain(predictor.predict(patient.volume)), own) > 0
     true = patient.truth > 0
     wrong = (predicted != true).sum(axis=(1, 2))
     slices = [
