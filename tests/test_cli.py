@@ -662,7 +662,7 @@ def test_train_help_lists_every_option(run, monkeypatch):
             assert f"--{field.name.replace('_', '-')} " in text, field.name
     for option in ("--output", "--validation", "--validation-patients", "--batch-picture", "--resume"):
         assert f"{option} " in text, option
-    assert "10 from a model, 44 from scratch" in text
+    assert "10 from a model, 12 from scratch" in text
 
 
 # --- as a program ------------------------------------------------------------------------------
