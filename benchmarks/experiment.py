@@ -59,9 +59,9 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "callbacks-none": {"training_patients": 10, "options": {**_FEW, "average_decay": 0.0}},
     "callbacks-all": {"training_patients": 10, "options": {**_FEW, "patience": 10}},
 }
-#: What the folds are trained with, and the shipped model.
+#: What the folds are trained with.
 _RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
-#: Runs to choose the recipe by, on fold 0: first around AdamW, then around the recipe.
+#: Runs to choose the recipe by, on fold 0: around AdamW, around the baseline, around the recipe.
 RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw": {"options": _ADAMW},
     "recipe-adamw-dice": {"options": {**_ADAMW, "loss": "dice"}},

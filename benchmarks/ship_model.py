@@ -79,7 +79,7 @@ def _cross_validation() -> dict[str, Any]:
         return {}
     dice = {name: row["dice"] for (_, name), row in folds.rows.items()}
     return {
-        "what": f"{len(folds.runs)} folds by patient, each trained anew by the same recipe",
+        "what": f"{len(folds.runs)} folds by patient, each trained anew; 0 and 1 chose the recipe",
         "command": "python benchmarks/experiment.py run docs/experiments/fold-foldK.json COHORT",
         "options": folds.runs[0]["options"],
         "summary": dataclasses.asdict(summarise(dice)),

@@ -36,6 +36,8 @@ from napari_lgg_seg.core.patients import institution
 
 FIGURES = DOCS / "figures"
 
+#: Folds whose test patients chose the recipe.
+CHOSE = (0, 1)
 #: Question -> what its rows are called -> name of the runs; the first is compared with.
 QUESTIONS: dict[str, dict[str, str]] = {
     "loss": {"cross-entropy + Dice": "baseline", "cross-entropy": "loss-bce", "Dice": "loss-dice"},
@@ -181,7 +183,12 @@ def _folds(folds: Variant) -> dict[str, str]:
         f"fold {run['fold']}": {(run["fold"], row["patient"]): row for row in run["patients"]}
         for run in folds.runs
     }
-    everybody = {"all": folds.rows, **by_fold}
+    free = {key: row for key, row in folds.rows.items() if key[0] not in CHOSE}
+    everybody = {
+        "all": folds.rows,
+        **({"folds 2 to 4, which chose nothing": free} if free else {}),
+        **by_fold,
+    }
     plots.dots(FIGURES / "folds.png", {label: dice_of(rows) for label, rows in everybody.items()})
     counts = added_up(folds.runs)
     plots.reliability(FIGURES / "reliability.png", counts)

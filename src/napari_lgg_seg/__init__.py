@@ -3,8 +3,8 @@
 The public names are loaded when they are first used, so that importing the package costs nothing.
 
 >>> import napari_lgg_seg as lgg
->>> lgg.SegmentOptions(clean_up="minor").clean_up
-'minor'
+>>> lgg.SegmentOptions().clean_up is None  # the model's own
+True
 """
 
 from __future__ import annotations
