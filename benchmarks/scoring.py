@@ -48,16 +48,16 @@ CHOICES: dict[str, Callable[[Probability], Labels]] = {
     "automatic": _with(threshold="auto"),
     "0.5, largest piece": _with(clean_up="largest"),
     "0.5, without pieces under 100 voxels": _with(clean_up="small"),
-    "0.5, without pieces under a tenth of the largest": _with(clean_up="minor"),
+    "0.5, without pieces under a quarter of the largest": _with(clean_up="minor"),
     "0.5, holes filled": _with(fill_holes=True),
     "0.5, smoothed over slices": _smoothed,
     "automatic, largest piece": _with(threshold="auto", clean_up="largest"),
-    "automatic, without pieces under a tenth of the largest": _with(threshold="auto", clean_up="minor"),
+    "automatic, without pieces under a quarter of the largest": _with(threshold="auto", clean_up="minor"),
 }
 #: The same with the mirror image's answer averaged in.
 MIRRORED = {
     f"{name}, with test-time augmentation": CHOICES[name]
-    for name in ("threshold 0.5", "automatic", "automatic, without pieces under a tenth of the largest")
+    for name in ("threshold 0.5", "automatic", "automatic, without pieces under a quarter of the largest")
 }
 
 

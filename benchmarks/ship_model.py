@@ -73,7 +73,7 @@ def _calibration(counts: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def _cross_validation() -> dict[str, Any]:
-    """What the folds say of the recipe, on patients that chose nothing."""
+    """What the folds say of the recipe, on patients that neither trained nor chose an epoch."""
     folds = load("fold")
     if not folds.runs:
         return {}

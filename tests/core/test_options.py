@@ -100,13 +100,13 @@ def test_pieces_that_touch_by_a_corner_or_across_slices_are_one() -> None:
     assert int(labels.sum()) == 2
 
 
-def test_minor_pieces_are_those_below_a_tenth_of_the_largest() -> None:
+def test_minor_pieces_are_those_below_a_quarter_of_the_largest() -> None:
     probability = np.zeros((2, 12, 12), np.float32)
     probability[0, :4, :10] = 1
-    probability[0, 8, :4] = 1
-    probability[0, 11, :3] = 1
+    probability[0, 8, :10] = 1
+    probability[0, 11, :9] = 1
     labels = postprocess(probability, SegmentOptions(clean_up="minor"))
-    assert int(labels.sum()) == 44
+    assert int(labels.sum()) == 50
 
 
 # --- training ----------------------------------------------------------------------------------

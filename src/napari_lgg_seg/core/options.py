@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: the largest, keep only the largest.
 CleanUp = Literal["off", "small", "minor", "largest"]
 #: Pieces of less than this share of the largest one's volume are minor.
-MINOR = 0.1
+MINOR = 0.25
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
 
 #: Probability from which a voxel counts as tumour, or the one that suits each patient best:
@@ -71,7 +71,7 @@ class SegmentOptions:
         default=None,
         metadata=_help(
             "What happens to separate pieces of tumour: kept (off), dropped below a volume (small), dropped "
-            "below a tenth of the largest one's volume (minor), or all but the largest dropped (largest), "
+            "below a quarter of the largest one's volume (minor), or all but the largest dropped (largest), "
             "which loses second lesions and can turn a weak result into none. The model's own by default."
         ),
     )
