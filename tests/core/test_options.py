@@ -61,7 +61,7 @@ def probability() -> np.ndarray:
         ({"clean_up": "largest"}, 32),
         ({"clean_up": "small", "smallest_volume": 5}, 32),
         ({"clean_up": "small", "smallest_volume": 4}, 36),
-        ({"clean_up": "minor"}, 36),
+        ({"clean_up": "minor"}, 32),
         ({"clean_up": "minor", "threshold": 0.95}, 0),
         ({"fill_holes": True}, 40),
         ({"clean_up": "largest", "fill_holes": True}, 36),
