@@ -15,11 +15,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import (
+        Agreement,
         Callback,
         Patient,
         Segmentation,
         SegmentOptions,
         TrainOptions,
+        compare,
         load_model,
         read_patient,
         segment,
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Agreement",
     "Callback",
     "Patient",
     "SegmentOptions",
     "Segmentation",
     "TrainOptions",
+    "compare",
     "load_model",
     "read_patient",
     "segment",

@@ -1,4 +1,4 @@
-"""The public Python API: read a patient, load a model, segment, write the labels; train a model."""
+"""The public Python API: read a patient, load a model, segment, write the labels; compare; train."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .core.callbacks import Callback
 from .core.checkpoint import Model, load_model
+from .core.compare import Agreement, compare
 from .core.errors import ImageError
 from .core.figures import Figures, measure_labels
 from .core.formats import FileFormat, Labelling, write_labels
@@ -24,11 +25,13 @@ from .core.predict import Event, Predictor, drain
 from .core.train import train
 
 __all__ = [
+    "Agreement",
     "Callback",
     "Patient",
     "SegmentOptions",
     "Segmentation",
     "TrainOptions",
+    "compare",
     "load_model",
     "read_patient",
     "segment",

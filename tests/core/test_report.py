@@ -34,17 +34,6 @@ def measured(prediction, truth=None, name=NAME, first=1):
     return measure_patient(Volumes(name, numbers, prediction, truth))
 
 
-def random_pair(seed=0):
-    """A ragged truth and a prediction that is moved and has a hole."""
-    from scipy.ndimage import gaussian_filter
-
-    rng = np.random.default_rng(seed)
-    truth = (gaussian_filter(rng.normal(size=(10, 40, 40)), (1, 4, 4)) > 0.06).astype(np.uint8)
-    prediction = np.roll(truth, 2, axis=2)
-    prediction[3:5, 10:20] = 0
-    return prediction, truth
-
-
 # --- figures of a patient ----------------------------------------------------------------------
 
 
@@ -60,6 +49,7 @@ def test_figures_by_hand():
     assert agreement.dice == pytest.approx(2 * 16 / (25 + 36))
     assert agreement.slice_dice == pytest.approx({10: 2 / 3, 11: 2 / 3, 13: 0, 14: 0})
     assert agreement.median_slice_dice == pytest.approx(1 / 3)
+    assert (agreement.false_voxels_on_empty_slices, agreement.worst_slice) == (9, 14)
 
 
 def test_pieces_that_touch_by_a_corner_are_one():
@@ -97,19 +87,6 @@ def test_empty_masks(predicted, true, dice, surface_dice, missed, invented):
     assert (agreement.dice, agreement.surface_dice, agreement.hd95) == (dice, surface_dice, None)
     assert (agreement.missed_lesions, agreement.invented_lesions) == (missed, invented)
     assert agreement.median_slice_dice == (0 if predicted or true else None)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_surfaces_agree_with_monai(seed):
-    metrics = pytest.importorskip("monai.metrics")
-    torch = pytest.importorskip("torch")
-    prediction, truth = random_pair(seed)
-    as_tensors = [torch.from_numpy(labels)[None, None].float() for labels in (prediction, truth)]
-    agreement = measured(prediction, truth).agreement
-    hd95 = metrics.compute_hausdorff_distance(*as_tensors, include_background=True, percentile=95)
-    surface = metrics.compute_surface_dice(*as_tensors, class_thresholds=[1.0], include_background=True)
-    assert agreement.hd95 == pytest.approx(float(hd95), rel=1e-5)
-    assert agreement.surface_dice == pytest.approx(float(surface), rel=1e-5)
 
 
 def test_prediction_only():
@@ -170,6 +147,8 @@ def test_figures_as_files(tmp_path):
         ("P1", "0.0"),
         ("no, truth", ""),
     ]
+    assert [row["false_voxels_on_empty_slices"] for row in rows] == ["0", "0", ""]
+    assert not {"slice_dice", "spacing", "predicted_voxels"} & set(rows[0])
 
 
 # --- finding and reading -----------------------------------------------------------------------
@@ -321,7 +300,16 @@ def test_page_says_how_good_the_cohort_is(tmp_path):
     text = " ".join(page.text)
     low, high = measure_cohort(patients).mean_interval
     assert f"95 % interval {low:.3f} to {high:.3f}" in text
-    for words in ("0.472", "2 of 4", "1 of 4", "left out", "x is broken.", "not a medical device"):
+    for words in (
+        "0.472",
+        "2 of 4",
+        "1 of 4",
+        "Voxels on",
+        "empty slices",
+        "left out",
+        "x is broken.",
+        "not a medical device",
+    ):
         assert words in text
 
 

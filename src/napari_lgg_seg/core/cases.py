@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from .compare import in_size
 from .errors import PatientError
 from .formats import find_labels, read_labels
 from .patients import UInt8Array, find_slices, has_slices, read_patient
@@ -153,8 +154,15 @@ class Volumes:
         return tumour if self.truth is None else tumour | (self.truth != 0)
 
 
-def read_case(case: Case) -> Volumes:
+def read_case(case: Case, *, with_images: bool = True) -> Volumes:
     """Read a patient's labels, truth and images.
+
+    Parameters
+    ----------
+    case : Case
+        From :func:`find_cases`.
+    with_images : bool
+        Whether images are read; their files give the slices' numbers all the same.
 
     Raises
     ------
@@ -163,12 +171,12 @@ def read_case(case: Case) -> Volumes:
     """
     prediction = read_labels(case.labels)
     truth = None if case.truth is None else read_labels(case.truth)
-    images = None if case.images is None else read_patient(case.images).volume
+    images = None if case.images is None or not with_images else read_patient(case.images).volume
     for path, array in ((case.truth, truth), (case.images, images)):
         if array is not None and array.shape[:3] != prediction.shape:
             raise PatientError(
-                f"{case.labels} has {_size(prediction.shape)} voxels but {path} has "
-                f"{_size(array.shape[:3])}; they must be the same slices."
+                f"{case.labels} has {in_size(prediction.shape)} voxels but {path} has "
+                f"{in_size(array.shape[:3])}; they must be the same slices."
             )
     return Volumes(case.name, _slice_numbers(case, len(prediction)), prediction, truth, images)
 
@@ -179,7 +187,3 @@ def _slice_numbers(case: Case, count: int) -> tuple[int, ...]:
             files = find_slices(path)
             return tuple(files.images or files.masks)
     return tuple(range(1, count + 1))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(str(n) for n in shape)

@@ -36,3 +36,7 @@ class ExistingMasksError(ExportError):
 
 class TrainingError(LggSegError):
     """A training that cannot start or go on."""
+
+
+class ComparisonError(LggSegError):
+    """Masks that cannot be compared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .compare import in_size
 from .errors import PatientError
 from .formats import find_labels, read_labels
 from .metrics import Summary, dice, summarise
@@ -56,11 +57,7 @@ def _score(prediction: Path, truth: Path) -> float:
     predicted, true = read_labels(prediction), read_labels(truth)
     if predicted.shape != true.shape:
         raise PatientError(
-            f"{prediction} has {_size(predicted.shape)} voxels but {truth} has {_size(true.shape)}; "
+            f"{prediction} has {in_size(predicted.shape)} voxels but {truth} has {in_size(true.shape)}; "
             "they must be the same slices."
         )
     return dice(predicted, true)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

@@ -20,7 +20,8 @@ _RULES = (
     "(0 where one of them alone has tumour); slices empty in both do not count. HD95 and surface Dice "
     "(within 1 pixel) count neighbouring slices as one pixel apart, since the files do not say how far they "
     "are. A lesion is a piece of tumour of any size, joined also by a corner: missed if no predicted voxel "
-    "touches it, invented if no true voxel does. Intervals: 95 % bootstrap over patients, fixed seed."
+    "touches it, invented if no true voxel does. Voxels on empty slices are predicted where the truth has "
+    "no tumour in the whole slice. Intervals: 95 % bootstrap over patients, fixed seed."
 )
 _DISCLAIMER = "Made by napari-lgg-seg. For research; not a medical device."
 
@@ -71,6 +72,7 @@ _COLUMNS = (
     _Column("Pieces<br>predicted", "lesions", always=True),
     _Column("Lesions<br>missed", "missed_lesions"),
     _Column("Lesions<br>invented", "invented_lesions"),
+    _Column("Voxels on<br>empty slices", "false_voxels_on_empty_slices"),
     _Column("HD95,<br>pixels", "hd95", 1),
     _Column("Surface<br>Dice", "surface_dice", 3),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,55 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .cases import Volumes
+from .compare import Agreement, compare, count_pieces
 from .export import replacing
-from .metrics import Summary, dice, summarise
+from .metrics import Summary, summarise
 
-Mask = npt.NDArray[np.bool_]
+#: Figures of an :class:`Agreement` that a row of a table leaves out: they are no single figure, or the
+#: prediction's own, which stand there under their names.
+_NOT_IN_ROWS = ("slice_dice", "spacing", "predicted_voxels", "predicted_lesions")
 
-#: Surfaces agree where they are no further apart than this, in voxel steps.
-SURFACE_TOLERANCE = 1.0
 #: How often a cohort is drawn anew for its intervals, and the seed of the draws.
 RESAMPLES, SEED = 5000, 0
 
 
 # --- one patient -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far a patient's prediction agrees with the truth.
-
-    Attributes
-    ----------
-    dice : float
-        Over the whole volume.
-    median_slice_dice : float or None
-        Of ``slice_dice``; None without any tumour.
-    slice_dice : dict of int to float
-        By slice number. Slices that are empty in both do not count; a slice with tumour in one of
-        them alone has 0.
-    true_voxels, true_slices, true_lesions : int
-        Of the truth: volume, slices with tumour, pieces (joined also by a corner).
-    missed_lesions, invented_lesions : int
-        Pieces of the truth that no predicted voxel touches, and the reverse; of any size.
-    hd95 : float or None
-        95th percentile of the distances between the surfaces, the larger of both directions, in voxel
-        steps: slices count as one pixel apart, since files do not say how far they are. None if one
-        of them is empty.
-    surface_dice : float
-        Share of both surfaces that is within :data:`SURFACE_TOLERANCE` voxel steps of the other.
-    """
-
-    dice: float
-    median_slice_dice: float | None
-    slice_dice: Mapping[int, float]
-    true_voxels: int
-    true_slices: int
-    true_lesions: int
-    missed_lesions: int
-    invented_lesions: int
-    hd95: float | None
-    surface_dice: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +58,7 @@ class PatientFigures:
         row |= {
             name: getattr(self.agreement, name, None)
             for name in Agreement.__dataclass_fields__
-            if name != "slice_dice"
+            if name not in _NOT_IN_ROWS
         }
         return row
 
@@ -104,68 +68,15 @@ def measure_patient(volumes: Volumes) -> PatientFigures:
     predicted = volumes.prediction != 0
     agreement = None
     if volumes.truth is not None:
-        agreement = _agreement(predicted, volumes.truth != 0, volumes.slice_numbers)
+        agreement = compare(predicted, volumes.truth, slice_numbers=volumes.slice_numbers)
     return PatientFigures(
         volumes.name,
         of_slices=len(predicted),
         voxels=int(predicted.sum()),
         slices=int(predicted.any(axis=(1, 2)).sum()),
-        lesions=_pieces(predicted)[1],
+        lesions=count_pieces(predicted) if agreement is None else agreement.predicted_lesions,
         agreement=agreement,
     )
-
-
-def _agreement(predicted: Mask, true: Mask, numbers: Sequence[int]) -> Agreement:
-    by_slice = {
-        number: dice(p, t) for number, p, t in zip(numbers, predicted, true, strict=True) if (p | t).any()
-    }
-    hd95, surface_dice = _surfaces(predicted, true)
-    return Agreement(
-        dice=dice(predicted, true),
-        median_slice_dice=float(np.median(list(by_slice.values()))) if by_slice else None,
-        slice_dice=by_slice,
-        true_voxels=int(true.sum()),
-        true_slices=int(true.any(axis=(1, 2)).sum()),
-        true_lesions=_pieces(true)[1],
-        missed_lesions=_untouched(true, predicted),
-        invented_lesions=_untouched(predicted, true),
-        hd95=hd95,
-        surface_dice=surface_dice,
-    )
-
-
-def _pieces(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
-    from scipy.ndimage import label
-
-    pieces, count = label(mask, structure=np.ones((3, 3, 3)))
-    return pieces, int(count)
-
-
-def _untouched(mask: Mask, other: Mask) -> int:
-    pieces, count = _pieces(mask)
-    touched = np.unique(pieces[mask & other])
-    return count - len(touched)
-
-
-def _surfaces(predicted: Mask, true: Mask) -> tuple[float | None, float]:
-    """HD95 and surface Dice, on the surfaces that MONAI takes: a mask without its erosion."""
-    from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
-
-    boxes = find_objects((predicted | true).astype(np.uint8))
-    if not boxes:
-        return None, 1.0
-    if not predicted.any() or not true.any():
-        return None, 0.0
-    # One voxel around, so that the box's own border makes no surface different.
-    box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in boxes[0])
-    surfaces = [mask[box] & ~binary_erosion(mask[box]) for mask in (predicted, true)]
-    distances = [
-        distance_transform_edt(~other)[surface]
-        for surface, other in zip(surfaces, reversed(surfaces), strict=True)
-    ]
-    near = sum(int((d <= SURFACE_TOLERANCE).sum()) for d in distances)
-    hd95 = max(float(np.percentile(d, 95)) for d in distances)
-    return hd95, near / sum(len(d) for d in distances)
 
 
 # --- all patients ------------------------------------------------------------------------------
@@ -226,14 +137,26 @@ def write_figures(
         "without_prediction": list(without_prediction),
         "failed": list(failed),
     }
+    _write(output / "figures.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    write_table(output / "figures.csv", patients)
+
+
+def write_table(path: Path, patients: Sequence[PatientFigures]) -> None:
+    """Write the figures of patients as CSV, a row a patient; an older file is replaced.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the folder cannot be written.
+    """
     rows = [patient.as_row() for patient in patients]
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]) if rows else ["patient"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    for name, text in (
-        ("figures.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n"),
-        ("figures.csv", table.getvalue()),
-    ):
-        with replacing(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+    _write(path, table.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

@@ -141,6 +141,8 @@ def _in_words(figures: PatientFigures, volumes: Volumes, shown: int) -> list[str
         parts.append(f"surface Dice {agreement.surface_dice:.3f}")
         parts.append(f"{agreement.missed_lesions} of {_count(agreement.true_lesions, 'lesion')} missed")
         parts.append(f"{agreement.invented_lesions} invented")
+        if agreement.false_voxels_on_empty_slices:
+            parts.append(f"{_count(agreement.false_voxels_on_empty_slices, 'voxel')} on empty slices")
     else:
         parts[0] += f" of {figures.of_slices}"
         parts.append(_count(figures.lesions, "piece"))
@@ -163,7 +165,7 @@ def _notes(figures: PatientFigures, probability: ShownProbability | None) -> lis
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _wrapped(words: Sequence[str], size: int, width: int) -> list[str]:
