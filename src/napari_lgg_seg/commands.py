@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core.errors import ExistingMasksError, LggSegError
 from .core.export import safe_name
-from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, patients_in
+from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, is_comparison, patients_in
 from .widgets.worker import Failure, failing_softly
 
 if TYPE_CHECKING:
@@ -100,18 +100,22 @@ def export_masks() -> None:
 
 
 def labels_to_export(viewer: Viewer) -> Labels | None:
-    """The active layer if it holds labels, else the newest prediction, else the newest truth or labels."""
+    """The active layer if it holds labels, else the newest prediction, else the newest truth or labels.
+
+    A comparison is not exported: it also marks what is no tumour.
+    """
     from napari.layers import Labels
 
     active = viewer.layers.selection.active
-    if isinstance(active, Labels):
+    if isinstance(active, Labels) and not is_comparison(active):
         return active
     for role in (TUMOUR, TRUTH):
         for patient in reversed(patients_in(viewer.layers)):
             layer = find_layer(viewer.layers, patient, role)
             if layer is not None:
                 return layer
-    return next((layer for layer in reversed(viewer.layers) if isinstance(layer, Labels)), None)
+    labels = [layer for layer in viewer.layers if isinstance(layer, Labels) and not is_comparison(layer)]
+    return labels[-1] if labels else None
 
 
 def patient_of(layer: Labels) -> str:

@@ -4,11 +4,15 @@ Every layer of a patient carries ``metadata["lgg"]``::
 
     schema         1
     patient        the patient's name
-    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability" or "preview"
+    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability", "preview",
+                   "prediction" (labels that were read from files) or "comparison"
     slice_numbers  the number in each slice's file name
     copies         sequences that are FLAIR once more
     affine         4 x 4, voxel (x, y, z) to patient millimetres, or None
     folder         where the files are, or None
+
+A comparison of two labels layers, whoever's they are, also carries ``metadata["lgg comparison"]``: the
+``unique_id`` of both, as text.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .core.compare import AGREED, INVENTED, MISSED
 from .core.patients import SEQUENCES, Patient
 
 if TYPE_CHECKING:
@@ -26,14 +31,17 @@ if TYPE_CHECKING:
 
 LayerData = tuple[Any, dict[str, Any], str]
 
-METADATA_KEY = "lgg"
+METADATA_KEY, COMPARISON_KEY = "lgg", "lgg comparison"
 METADATA_SCHEMA = 1
 TRUTH, TUMOUR, PROBABILITY, PREVIEW = "truth", "tumour", "probability", "preview"
+PREDICTION, COMPARISON = "prediction", "comparison"
 AXES = ("z", "y", "x")
 
 # Okabe and Ito's colours, told apart by colour-blind people: the tumour, the truth, and further labels.
 _VERMILION, _SKY_BLUE, _YELLOW = "#d55e00", "#56b4e9", "#f0e442"
 _OTHER_COLOURS = (_YELLOW, "#009e73", "#cc79a7", "#e69f00", "#0072b2")
+#: A comparison's colours: what is in one mask alone has the colour of that mask.
+COMPARISON_COLOURS: dict[int | None, str] = {AGREED: _YELLOW, MISSED: _SKY_BLUE, INVENTED: _VERMILION}
 
 
 def label_colours(first: str) -> dict[int | None, str]:
@@ -128,6 +136,11 @@ def patients_in(layers: Iterable[Layer]) -> list[str]:
     return list(dict.fromkeys(info["patient"] for layer in layers if (info := described(layer))))
 
 
+def is_comparison(layer: Layer) -> bool:
+    """Whether a layer shows where two others agree; it is nobody's tumour."""
+    return COMPARISON_KEY in layer.metadata
+
+
 def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None:
     """The newest layer of a patient with a role."""
     found = None
@@ -152,6 +165,19 @@ def tumour_properties(patient: str) -> dict[str, Any]:
 def preview_properties(patient: str) -> dict[str, Any]:
     """Name and looks of what a model in training finds."""
     return {"name": f"{patient} {PREVIEW}", "colormap": label_colours(_YELLOW), "opacity": 0.5}
+
+
+def prediction_properties(patient: str) -> dict[str, Any]:
+    """Name and looks of predicted labels that were read from files."""
+    return {**tumour_properties(patient), "name": f"{patient} {PREDICTION}"}
+
+
+def comparison_properties(prediction: str, truth: str, patient: str | None = None) -> dict[str, Any]:
+    """Name and looks of the comparison of two layers, of which a patient is named only once."""
+    if patient is not None and prediction.startswith(f"{patient} "):
+        truth = truth.removeprefix(f"{patient} ")
+    colours = {0: "transparent", **COMPARISON_COLOURS, None: "#ffffff"}
+    return {"name": f"{prediction} against {truth}", "colormap": colours, "opacity": 0.7}
 
 
 def probability_properties(patient: str) -> dict[str, Any]:

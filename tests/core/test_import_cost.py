@@ -19,6 +19,7 @@ MODULES = [
             "predict",
             "checkpoint",
             "metrics",
+            "compare",
             "postprocess",
             "errors",
             "cohort",

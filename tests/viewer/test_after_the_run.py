@@ -90,6 +90,17 @@ def test_corrected_labels_are_never_replaced(viewer, segmented, wait_until, cont
     assert f"'{new.name}'" in segmented.status.value
 
 
+def test_labels_beside_corrected_ones_keep_the_numbers_of_the_slices(viewer, open_patient, dock, run):
+    open_patient()
+    viewer.layers["FLAIR"].metadata["lgg"]["slice_numbers"] = list(range(9, 15))
+    widget = dock()
+    run(widget)
+    tumours(viewer)[0].fill((0, 0, 0), 1)
+    widget.controls.threshold.value = 0.9
+    for layer in tumours(viewer):
+        assert layer.metadata["lgg"]["slice_numbers"] == list(range(9, 15))
+
+
 def test_moving_the_threshold_without_a_result_does_nothing(viewer, open_patient, dock):
     open_patient()
     before = list(viewer.layers)

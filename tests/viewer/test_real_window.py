@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt, QThreadPool
+from qtpy.QtCore import QPointF, Qt, QThreadPool
+from qtpy.QtWidgets import QToolTip
 
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.patients import read_patient
@@ -47,6 +48,35 @@ def test_open_the_sample_click_segment_export_and_read_back(
     back = read_patient(folder)
     np.testing.assert_array_equal(back.truth, tumour.data)
     assert tumour.name == f"{back.name} tumour"
+
+
+def test_overlay_of_a_comparison_can_be_seen_and_its_plot_clicked(
+    viewer, patient_on_disk, menu_action, find_button, wait_until, qtbot
+):
+    pytest.importorskip("pyqtgraph")
+    from napari_lgg_seg.widgets.slice_plot import SlicePlot
+
+    viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
+    viewer.add_labels(np.roll(viewer.layers["truth"].data, 3, 2), name="mine")
+    menu_action("Layers", "Segment", "Compare").trigger()
+    window = viewer.window.main_menu.window()
+    button = find_button(window, "Compare")
+    wait_until(button.isVisible)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    wait_until(lambda: "mine against truth" in viewer.layers)
+    plot = window.findChild(SlicePlot)
+    wait_until(plot.isVisible)
+    box = plot.getPlotItem().getViewBox()
+    place = plot.mapFromScene(box.mapViewToScene(QPointF(3, 0.5)))
+    qtbot.mouseMove(plot.viewport(), place)
+    wait_until(lambda: QToolTip.text().startswith("Slice 3: Dice "))
+    qtbot.mouseClick(plot.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert viewer.dims.current_step[0] == 2
+    shown = viewer.screenshot(canvas_only=True, flash=False)
+    for colour in ("#f0e442", "#56b4e9", "#d55e00"):
+        hue = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        seen = shown[..., :3].astype(int) - 0.7 * hue
+        assert ((seen >= -2).all(axis=-1) & (np.ptp(seen, axis=-1) <= 4)).any(), f"no {colour} over gray"
 
 
 def test_main_window_may_be_closed_during_a_run(

@@ -12,6 +12,7 @@ from magicgui.widgets import (
     CheckBox,
     ComboBox,
     Container,
+    FileEdit,
     FloatSlider,
     FloatSpinBox,
     Label,
@@ -189,11 +190,42 @@ def wrap(text: Label, lines: int) -> None:
     text.native.setMinimumHeight(lines * text.native.fontMetrics().lineSpacing())
 
 
+def path_edit(mode: str, label: str, tooltip: str, files: str | None = None) -> FileEdit:
+    """A path that can be typed or chosen in a dialog: "d" for a folder, "w" for a new file."""
+    edit = FileEdit(mode=mode, label=label, tooltip=tooltip, filter=files)
+    edit.choose_btn.text = "..."
+    edit.choose_btn.max_width = 34
+    edit.line_edit.min_width = 80
+    return edit
+
+
+def let_shrink(combo: ComboBox) -> None:
+    """Let a menu be narrower than its longest choice, so that the column fits beside the picture."""
+    combo.native.setSizeAdjustPolicy(combo.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.native.setMinimumContentsLength(10)
+
+
 def rows(*widgets: Any) -> Container:
     """Controls below each other with their labels."""
     container = Container(widgets=widgets, labels=True)
     container.margins = (0, 0, 0, 0)
     return container
+
+
+def form(*widgets: Any, labels_above: bool = False) -> QWidget:
+    """Controls below each other, their labels in one column, or above them where they need the width."""
+    from qtpy.QtWidgets import QFormLayout, QWidget
+
+    native = QWidget()
+    layout = QFormLayout(native)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    if labels_above:
+        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapAllRows)
+        layout.setVerticalSpacing(2)
+    for widget in widgets:
+        layout.addRow(widget.label, widget.native)
+    return native
 
 
 def folded(title: str, content: Container) -> QWidget:

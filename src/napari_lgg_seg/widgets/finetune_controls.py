@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
-    FileEdit,
     FloatSpinBox,
     Label,
     ProgressBar,
@@ -24,7 +23,7 @@ from magicgui.widgets import (
 from ..core.losses import LOSSES
 from ..core.options import TrainOptions, default_in_words, option_help
 from ..core.state import state_folder
-from .controls import Choice, Choices, folded, rows
+from .controls import Choice, Choices, folded, let_shrink, path_edit, rows
 from .finetune_words import GO_ON
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 OPEN_PATIENTS, FOLDER = "Patients open in the viewer", "Folder of patients..."
 #: What "Start from" offers after the models: another file, and random weights.
 OTHER_MODEL, FROM_SCRATCH = "Choose a model file...", "Scratch (random weights)"
+_MODELS = "Models (*.safetensors)"
 _DEFAULTS = TrainOptions()
 
 
@@ -52,7 +52,7 @@ class FineTuneControls:
             tooltip="Patients that are open, with the labels that you choose for each, or a folder in the "
             "layout of the LGG MRI dataset.",
         )
-        self.folder = _path("d", "Folder", "The folder that holds the patients' folders.")
+        self.folder = path_edit("d", "Folder", "The folder that holds the patients' folders.")
         self.found = Label(value="")
         self.start_from = Choice(
             label="Start from",
@@ -60,7 +60,9 @@ class FineTuneControls:
             tooltip="The model whose weights are tuned. From scratch, a training needs dozens of patients "
             "and hours.",
         )
-        self.output = _path("w", "Save as", "Where the best model goes. An older file is never replaced.")
+        self.output = path_edit(
+            "w", "Save as", "Where the best model goes. An older file is never replaced.", _MODELS
+        )
         self.resume = CheckBox(
             text=GO_ON,
             tooltip="Take up the training that was stopped, with the same patients and options.",
@@ -77,7 +79,7 @@ class FineTuneControls:
             "of its own. Of a folder, the first validation patient is opened for it.",
         )
         for combo in (self.source, self.start_from, self.device):
-            _let_shrink(combo)
+            let_shrink(combo)
         self._make_options()
 
     def _make_options(self) -> None:
@@ -157,20 +159,6 @@ def unused(path: Path) -> Path:
     names = (stem if number == 1 else f"{stem} {number}" for number in count(1))
     candidates = (path.with_name(f"{name}{path.suffix}") for name in names)
     return next(free for free in candidates if not free.exists() and not state_folder(free).exists())
-
-
-def _path(mode: str, label: str, tooltip: str) -> FileEdit:
-    edit = FileEdit(mode=mode, label=label, tooltip=tooltip, filter="Models (*.safetensors)")
-    edit.choose_btn.text = "..."
-    edit.choose_btn.max_width = 34
-    edit.line_edit.min_width = 80
-    return edit
-
-
-def _let_shrink(combo: ComboBox) -> None:
-    """Let a menu be narrower than its longest choice, so that the column fits beside the picture."""
-    combo.native.setSizeAdjustPolicy(combo.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.native.setMinimumContentsLength(10)
 
 
 def _number(name: str, label: str, **limits: Any) -> SpinBox:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.events import EpochDone, PatientRead, PatientValidated, SlicesDone, Validated
 from .finetune_job import JobEvent, Outcome, StepsDone
+from .words import counted
 
 #: Up to so many training patients, the user is warned.
 FEW_PATIENTS = 5
@@ -30,11 +31,6 @@ NEEDS_EXTRA = (
 )
 GO_ON = "Go on with an unfinished training"
 STOPPING = "Stopping after this step; the best model so far is kept..."
-
-
-def counted(number: int, noun: str, plural: str = "s") -> str:
-    """A number and its noun: "1 patient", "2 patients"."""
-    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def too_few(count: int) -> str:

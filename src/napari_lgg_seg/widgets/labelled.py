@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..core.errors import PatientError
 from ..core.patients import Patient, UInt8Array, find_slices
-from ..layers import PREVIEW, TRUTH, TUMOUR, described
+from ..layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
 from .results import is_edited
 from .subject import Subject, grid_of, proposed_sequences, subjects_in, take_arrays, to_volume
 
@@ -57,7 +57,7 @@ def labelled_in(layers: Iterable[Any]) -> list[Labelled]:
 
 def _can_be_truth(layer: Any, subject: Subject, grid: tuple[int, ...]) -> bool:
     """Whether a layer holds labels on a patient's grid: the patient's own, or labels of nobody."""
-    if layer._type_string != "labels" or tuple(_data(layer).shape) != grid:
+    if layer._type_string != "labels" or is_comparison(layer) or tuple(_data(layer).shape) != grid:
         return False
     info = described(layer)
     return info is None or (info["patient"] == subject.name and info["role"] != PREVIEW)

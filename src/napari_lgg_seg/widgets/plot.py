@@ -41,10 +41,7 @@ class TrainingPlot(pg.GraphicsLayoutWidget):
         self._dice: list[tuple[float, float]] = []
         self._loss_plot, self._dice_plot = self.addPlot(row=0, col=0), self.addPlot(row=1, col=0)
         for plot in (self._loss_plot, self._dice_plot):
-            plot.setMenuEnabled(False)
-            plot.hideButtons()
-            plot.setMouseEnabled(x=False, y=False)
-            plot.getAxis("left").setWidth(42)
+            keep_still(plot)
         self._loss_plot.getAxis("bottom").setStyle(showValues=False)
         self._dice_plot.setYRange(0, 1, padding=0.06)
         self._dice_plot.getAxis("left").setTicks([[(tick, f"{tick:g}") for tick in (0, 0.25, 0.5, 0.75, 1)]])
@@ -67,10 +64,7 @@ class TrainingPlot(pg.GraphicsLayoutWidget):
         self._loss_colour, self._dice_colour = _COLOURS[theme.type]
         self.setBackground(theme.background.as_hex())
         for plot, title in ((self._loss_plot, "Training loss"), (self._dice_plot, "Validation Dice")):
-            for side in ("left", "bottom"):
-                plot.getAxis(side).setPen(text)
-                plot.getAxis(side).setTextPen(text)
-            plot.setTitle(title, color=text, size="9pt")
+            theme_axes(plot, title, text)
         self._dice_plot.setLabel("bottom", "epoch", color=text)
         self._loss_curve.setPen(self._loss_colour, width=1.5)
         self._dice_curve.setPen(self._dice_colour, width=1.5)
@@ -112,6 +106,22 @@ class TrainingPlot(pg.GraphicsLayoutWidget):
         dice = np.array(self._dice).reshape(-1, 2)
         self._dice_curve.setData(dice)
         self._best.setData(dice[[dice[:, 1].argmax()]] if len(dice) else dice)
+
+
+def keep_still(plot: pg.PlotItem) -> None:
+    """Let nobody move a plot's axes by accident."""
+    plot.setMenuEnabled(False)
+    plot.hideButtons()
+    plot.setMouseEnabled(x=False, y=False)
+    plot.getAxis("left").setWidth(42)
+
+
+def theme_axes(plot: pg.PlotItem, title: str, colour: str) -> None:
+    """Title and axes of a plot in the colour of the theme's text."""
+    for side in ("left", "bottom"):
+        plot.getAxis(side).setPen(colour)
+        plot.getAxis(side).setTextPen(colour)
+    plot.setTitle(title, color=colour, size="9pt")
 
 
 def averaged(values: Sequence[float], points: int) -> npt.NDArray[np.float64]:

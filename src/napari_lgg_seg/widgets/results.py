@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.figures import Figures
-from ..core.patients import SEQUENCES
 from ..layers import (
     METADATA_KEY,
     PROBABILITY,
@@ -84,9 +83,9 @@ def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
 
 
 def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
-    """Grid and metadata of a new layer that lies over an image of the subject."""
+    """Grid and metadata of a new layer that lies over a layer of the subject."""
     info = described(layer)
-    if info is not None and info["role"] in SEQUENCES:
+    if info is not None:
         slices, copies, affine, folder = (info[k] for k in ("slice_numbers", "copies", "affine", "folder"))
     else:
         slices, copies, affine, folder = (

@@ -40,6 +40,7 @@ from .subject import (
     subjects_in,
     take_arrays,
 )
+from .view import go_to_slice, slice_in_view
 from .worker import Failure
 
 if TYPE_CHECKING:
@@ -283,14 +284,8 @@ class SegmentWidget(Container):
         arrays = take_arrays(sequences)
         flair = sequences["FLAIR"]
         assert flair is not None
-        only = self._slice_in_view(flair) if self.controls.current_slice.value else None
+        only = slice_in_view(self._viewer, flair) if self.controls.current_slice.value else None
         return Job(subject, flair, arrays, only, self._model_path, self.controls.options())
-
-    def _slice_in_view(self, layer: Any) -> int:
-        if layer.ndim < 3:
-            return 0
-        position = layer.world_to_data(self._viewer.dims.point[-layer.ndim :])[0]
-        return int(np.clip(round(position), 0, layer.data.shape[0] - 1))
 
     def _show_progress(self, event: Event) -> None:
         if self._worker is None or not self.button.enabled:
@@ -435,7 +430,7 @@ class SegmentWidget(Container):
 
     def _go_to_largest(self, tumour: Labels, only_slice: int | None) -> None:
         if tumour.ndim == 3 and only_slice is None and tumour.data.any():
-            self._go_to(tumour, int(tumour.data.sum(axis=(1, 2), dtype=np.int64).argmax()))
+            go_to_slice(self._viewer, tumour, int(tumour.data.sum(axis=(1, 2), dtype=np.int64).argmax()))
 
     def go_to_tumour(self, direction: int) -> None:
         """Show the next (1) or previous (-1) slice with tumour, going round at the end."""
@@ -444,11 +439,7 @@ class SegmentWidget(Container):
             return
         slices = np.flatnonzero(layer.data.any(axis=(1, 2)))
         if len(slices):
-            here = self._slice_in_view(layer)
+            here = slice_in_view(self._viewer, layer)
             ahead = slices[slices > here] if direction > 0 else slices[slices < here][::-1]
             round_the_end = slices[0] if direction > 0 else slices[-1]
-            self._go_to(layer, int(ahead[0] if len(ahead) else round_the_end))
-
-    def _go_to(self, layer: Any, index: int) -> None:
-        position = layer.data_to_world((index, 0, 0))[0]
-        self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim, float(position))
+            go_to_slice(self._viewer, layer, int(ahead[0] if len(ahead) else round_the_end))

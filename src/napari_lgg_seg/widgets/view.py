@@ -1,0 +1,24 @@
+"""Which slice of a layer the viewer shows, and how to go to another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+
+def slice_in_view(viewer: ViewerModel, layer: Any) -> int:
+    """Index of the slice of a layer that is shown; 0 of a single slice."""
+    if layer.ndim < 3:
+        return 0
+    position = layer.world_to_data(viewer.dims.point[-layer.ndim :])[0]
+    return int(np.clip(round(position), 0, layer.data.shape[0] - 1))
+
+
+def go_to_slice(viewer: ViewerModel, layer: Any, index: int) -> None:
+    """Show a slice of a layer of three dimensions."""
+    position = layer.data_to_world((index, 0, 0))[0]
+    viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(position))
