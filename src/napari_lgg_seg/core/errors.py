@@ -34,6 +34,14 @@ class ExistingMasksError(ExportError):
     """Masks from before are where the user asked; they may be replaced if the user says so."""
 
 
+class ResultsError(LggSegError):
+    """A cohort's folder of results that cannot be used."""
+
+
+class CorrectedError(ResultsError):
+    """Labels that somebody corrected are where a prediction would go; it may replace them if asked to."""
+
+
 class TrainingError(LggSegError):
     """A training that cannot start or go on."""
 

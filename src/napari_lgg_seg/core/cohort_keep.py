@@ -1,0 +1,94 @@
+"""What somebody did to the labels of an open patient, and how it comes among the results."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cohort_index import Record
+from .cohort_results import CohortResults, Probability
+from .errors import CorrectedError
+from .formats import Labelling
+
+
+@dataclass(frozen=True)
+class Work:
+    """The labels of an open patient that the results do not hold yet.
+
+    Attributes
+    ----------
+    folder : Path
+        The patient's.
+    labelling : Labelling or None
+        Its labels as they are now; None if the results hold them already.
+    by_hand : bool
+        Whether somebody painted in them, or accepted them.
+    probability : ndarray of float32 or None
+        From which labels that nobody touched were made.
+    more : tuple of (str, Labelling)
+        Further labels in which somebody painted, and what they are called.
+    is_old : threading.Event
+        Set when later work on the same patient is kept: this must not be written after that.
+    """
+
+    folder: Path
+    labelling: Labelling | None
+    by_hand: bool = False
+    probability: Probability | None = None
+    more: tuple[tuple[str, Labelling], ...] = ()
+    is_old: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Work that is among the results.
+
+    Attributes
+    ----------
+    work : Work
+        What was kept.
+    record : Record
+        What became of the patient.
+    more : tuple of Path
+        Files of the further labels.
+    sentence : str
+        What the user should know; empty if nothing.
+    """
+
+    work: Work
+    record: Record
+    more: tuple[Path, ...] = ()
+    sentence: str = ""
+
+
+def keep(work: Work, results: CohortResults) -> Kept:
+    """Write somebody's work among the results.
+
+    A new prediction that nobody touched does not replace corrected labels; it can be made again.
+
+    Raises
+    ------
+    ResultsError, ExportError
+        If something cannot be written; what was kept before is as it was.
+    """
+    with results.lock:
+        if work.is_old.is_set():
+            return Kept(work, results.record(work.folder.name))
+        return _keep(work, results)
+
+
+def _keep(work: Work, results: CohortResults) -> Kept:
+    name = work.folder.name
+    sentences = []
+    if work.labelling is not None and work.by_hand:
+        results.write_corrected(name, work.labelling)
+    elif work.labelling is not None and work.probability is not None:
+        try:
+            results.write_prediction(name, work.labelling, work.probability)
+        except CorrectedError:
+            sentences.append(f"{name} keeps its corrected labels; the new prediction was not kept.")
+    files = tuple(results.write_more(name, title, labelling) for title, labelling in work.more)
+    for (title, _), file in zip(work.more, files, strict=True):
+        sentences.append(f"Your edits of '{title}' are in {file}.")
+    return Kept(work, results.record(name), files, " ".join(sentences))
