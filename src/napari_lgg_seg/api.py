@@ -23,6 +23,7 @@ from .core.patients import Patient, read_patient
 from .core.postprocess import postprocess, threshold_of
 from .core.predict import Event, Predictor, drain
 from .core.train import train
+from .core.uncertainty import expected_dice, mean_entropy, voxel_entropy
 
 __all__ = [
     "Agreement",
@@ -69,6 +70,21 @@ class Segmentation:
     threshold: float
     model: str
     figures: Figures
+
+    @property
+    def uncertainty(self) -> npt.NDArray[np.float32]:
+        """Entropy of each voxel in bits, (z, y, x): 0 sure, 1 not at all."""
+        return voxel_entropy(self.probability)
+
+    @property
+    def mean_uncertainty(self) -> float:
+        """One figure for the patient: mean entropy where tumour was found or is in doubt."""
+        return mean_entropy(self.probability, self.labels)
+
+    @property
+    def expected_dice(self) -> float | None:
+        """The Dice with the truth that the labels promise, if the probabilities are right."""
+        return expected_dice(self.probability, self.labels)
 
     def made_with(self) -> dict[str, Any]:
         """What the headers of written files say about the labels."""

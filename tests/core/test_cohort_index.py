@@ -26,8 +26,8 @@ def test_records_survive(index):
     index.change(["one", "two"], state="corrected", by_hand=True)
     again = CohortIndex(index.path.parent)
     assert again.read() == {
-        "one": Record("corrected", True, 0.25, made_with),
-        "two": Record("corrected", True, None, {}),
+        "one": Record("corrected", True, 0.25, made_with=made_with),
+        "two": Record("corrected", True),
     }
     assert index.path.name == INDEX_NAME
 

@@ -10,7 +10,7 @@ from napari_lgg_seg.core.cohort_results import CohortResults, default_results_fo
 from napari_lgg_seg.core.errors import CorrectedError, ExportError, PatientError, ResultsError
 from napari_lgg_seg.core.export import write_patient
 from napari_lgg_seg.core.formats import Labelling, find_labels, read_labels, write_labels
-from napari_lgg_seg.core.uncertainty import mean_entropy
+from napari_lgg_seg.core.uncertainty import expected_dice, mean_entropy
 
 NAME = "TCGA_DU_0001_19990101"
 SHAPE = (4, 6, 5)
@@ -37,7 +37,8 @@ def labelling(labels, **made_with):
 
 def test_a_prediction_comes_back(results, labels, probability):
     record = results.write_prediction(NAME, labelling(labels, model="m"), probability)
-    assert record == Record("segmented", False, mean_entropy(probability, labels), {"model": "m"})
+    figures = mean_entropy(probability, labels), expected_dice(probability, labels)
+    assert record == Record("segmented", False, *figures, False, {"model": "m"})
     stored = CohortResults(results.folder).read(NAME, SHAPE)
     np.testing.assert_array_equal(stored.labels, labels)
     np.testing.assert_allclose(stored.probability, probability, atol=0.5 / 255 + 1e-6)
@@ -173,36 +174,35 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
 # --- keeping what somebody did -------------------------------------------------------------------
 
 
-def test_work_by_hand_is_kept_as_corrected(results, labels, tmp_path):
-    kept = keep(Work(tmp_path / NAME, labelling(labels), by_hand=True), results)
+def test_work_by_hand_is_kept_as_corrected(results, labels):
+    kept = keep(NAME, Work(labelling(labels), by_hand=True), results)
     assert kept.record.state == "corrected"
     assert kept.sentence == ""
     np.testing.assert_array_equal(results.read_labels(NAME), labels)
 
 
 def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections(
-    results, labels, probability, tmp_path
+    results, labels, probability
 ):
-    work = Work(tmp_path / NAME, labelling(labels), by_hand=False, probability=probability)
-    assert keep(work, results).record.state == "segmented"
+    work = Work(labelling(labels), by_hand=False, probability=probability)
+    assert keep(NAME, work, results).record.state == "segmented"
     results.write_corrected(NAME, labelling(1 - labels))
-    kept = keep(work, results)
+    kept = keep(NAME, work, results)
     assert kept.record.state == "corrected"
     assert "not kept" in kept.sentence
     np.testing.assert_array_equal(results.read_labels(NAME), 1 - labels)
 
 
-def test_further_labels_get_files_of_their_own_that_are_no_slices(results, labels, tmp_path):
-    work = Work(tmp_path / NAME, None, more=(("truth", labelling(labels)), ("a/b_1", labelling(labels))))
-    first, second = keep(work, results), keep(work, results)
-    files = [*first.more, *second.more]
-    assert len(set(files)) == 4
-    assert all(str(file) in first.sentence for file in first.more)
+def test_further_labels_get_files_of_their_own_that_are_no_slices(results, labels):
+    work = Work(None, more=(("truth", labelling(labels)), ("a/b_1", labelling(labels))))
+    sentences = [keep(NAME, work, results).sentence for _ in range(2)]
+    files = sorted((results.folder / NAME).iterdir())
+    assert len(files) == 4
+    assert all(sum(str(file) in sentence for sentence in sentences) == 1 for file in files)
     for file in files:
-        assert file.parent == results.folder / NAME
         np.testing.assert_array_equal(tifffile.imread(file), labels)
-    assert first.record.state == "new"
+    assert results.record(NAME).state == "new"
     # Neither are they taken for slices, which would keep labels away, nor for the patient's result.
-    keep(Work(tmp_path / NAME, labelling(labels), by_hand=True), results)
+    keep(NAME, Work(labelling(labels), by_hand=True), results)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
     assert {file.name for file in results.folder.iterdir()} == {NAME, INDEX_NAME}

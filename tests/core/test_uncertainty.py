@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.uncertainty import mean_entropy
+from napari_lgg_seg.core.postprocess import best_threshold
+from napari_lgg_seg.core.uncertainty import expected_dice, mean_entropy
 
 
 def test_a_coin_is_one_bit_and_certainty_none():
@@ -41,3 +42,37 @@ def test_nothing_found_and_nothing_in_doubt_is_zero():
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match="shape"):
         mean_entropy(np.zeros((2, 3, 4)), np.zeros((3, 4)))
+
+
+def test_expected_dice_by_hand():
+    p = np.array([0.9, 0.6, 0.3, 0.2])
+    assert expected_dice(p, p >= 0.5) == pytest.approx(2 * 1.5 / (2.0 + 2))
+    assert expected_dice(p, np.ones(4, np.uint8)) == pytest.approx(2 * 2.0 / (2.0 + 4))
+    assert expected_dice(p, np.zeros(4, bool)) == 0
+
+
+def test_a_sure_prediction_promises_everything_and_nothing_at_all_nothing():
+    sure = np.zeros((2, 3, 4), np.float32)
+    sure[1, 1] = 1
+    assert expected_dice(sure, sure > 0) == 1
+    assert expected_dice(np.zeros((2, 3, 4)), np.zeros((2, 3, 4))) is None
+
+
+def test_no_threshold_promises_more_than_the_best():
+    p = np.random.default_rng(0).beta(0.3, 0.6, 500)
+    best = expected_dice(p, p >= best_threshold(p))
+    assert all(expected_dice(p, p >= threshold) <= best for threshold in np.linspace(0.1, 1, 50))
+
+
+def test_expected_dice_is_what_comes_on_average():
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.3, 0.6, 4000)
+    labels = p >= 0.4
+    truths = rng.random((50, p.size)) < p
+    dices = 2 * (truths & labels).sum(axis=1) / (truths.sum(axis=1) + labels.sum())
+    assert expected_dice(p, labels) == pytest.approx(dices.mean(), abs=0.01)
+
+
+def test_expected_dice_refuses_other_shapes():
+    with pytest.raises(ValueError, match="shape"):
+        expected_dice(np.zeros((2, 3, 4)), np.zeros((3, 4)))

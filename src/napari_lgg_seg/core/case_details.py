@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .compare import in_size
 from .errors import PatientError
 from .formats import LabelArray
 from .metrics import dice
@@ -119,8 +120,8 @@ def measure_case(patient: Patient, labels: LabelArray | None) -> CaseDetails:
     """
     if labels is not None and labels.shape != patient.shape:
         raise PatientError(
-            f"The labels kept for {patient.folder.name} are {_size(labels.shape)} voxels but its slices "
-            f"{_size(patient.shape)}; segment it again."
+            f"The labels kept for {patient.folder.name} are {in_size(labels.shape)} voxels but its slices "
+            f"{in_size(patient.shape)}; segment it again."
         )
     truth = patient.truth
     agreement = None
@@ -188,7 +189,3 @@ def shrink(picture: UInt8Array, largest: int = THUMBNAIL_SIZE) -> UInt8Array:
     stretched = means * np.float32(255 / high if high > 0 else 0)
     small: UInt8Array = np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
     return small
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

@@ -18,6 +18,7 @@ STATES: tuple[str, ...] = get_args(State)
 INDEX_NAME = "cohort.json"
 
 _SCHEMA = 1
+_LOCKS: dict[Path, threading.RLock] = {}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Record:
         stays when they are exported.
     uncertainty : float or None
         Of the last prediction, in bits (:func:`napari_lgg_seg.core.uncertainty.mean_entropy`).
+    expected_dice : float or None
+        What the last prediction promised (:func:`napari_lgg_seg.core.uncertainty.expected_dice`).
+    nothing_found : bool
+        Whether the last prediction was empty, whatever was drawn since.
     made_with : dict
         Model and options of the last prediction.
     """
@@ -40,6 +45,8 @@ class Record:
     state: State = "new"
     by_hand: bool = False
     uncertainty: float | None = None
+    expected_dice: float | None = None
+    nothing_found: bool = False
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +63,8 @@ class CohortIndex:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX_NAME
-        self.lock = threading.RLock()
+        #: One for all that use the folder.
+        self.lock = _LOCKS.setdefault(self.path.resolve(), threading.RLock())
 
     def read(self) -> dict[str, Record]:
         """All records, by the patients' folder names.
@@ -132,7 +140,9 @@ def _record(**values: Any) -> Record:
     """
     known = {name: value for name, value in values.items() if name in Record.__dataclass_fields__}
     record = Record(**known)
-    sure = record.uncertainty is None or isinstance(record.uncertainty, int | float)
-    if record.state not in STATES or not sure or not isinstance(record.by_hand, bool):
+    figures = (record.uncertainty, record.expected_dice)
+    sure = all(figure is None or isinstance(figure, int | float) for figure in figures)
+    flags = all(isinstance(flag, bool) for flag in (record.by_hand, record.nothing_found))
+    if record.state not in STATES or not sure or not flags:
         raise ValueError(f"{values} is no patient's record")
     return record

@@ -1,11 +1,11 @@
-"""What somebody did to the labels of an open patient, and how it comes among the results."""
+"""What somebody did to the labels of an open patient, and how it comes among a cohort's results."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from .case_details import CaseDetails
 from .cohort_index import Record
 from .cohort_results import CohortResults, Probability
 from .errors import CorrectedError
@@ -18,8 +18,6 @@ class Work:
 
     Attributes
     ----------
-    folder : Path
-        The patient's.
     labelling : Labelling or None
         Its labels as they are now; None if the results hold them already.
     by_hand : bool
@@ -32,7 +30,6 @@ class Work:
         Set when later work on the same patient is kept: this must not be written after that.
     """
 
-    folder: Path
     labelling: Labelling | None
     by_hand: bool = False
     probability: Probability | None = None
@@ -46,24 +43,30 @@ class Kept:
 
     Attributes
     ----------
+    name : str
+        The patient's folder name.
+    results : CohortResults
+        That hold it.
     work : Work
         What was kept.
     record : Record
         What became of the patient.
-    more : tuple of Path
-        Files of the further labels.
+    details : CaseDetails or None
+        What the table says of the patient now; None if its labels are as they were.
     sentence : str
         What the user should know; empty if nothing.
     """
 
+    name: str
+    results: CohortResults
     work: Work
     record: Record
-    more: tuple[Path, ...] = ()
+    details: CaseDetails | None = None
     sentence: str = ""
 
 
-def keep(work: Work, results: CohortResults) -> Kept:
-    """Write somebody's work among the results.
+def keep(name: str, work: Work, results: CohortResults) -> Kept:
+    """Write somebody's work on a patient among the results.
 
     A new prediction that nobody touched does not replace corrected labels; it can be made again.
 
@@ -74,12 +77,11 @@ def keep(work: Work, results: CohortResults) -> Kept:
     """
     with results.lock:
         if work.is_old.is_set():
-            return Kept(work, results.record(work.folder.name))
-        return _keep(work, results)
+            return Kept(name, results, work, results.record(name))
+        return _keep(name, work, results)
 
 
-def _keep(work: Work, results: CohortResults) -> Kept:
-    name = work.folder.name
+def _keep(name: str, work: Work, results: CohortResults) -> Kept:
     sentences = []
     if work.labelling is not None and work.by_hand:
         results.write_corrected(name, work.labelling)
@@ -88,7 +90,7 @@ def _keep(work: Work, results: CohortResults) -> Kept:
             results.write_prediction(name, work.labelling, work.probability)
         except CorrectedError:
             sentences.append(f"{name} keeps its corrected labels; the new prediction was not kept.")
-    files = tuple(results.write_more(name, title, labelling) for title, labelling in work.more)
-    for (title, _), file in zip(work.more, files, strict=True):
+    for title, labelling in work.more:
+        file = results.write_more(name, title, labelling)
         sentences.append(f"Your edits of '{title}' are in {file}.")
-    return Kept(work, results.record(name), files, " ".join(sentences))
+    return Kept(name, results, work, results.record(name), sentence=" ".join(sentences))

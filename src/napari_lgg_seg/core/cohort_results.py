@@ -23,7 +23,7 @@ from .errors import CorrectedError, PatientError, ResultsError
 from .export import replacing, safe_name
 from .formats import LabelArray, Labelling, target_file, write_tiff
 from .patients import has_slices
-from .uncertainty import mean_entropy
+from .uncertainty import expected_dice, mean_entropy
 
 Probability = npt.NDArray[np.float32]
 
@@ -160,6 +160,7 @@ class CohortResults:
         """
         self._check_target(name)
         uncertainty = mean_entropy(probability, labelling.labels)
+        expected = expected_dice(probability, labelling.labels)
         with self.lock:
             if self.record(name).by_hand and not replace_corrected:
                 raise CorrectedError(f"{name} has corrected labels, which were kept.")
@@ -170,6 +171,8 @@ class CohortResults:
                 state="segmented",
                 by_hand=False,
                 uncertainty=uncertainty,
+                expected_dice=expected,
+                nothing_found=not labelling.labels.any(),
                 made_with=dict(labelling.made_with),
             )[name]
 

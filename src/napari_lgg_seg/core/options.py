@@ -85,7 +85,7 @@ class SegmentOptions:
         default=False,
         metadata=_help(
             "Test-time augmentation: average the network's answers for each slice as it is and mirrored "
-            "left-right. Takes twice as long."
+            "left-right, so that the uncertainty counts where the two differ, too. Takes twice as long."
         ),
     )
     batch_size: int | None = field(

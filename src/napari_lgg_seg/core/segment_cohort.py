@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from .cohort_results import CohortResults
 from .errors import CorrectedError, ImageError, LggSegError
 from .formats import Labelling
 from .patients import read_patient
-from .postprocess import postprocess
+from .postprocess import postprocess, threshold_of
 from .predict import Notice, SlicesDone
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def segment_cases(
         Close the generator to cancel: patients that are done stay done, the one in work is left as it
         was.
     """
+    chosen = options.complete(predictor.card)
     for number, folder in enumerate(folders, start=1):
         name = folder.name
         yield CaseStarted(name, number, len(folders))
@@ -101,9 +102,15 @@ def segment_cases(
             if patient.volume is None:
                 raise ImageError(f"{folder} holds masks only; there is nothing to segment.")
             probability = yield from predictor.predict(patient.volume)
-            labels = postprocess(probability, options, predictor.card.threshold)
+            threshold = threshold_of(probability, chosen.threshold)
+            labels = postprocess(probability, replace(chosen, threshold=threshold))
             labelling = Labelling(
-                patient.name, labels, patient.slice_numbers, patient.spacing, patient.affine, made_with
+                patient.name,
+                labels,
+                patient.slice_numbers,
+                patient.spacing,
+                patient.affine,
+                {**made_with, "threshold": threshold},
             )
             record = results.write_prediction(name, labelling, probability, replace_corrected=may_replace)
             yield CaseSegmented(folder, record, measure_case(patient, labels))
@@ -132,4 +139,5 @@ def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
 
 def is_done(record: Record, run: dict[str, Any]) -> bool:
     """Whether a patient's result is what such a run would give once more."""
-    return record.state != "new" and not record.by_hand and dict(record.made_with) == run
+    same = all(record.made_with.get(key) == value for key, value in run.items())
+    return record.state != "new" and not record.by_hand and same
