@@ -37,6 +37,7 @@ def test_contributions_refer_to_commands():
         for kind in ("readers", "writers", "sample_data", "widgets")
         for c in getattr(contributions, kind)
     ]
+    named += [binding.command for binding in contributions.keybindings]
     named += [item.command for items in contributions.menus.values() for item in items]
     assert set(named) == set(COMMANDS)
 

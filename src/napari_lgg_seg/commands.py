@@ -1,4 +1,4 @@
-"""Menu commands: open a patient and export masks through dialogs, with one sentence if it fails."""
+"""Menu commands: open a patient, export masks, go through a cohort; with one sentence if it fails."""
 
 from __future__ import annotations
 
@@ -139,6 +139,33 @@ def _export(layer: Labels, folder: Path) -> int:
         if answer != QMessageBox.StandardButton.Yes:
             return 0
         return len(write_mask_folder(folder, layer.data, meta, overwrite=True))
+
+
+def next_patient() -> None:
+    """Open the patient that comes next in the cohort browser's table."""
+    _step(1)
+
+
+def previous_patient() -> None:
+    """Open the patient that comes before in the cohort browser's table."""
+    _step(-1)
+
+
+def _step(direction: int) -> None:
+    from napari.utils.notifications import show_info
+
+    from .widgets.browser import CohortBrowser
+    from .widgets.cohort_words import NO_BROWSER
+
+    viewer = _viewer()
+    if viewer is None:
+        return
+    docked = viewer.window.dock_widgets.values()
+    browser = next((widget for widget in docked if isinstance(widget, CohortBrowser)), None)
+    if browser is None:
+        show_info(NO_BROWSER)
+    else:
+        browser.step(direction)
 
 
 def _viewer() -> Viewer | None:

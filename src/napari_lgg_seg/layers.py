@@ -4,8 +4,8 @@ Every layer of a patient carries ``metadata["lgg"]``::
 
     schema         1
     patient        the patient's name
-    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability", "preview",
-                   "prediction" (labels that were read from files) or "comparison"
+    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability",
+                   "uncertainty", "preview" or "comparison"
     slice_numbers  the number in each slice's file name
     copies         sequences that are FLAIR once more
     affine         4 x 4, voxel (x, y, z) to patient millimetres, or None
@@ -33,8 +33,8 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 METADATA_KEY, COMPARISON_KEY = "lgg", "lgg comparison"
 METADATA_SCHEMA = 1
-TRUTH, TUMOUR, PROBABILITY, PREVIEW = "truth", "tumour", "probability", "preview"
-PREDICTION, COMPARISON = "prediction", "comparison"
+TRUTH, TUMOUR, PROBABILITY, UNCERTAINTY = "truth", "tumour", "probability", "uncertainty"
+PREVIEW, COMPARISON = "preview", "comparison"
 AXES = ("z", "y", "x")
 
 # Okabe and Ito's colours, told apart by colour-blind people: the tumour, the truth, and further labels.
@@ -167,11 +167,6 @@ def preview_properties(patient: str) -> dict[str, Any]:
     return {"name": f"{patient} {PREVIEW}", "colormap": label_colours(_YELLOW), "opacity": 0.5}
 
 
-def prediction_properties(patient: str) -> dict[str, Any]:
-    """Name and looks of predicted labels that were read from files."""
-    return {**tumour_properties(patient), "name": f"{patient} {PREDICTION}"}
-
-
 def comparison_properties(prediction: str, truth: str, patient: str | None = None) -> dict[str, Any]:
     """Name and looks of the comparison of two layers, of which a patient is named only once."""
     if patient is not None and prediction.startswith(f"{patient} "):
@@ -180,11 +175,11 @@ def comparison_properties(prediction: str, truth: str, patient: str | None = Non
     return {"name": f"{prediction} against {truth}", "colormap": colours, "opacity": 0.7}
 
 
-def probability_properties(patient: str) -> dict[str, Any]:
-    """Name and looks of a predicted probability layer."""
+def map_properties(patient: str, role: str) -> dict[str, Any]:
+    """Name and looks of a layer with a value from 0 to 1 for each voxel: probability or uncertainty."""
     return {
-        "name": f"{patient} {PROBABILITY}",
-        "colormap": "magma",
+        "name": f"{patient} {role}",
+        "colormap": "magma" if role == PROBABILITY else "inferno",
         "contrast_limits": (0.0, 1.0),
         "blending": "additive",
         "visible": False,

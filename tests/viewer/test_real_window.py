@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qtpy.QtCore import QPointF, Qt, QThreadPool
-from qtpy.QtWidgets import QToolTip
+from qtpy.QtWidgets import QLineEdit, QTableView, QToolTip
 
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.patients import read_patient
+from napari_lgg_seg.layers import patients_in
+from napari_lgg_seg.widgets import browser
 
 pytestmark = pytest.mark.real_window
 
@@ -90,3 +92,34 @@ def test_main_window_may_be_closed_during_a_run(
     viewer.close()
     gate.open()
     wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
+
+
+def test_cohort_with_mouse_and_keys(
+    viewer, patient_on_disk, menu_action, find_button, wait_until, qtbot, tmp_path, monkeypatch
+):
+    names = ["TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101"]
+    for seed, name in enumerate(names):
+        cohort = patient_on_disk(name, seed=seed).parent
+    monkeypatch.setattr(browser, "default_cache_file", lambda: tmp_path / "cache")
+    menu_action("Layers", "Segment", "Cohort").trigger()
+    window = viewer.window.main_menu.window()
+    (widget,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, browser.CohortBrowser)]
+    (table,) = widget.native.findChildren(QTableView)
+    wait_until(table.isVisible)
+    field = next(e for e in widget.native.findChildren(QLineEdit) if e.isVisible())
+    field.setText(str(cohort))
+    wait_until(lambda: table.model().rowCount() == 2)
+    first = table.visualRect(table.model().index(0, 1)).center()
+    for click in (qtbot.mouseClick, qtbot.mouseDClick):  # as a hand does it: once, then again
+        click(table.viewport(), Qt.MouseButton.LeftButton, pos=first)
+    wait_until(lambda: patients_in(viewer.layers) == names[:1])
+    window.activateWindow()  # keys go to the window in front
+    wait_until(window.isActiveWindow)
+    mine = viewer.add_labels(np.zeros((6, 64, 64), np.uint8))
+    mine.paint((2, 30, 30), 1)
+    for key, name in ((Qt.Key.Key_PageDown, names[1]), (Qt.Key.Key_PageUp, names[0])):
+        qtbot.keyClick(table, key, Qt.KeyboardModifier.ControlModifier)
+        wait_until(lambda name=name: patients_in(viewer.layers) == [name])
+    np.testing.assert_array_equal(viewer.layers[f"{names[0]} tumour"].data, mine.data)
+    assert table.model().index(0, 1).data() == "corrected"
+    assert find_button(window, "Accept").isEnabled()

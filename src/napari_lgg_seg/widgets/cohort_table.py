@@ -1,141 +1,138 @@
-"""The table of compared patients: one row each, sortable by any figure, the open ones last."""
+"""The view of a cohort's patients: rows to sort, to choose, and to open with a double click."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QFontMetrics, QKeySequence
+from qtpy.QtWidgets import QHeaderView, QShortcut, QTableView
 
-from ..core.cases import Case
-from ..core.compare_folders import CaseCompared
-from ..core.report import PatientFigures
-from . import compare_words as words
+from .cohort_model import PATIENT, CohortModel, CohortOrder
 
-_NAME_WIDTH, _ROW_HEIGHT = 175, 25  # pixels
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column: its title, the figure's name in a report's row, how it is written, and what it is."""
-
-    title: str
-    name: str
-    format: str
-    help: str
-
-    def text(self, value: Any) -> str:
-        return words.NOTHING if value is None else format(value, self.format).replace("-", "\N{MINUS SIGN}")
+_PICTURE = 40  # pixels
+_PADDING = 16
 
 
-_COLUMNS = (
-    _Column("Dice", "dice", ".3f", "Over the whole volume."),
-    _Column("HD95", "hd95", ".1f", "In pixels, with slices one pixel apart."),
-    _Column("Volume error", "volume_error", "+.0%", "Predicted less true volume, as a share of the latter."),
-    _Column("Missed", "missed_lesions", "d", "Lesions of the truth that no predicted voxel touches."),
-    _Column("Invented", "invented_lesions", "d", "Predicted lesions that no true voxel touches."),
-    _Column("IoU", "iou", ".3f", "Intersection over union."),
-    _Column("Precision", "precision", ".3f", "Share of the predicted voxels that are true."),
-    _Column("Recall", "recall", ".3f", "Share of the true voxels that were predicted."),
-    _Column("Surface Dice", "surface_dice", ".3f", "Share of both surfaces within 1 pixel of the other."),
-    _Column("Voxels", "voxels", ",d", "Predicted volume."),
-    _Column("True voxels", "true_voxels", ",d", "True volume."),
-    _Column(
-        "False alarm", "false_voxels_on_empty_slices", ",d", "Voxels predicted on slices without tumour."
-    ),
-)
+class CohortTable(QTableView):
+    """A sortable, filterable table of patients.
 
+    Parameters
+    ----------
+    model : CohortModel
+        All patients.
+    wide : int
+        How many columns should be in sight at first.
+    pictures : bool
+        Whether rows are high enough for a picture.
+    """
 
-class _Cell(QTableWidgetItem):
-    """A text that is sorted by a value; without one it comes last, whichever way is sorted."""
+    #: The name of a patient that somebody wants to see.
+    wanted = Signal(str)
 
-    def __init__(self, text: str, value: Any) -> None:
-        super().__init__(text)
-        self._value = value
-        self.setFlags(Qt.ItemFlag.ItemIsSelectable | Qt.ItemFlag.ItemIsEnabled)
-        if not isinstance(value, str):
-            self.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-
-    def __lt__(self, other: Any) -> bool:
-        mine, theirs = self._value, other._value
-        if mine is None or theirs is None:
-            header = self.tableWidget().horizontalHeader()
-            ascending = header.sortIndicatorOrder() == Qt.SortOrder.AscendingOrder
-            return (
-                (theirs is None and mine is not None) if ascending else (mine is None and theirs is not None)
-            )
-        return bool(mine < theirs)
-
-
-class CohortTable(QTableWidget):
-    """Figures of patients, worst Dice first until the user sorts otherwise."""
-
-    #: The :class:`napari_lgg_seg.core.cases.Case` of a row that was double-clicked.
-    opened = Signal(object)
-
-    def __init__(self) -> None:
-        super().__init__(0, len(_COLUMNS) + 1)
-        self.setHorizontalHeaderLabels(["Patient", *(column.title for column in _COLUMNS)])
-        for place, column in enumerate(_COLUMNS, start=1):
-            self.horizontalHeaderItem(place).setToolTip(column.help)
-        self.verticalHeader().hide()
+    def __init__(self, model: CohortModel, wide: int, *, pictures: bool = False) -> None:
+        super().__init__()
+        self._columns, self._wide = model.columns, wide
+        self._picture = _PICTURE if pictures else 0
+        self.order = CohortOrder(model, self)
+        self.setModel(self.order)
+        self.setSelectionBehavior(self.SelectionBehavior.SelectRows)
+        self.setSelectionMode(self.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(self.EditTrigger.NoEditTriggers)
         self.setShowGrid(False)
         self.setWordWrap(False)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.horizontalHeader().setSortIndicator(1, Qt.SortOrder.AscendingOrder)
-        self.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
-        self._fit_columns()
-        self.setToolTip("Double-click a patient to open it and to see where its masks agree.")
-        self._compared: dict[str, CaseCompared] = {}
-        self.cellDoubleClicked.connect(self._double_clicked)
-
-    @property
-    def figures(self) -> list[PatientFigures]:
-        """Figures of the patients that could be compared, by name."""
-        done = sorted(self._compared.items())
-        return [compared.figures for _, compared in done if compared.figures is not None]
-
-    @property
-    def failed(self) -> list[CaseCompared]:
-        """The patients that could not be compared, by name."""
-        return [compared for _, compared in sorted(self._compared.items()) if compared.figures is None]
-
-    def start(self) -> None:
-        """Forget all patients; rows come in their order until :meth:`end`."""
-        self.setSortingEnabled(False)
-        self.setRowCount(0)
-        self._compared = {}
-
-    def add(self, compared: CaseCompared) -> None:
-        """Add a patient's row."""
-        name = compared.case.name
-        self._compared[name] = compared
-        row = self.rowCount()
-        self.insertRow(row)
-        self.setItem(row, 0, _Cell(name, name))
-        figures = compared.figures.as_row() if compared.figures is not None else {}
-        for place, column in enumerate(_COLUMNS, start=1):
-            value = figures.get(column.name)
-            self.setItem(row, place, _Cell(column.text(value), value))
-        if compared.problem:
-            self.item(row, 1).setText("failed")
-        for place in range(self.columnCount()):
-            self.item(row, place).setToolTip(compared.problem or name)
-        self._fit_columns()
-
-    def end(self) -> None:
-        """Sort as the header says."""
+        self.setIconSize(QSize(_PICTURE, _PICTURE))
+        self.setHorizontalScrollMode(self.ScrollMode.ScrollPerPixel)
+        self._set_up_headers()
+        self.sort(PATIENT)
         self.setSortingEnabled(True)
+        self.doubleClicked.connect(lambda index: self.wanted.emit(self.order.name_at(index)))
+        for key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+            shortcut.activated.connect(self._want_current)
 
-    def _fit_columns(self) -> None:
-        self.resizeColumnsToContents()
-        self.setColumnWidth(0, _NAME_WIDTH)
+    def _set_up_headers(self) -> None:
+        rows, header = self.verticalHeader(), self.horizontalHeader()
+        rows.hide()
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        rows.setDefaultSectionSize(self._picture + 4 if self._picture else self.fontMetrics().height() + 8)
+        header.setSectionsMovable(True)
+        header.setHighlightSections(False)
+        font = self.font()
+        font.setBold(True)  # as the open patient is written
+        metrics = QFontMetrics(font)
+        for place, column in enumerate(self._columns):
+            width = max(
+                metrics.horizontalAdvance(text) for text in (*column.title.split("\n"), column.widest)
+            )
+            header.resizeSection(place, width + _PADDING + self._picture * (place == PATIENT))
 
-    def _double_clicked(self, row: int, _: int) -> None:
-        case: Case = self._compared[self.item(row, 0).text()].case
-        self.opened.emit(case)
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Qt's hook: wide enough for what is looked at most."""
+        return QSize(sum(map(self.columnWidth, range(self._wide))) + 20, 320)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Qt's hook: names and what stands beside them stay in sight."""
+        return QSize(self.columnWidth(PATIENT) + self.columnWidth(PATIENT + 1), 140)
+
+    # --- order and choice ----------------------------------------------------------------------
+
+    def sort(self, column: int, *, descending: bool = False) -> None:
+        """Sort by a column; what a click on its title does."""
+        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
+        self.sortByColumn(column, order)
+
+    def selected(self) -> list[str]:
+        """Names of the selected patients, in the order in which they are shown."""
+        names, places = self.order.names(), set[int]()
+        for block in self.selectionModel().selection():
+            places.update(range(block.top(), block.bottom() + 1))
+        return [names[place] for place in sorted(places)]
+
+    def select(self, names: list[str]) -> None:
+        """Select these patients, as far as they are shown, and no others."""
+        self.clearSelection()
+        selection = self.selectionModel()
+        flags = selection.SelectionFlag.Select | selection.SelectionFlag.Rows
+        for place, name in enumerate(self.order.names()):
+            if name in names:
+                selection.select(self.order.index(place, 0), flags)
+
+    def show_current(self, name: str) -> None:
+        """Make a patient the current one, and scroll to it."""
+        index = self.order.place_of(name)
+        if index.isValid():
+            self.setCurrentIndex(index)
+            self.scrollTo(index)
+
+    def neighbour(self, name: str | None, step: int, fits: Callable[[str], bool]) -> str | None:
+        """The next patient (step 1) or the one before (-1), as they are shown now.
+
+        Parameters
+        ----------
+        name : str or None
+            From which to go; None for the first, or the last. One that is no longer shown counts as
+            where the view's current row is.
+        step : int
+            1 or -1.
+        fits : callable
+            Takes a name; patients that do not fit are passed over.
+        """
+        names = self.order.names()
+        if name in names:
+            place = names.index(name) + step
+        elif name is None:
+            place = 0 if step > 0 else len(names) - 1
+        else:  # it was filtered away: Qt has moved the current row to its neighbour
+            place = max(self.currentIndex().row(), 0) - (step < 0)
+        ahead = names[place:] if step > 0 else names[: place + 1][::-1]
+        if place < 0:
+            return None
+        return next((other for other in ahead if fits(other)), None)
+
+    def _want_current(self) -> None:
+        index: Any = self.currentIndex()
+        if index.isValid():
+            self.wanted.emit(self.order.name_at(index))

@@ -6,6 +6,8 @@ What can be compared is :mod:`.comparison`'s business, the overlay is :mod:`.ove
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
@@ -13,7 +15,9 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
+from ..core.case_sources import Source, source_of
 from ..core.cases import Case
+from ..core.details_cache import default_cache_file
 from ..core.errors import LggSegError
 from . import compare_words as words
 from .compare_parts import Results
@@ -25,9 +29,9 @@ from .comparison import (
     take,
 )
 from .controls import wrap
-from .docking import WhenEntered, WhenUndocked
+from .desk import desk_of
+from .docking import WhenEntered, WhenUndocked, WhenWindowCloses
 from .folders import FolderComparison
-from .open_case import CaseOpener
 from .overlay import Overlay
 from .pair_choice import PairChoice
 from .scrolling import ScrollingColumn
@@ -37,7 +41,6 @@ from .worker import Failure
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Labels
 
 #: Milliseconds from the last change of a layer to new figures.
 _QUIET_MS = 600
@@ -67,8 +70,9 @@ class CompareWidget(Container):
         self.layers = PairChoice(napari_viewer, self._pair_chosen)
         self._overlay = Overlay(napari_viewer, self._overlay_changed)
         self._watch = Watch(napari_viewer, self._labels_changed)
-        self.folders = FolderComparison(self._open_case)
-        self._opener = CaseOpener(napari_viewer, self._case_opened, self.folders.say)
+        self.desk = desk_of(napari_viewer)
+        self.desk.join(self)
+        self.folders = FolderComparison(self._open_case, self._keep_first)
         self._lay_out()
         self._connect()
         self.layers.look_at_layers()
@@ -100,7 +104,12 @@ class CompareWidget(Container):
         self._viewer.dims.events.current_step.connect(self._show_place)
         self._viewer.events.theme.connect(self._theme_changed)
         self.native.destroyed.connect(self._closed)
+        self.desk.changed.connect(self._patient_changed)
+        self.desk.cohort_chosen.connect(self.folders.propose)
+        if self.desk.cohort is not None:
+            self.folders.propose(*self.desk.cohort)
         WhenUndocked(self.native, self._undocked)
+        WhenWindowCloses(self.native, lambda: self.desk.may_close(self.native.window()))
         WhenEntered(self.native, lambda: self._labels_changed(False))
 
     def _pair_chosen(self, _: Any = None) -> None:
@@ -249,16 +258,28 @@ class CompareWidget(Container):
         if self._shown is not None and self._shown.agreement.worst_slice is not None:
             self.go_to(self._shown.slice_numbers.index(self._shown.agreement.worst_slice))
 
-    def _open_case(self, case: Case) -> None:
-        self.folders.say(words.opening(case.name))
-        self._opener.open(case)
+    # --- all patients --------------------------------------------------------------------------
 
-    def _case_opened(self, prediction: Labels, truth: Labels) -> None:
+    def _keep_first(self, then: Callable[[], None]) -> None:
+        """What was done to the open patient comes into its files before they are compared."""
+        self.desk.keep_first(self, self.folders.say, then)
+
+    def _open_case(self, case: Case) -> None:
+        source = source_of(case, default_cache_file())
+        self.desk.open(source, self, self.folders.say, partial(self._case_opened, source))
+
+    def _case_opened(self, source: Source) -> None:
         """A patient of the table is open: compare."""
         self.folders.say_summary()
-        self.tabs.setCurrentIndex(0)
-        self.layers.choose(prediction, truth)
-        self.run()
+        opened = self.desk.case
+        if opened is not None and opened.source.key == source.key:
+            self.folders.mark_open(source)
+            self.tabs.setCurrentIndex(0)
+            self.layers.choose(opened.labels, opened.truth)
+            self.run()
+
+    def _patient_changed(self) -> None:
+        self.folders.mark_open(self.desk.source)
 
     def _theme_changed(self, _: Any = None) -> None:
         self.results.take_theme(self._viewer.theme)
@@ -267,7 +288,7 @@ class CompareWidget(Container):
         """Nobody looks any more: neither compare nor follow the layers."""
         self.cancel()
         self.folders.cancel()
-        self._opener.close()
+        self.desk.put_away(self)
         self._soon.stop()
         self._watch.follow(None)
         self._overlay.forget()
@@ -280,7 +301,9 @@ class CompareWidget(Container):
                 signal.disconnect()
             worker.quit()
         self.folders.close()
-        self._opener.close()
+        self.desk.changed.disconnect(self._patient_changed)
+        self.desk.cohort_chosen.disconnect(self.folders.propose)
+        self.desk.drop(self)
         self._watch.follow(None)
         self._overlay.forget()
         self.layers.close()

@@ -176,9 +176,9 @@ def _between(interval: tuple[float, float] | None, what: str = "") -> str:
     return "" if interval is None else f" ({what}{interval[0]:.3f} to {interval[1]:.3f})"
 
 
-def opening(patient: str) -> str:
-    """What goes on after a double click."""
-    return f"Opening {patient}..."
+def stopped(done: int, total: int) -> str:
+    """That a comparison of folders was cancelled."""
+    return f"Cancelled after {done:,} of {counted(total, 'patient')}."
 
 
 def exported(count: int, path: object, failed: int) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..core.compare import AGREED, INVENTED, MISSED, Agreement, compare, in_size, overlay
 from ..core.errors import ComparisonError
-from ..layers import PREDICTION, TRUTH, TUMOUR, described, is_comparison
+from ..layers import TRUTH, TUMOUR, described, is_comparison
 from .compare_words import in_mm
 from .results import spacing_of
 from .worker import failing_softly
@@ -47,7 +47,7 @@ def labels_in(layers: Iterable[Any]) -> list[Labels]:
 
 def is_prediction(layer: Any) -> bool:
     """Whether a layer is known to hold a prediction."""
-    return _info(layer, "role") in (TUMOUR, PREDICTION)
+    return bool(_info(layer, "role") == TUMOUR)
 
 
 def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:

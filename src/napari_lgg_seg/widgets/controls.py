@@ -48,19 +48,21 @@ class Controls:
 
     Parameters
     ----------
-    subjects, models, devices : callable
+    subjects, devices : callable
         What the combo boxes offer; asked again whenever choices are reset.
+    model : ComboBox
+        The menu of models.
     layers : callable
         Takes the chosen patient and gives the layers that can be its sequences.
     """
 
-    def __init__(self, subjects: Choices, models: Choices, devices: Choices, layers: Choices) -> None:
+    def __init__(self, subjects: Choices, model: ComboBox, devices: Choices, layers: Choices) -> None:
         self.patient = ComboBox(
             label="Patient",
             choices=subjects,
             tooltip="Patients and images that are open. Any 2D or 3D image can be segmented.",
         )
-        self.model = Choice(label="Model", choices=models)
+        self.model = model
         self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device"))
         self.about = Label(value="")
         self.button = PushButton(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QShortcut, QWidget
 
 
 class WhenUndocked(QObject):
@@ -52,3 +53,100 @@ class WhenEntered(QObject):
         if event.type() == QEvent.Type.Enter:
             self._act()
         return False
+
+
+class InWindow(QObject):
+    """Follows a widget to the main window in which it is docked.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The docked widget; it owns this object.
+    """
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        self._widget = widget
+        self.window: QWidget | None = None
+        # A widget gets its parents one by one: the window is theirs once all of them are there.
+        self._soon = QTimer(self, singleShot=True, interval=0)
+        self._soon.timeout.connect(self._follow)
+        self._soon.start()
+        widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Qt's hook: notices that the widget was put somewhere else."""
+        if watched is self._widget and event.type() in (QEvent.Type.ParentChange, QEvent.Type.Show):
+            if watched.parent() is None:
+                self._follow()
+            else:
+                self._soon.start()
+        return False
+
+    def _follow(self) -> None:
+        window = self._widget
+        while window.parentWidget() is not None:  # past a dock that floats as a window of its own
+            window = window.parentWidget()
+        found = None if window is self._widget else window
+        if found is not self.window:
+            self.moved(self.window, found)
+            self.window = found
+
+    def moved(self, before: QWidget | None, now: QWidget | None) -> None:
+        """The widget is in another window, or in none."""
+
+
+class WhenWindowCloses(InWindow):
+    """Asks a function before the main window, in which a widget is docked, is closed.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The docked widget; it owns this object.
+    may_close : callable
+        Takes nothing; False keeps the window open.
+    """
+
+    def __init__(self, widget: QWidget, may_close: Callable[[], bool]) -> None:
+        super().__init__(widget)
+        self._may_close = may_close
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Qt's hook: sees the window's events first."""
+        if watched is self.window and event.type() == QEvent.Type.Close and not self._may_close():
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
+
+    def moved(self, before: QWidget | None, now: QWidget | None) -> None:
+        """Watch the window where the widget is."""
+        if before is not None:
+            before.removeEventFilter(self)
+        if now is not None:
+            now.installEventFilter(self)
+
+
+class WindowKeys(InWindow):
+    """Keys that work in the whole window of a docked widget, also while another dock hides that.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The docked widget; it owns this object.
+    actions : mapping of str to callable
+        By their keys in Qt's words.
+    """
+
+    def __init__(self, widget: QWidget, actions: Mapping[str, Callable[[], object]]) -> None:
+        super().__init__(widget)
+        self._actions = actions
+        self._shortcuts: list[QShortcut] = []
+
+    def moved(self, before: QWidget | None, now: QWidget | None) -> None:
+        """Bind the keys where the widget is, and no longer where it was."""
+        while self._shortcuts:
+            self._shortcuts.pop().deleteLater()
+        for keys, act in self._actions.items() if now is not None else ():
+            shortcut = QShortcut(QKeySequence(keys), now)
+            shortcut.activated.connect(act)
+            self._shortcuts.append(shortcut)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.events import EpochDone, PatientRead, PatientValidated, SlicesDone, Validated
 from .finetune_job import JobEvent, Outcome, StepsDone
-from .words import counted
+from .words import counted, in_time
 
 #: Up to so many training patients, the user is warned.
 FEW_PATIENTS = 5
@@ -133,14 +133,6 @@ class Progress:
             return None
         steps = (event.steps - event.step) * self._seconds_of_steps / self._steps_timed
         return steps + (self.epochs - event.epoch + 1) * self._validation_seconds
-
-
-def in_time(seconds: float) -> str:
-    """How long something will take, roughly: "40 s left", "4 min left", "1 h 20 min left"."""
-    if seconds < 90:
-        return f"{max(5, round(seconds / 5) * 5)} s left"
-    minutes = round(seconds / 60)
-    return f"{minutes} min left" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min left"
 
 
 def ended(outcome: Outcome, epochs: int) -> str:

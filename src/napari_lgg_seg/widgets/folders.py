@@ -11,12 +11,15 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
+from ..core.case_sources import Source
 from ..core.cases import Case
 from ..core.compare_folders import CaseCompared, CasesFound, FolderEvent, compare_folders
 from ..core.errors import LggSegError
-from ..core.report import measure_cohort, write_table
+from ..core.report import PatientFigures, measure_cohort, write_table
 from . import compare_words as words
+from .cohort_model import CohortModel
 from .cohort_table import CohortTable
+from .compare_rows import COLUMNS, DICE, ComparedRow
 from .controls import form, path_edit, wrap
 from .worker import Failure, failing_softly
 
@@ -39,11 +42,18 @@ class FolderComparison:
     ----------
     open_case : callable
         Called with the :class:`napari_lgg_seg.core.cases.Case` of a row that was double-clicked.
+    keep_first : callable
+        Called with what is to be done once the open patient's labels are in their files.
     """
 
-    def __init__(self, open_case: Callable[[Case], None]) -> None:
+    def __init__(
+        self, open_case: Callable[[Case], None], keep_first: Callable[[Callable[[], None]], None]
+    ) -> None:
         self._worker: Any = None
         self._found: CasesFound | None = None
+        self._ending = ""
+        self._proposed = (Path(), Path())
+        self._keep_first = keep_first
         self.predictions = path_edit("d", "Predictions", f"Predicted labels: {_LABELS_HELP}")
         self.truth = path_edit("d", "Truth", f"True labels: {_LABELS_HELP}")
         self.images = path_edit(
@@ -55,7 +65,9 @@ class FolderComparison:
         self.export = PushButton(
             text="Export CSV...", enabled=False, tooltip="Write the table, with all figures, to a file."
         )
-        self.table = CohortTable()
+        self.patients = CohortModel(COLUMNS)
+        self.table = CohortTable(self.patients, wide=6)
+        self.table.setToolTip("Double-click a patient to open it and to see where its masks agree.")
         self._column = Container(
             widgets=[
                 self.button,
@@ -79,12 +91,18 @@ class FolderComparison:
     def _connect(self, open_case: Callable[[Case], None]) -> None:
         self.button.clicked.connect(self._clicked)
         self.export.clicked.connect(self.export_csv)
-        self.table.opened.connect(open_case)
+        self.table.wanted.connect(lambda name: open_case(self.patients.row_of(name).compared.case))
         self._soon = QTimer(self.native, singleShot=True, interval=300)  # after the last key
         self._soon.timeout.connect(self._describe)
         for path in (self.predictions, self.truth, self.images):
             path.changed.connect(self._folder_chosen)
         self._describe()
+
+    @property
+    def figures(self) -> list[PatientFigures]:
+        """Figures of the patients that could be compared, by name."""
+        rows = sorted(self.patients.rows, key=lambda row: row.name)
+        return [row.compared.figures for row in rows if row.compared.figures is not None]
 
     # --- what can be chosen --------------------------------------------------------------------
 
@@ -108,13 +126,23 @@ class FolderComparison:
         """Say something to the user."""
         self.status.value = text
 
+    def propose(self, dataset: Path, results: Path) -> None:
+        """Fill in the folders of a cohort that somebody goes through, unless the user chose others."""
+        if (self.predictions.value, self.truth.value) == self._proposed and self._worker is None:
+            self._proposed = results, dataset
+            self.predictions.value, self.truth.value = self._proposed
+
+    def mark_open(self, source: Source | None) -> None:
+        """Show which patient is open, if it is one of the table."""
+        self.patients.mark_open(source.name if source is not None else None)
+
     # --- running -------------------------------------------------------------------------------
 
     def _clicked(self) -> None:
         if self._worker is not None:
             self.cancel()
         else:
-            self.run()
+            self._keep_first(self.run)
 
     def run(self) -> None:
         """Compare the folders; what a click on Compare all does."""
@@ -122,8 +150,9 @@ class FolderComparison:
         if self._worker is not None or folders is None:
             self._describe()
             return
-        self._found = None
-        self.table.start()
+        self._found, self._ending = None, ""
+        self.patients.show_rows([])
+        self.table.sort(DICE)
         self.export.enabled = False
         self.button.text, self.button.enabled = "Cancel", True
         self.progress.max, self.progress.value = 0, 0
@@ -159,37 +188,39 @@ class FolderComparison:
             self._found = event
             self.progress.max = len(event.cases)
         elif isinstance(event, CaseCompared):
-            self.table.add(event)
-            self.table.scrollToBottom()
+            self.patients.add(ComparedRow(event))
         if self._found is not None:
-            self.progress.value = self.table.rowCount()
-            self.say(f"{self.table.rowCount()} of {len(self._found.cases)} patients compared...")
+            done = len(self.patients.rows)
+            self.progress.value = done
+            self.say(f"{done:,} of {len(self._found.cases):,} patients compared...")
 
     def _show_failure(self, result: Failure | None) -> None:
         if isinstance(result, Failure):
-            self.say(result.sentence)
+            self._ending = result.sentence
 
     def _show_error(self, error: Exception) -> None:
-        self.say(f"The comparison failed: {error} ({type(error).__name__}).")
+        self._ending = f"The comparison failed: {error} ({type(error).__name__})."
 
     def _finished(self) -> None:
         self._worker = None
         self.button.text, self.button.enabled = "Compare all", True
         self.progress.visible = False
-        self.table.end()
-        self.export.enabled = bool(self.table.figures)
+        self.export.enabled = bool(self.figures)
         self.say_summary()
 
     def say_summary(self) -> None:
         """Say how good the patients in the table are, once there are any."""
         found = self._found
-        if found is None or self._worker is not None:
+        if self._worker is not None:
             return
-        done, total = self.table.rowCount(), len(found.cases)
-        begun = f"Cancelled after {done} of {total} patients. " if done < total else ""
+        if found is None:
+            self.say(self._ending or words.COMPARE_ALL)
+            return
+        figures, done, total = self.figures, len(self.patients.rows), len(found.cases)
+        begun = f"{self._ending or words.stopped(done, total)} " if done < total else ""
         text = words.cohort(
-            measure_cohort(self.table.figures),
-            len(self.table.failed),
+            measure_cohort(figures),
+            done - len(figures),
             found.without_prediction,
             found.without_truth,
         )
@@ -212,11 +243,12 @@ class FolderComparison:
         if path.exists() and not self._may_replace(path):
             return
         try:
-            write_table(path, self.table.figures)
+            write_table(path, self.figures)
         except LggSegError as error:
             self.say(str(error))
             return
-        self.say(words.exported(len(self.table.figures), path, len(self.table.failed)))
+        failed = len(self.patients.rows) - len(self.figures)
+        self.say(words.exported(len(self.figures), path, failed))
 
     def _may_replace(self, path: Path) -> bool:
         question = f"{path} exists already. Replace it?"

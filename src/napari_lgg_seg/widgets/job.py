@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..core.options import SegmentOptions
 from ..core.predict import Event, SlicesDone
+from ..core.uncertainty import voxel_entropy
 from .subject import Subject, to_volume
 from .worker import failing_softly
 
@@ -34,9 +35,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gives: the probability of the slices it computed, and where that was done."""
+    """What one run gives: probability and entropy of the slices it computed, and where that was done."""
 
     probability: npt.NDArray[np.float32]
+    uncertainty: npt.NDArray[np.float32]
     model: str
     device: str
     seconds: float
@@ -72,4 +74,5 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
         device = predictor.device
         del predictor
         devices.free_memory(device)
-    return Result(probability, model.card.name, name, monotonic() - started)
+    uncertainty = voxel_entropy(probability)
+    return Result(probability, uncertainty, model.card.name, name, monotonic() - started)

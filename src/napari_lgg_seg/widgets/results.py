@@ -13,10 +13,11 @@ from ..layers import (
     METADATA_KEY,
     PROBABILITY,
     TUMOUR,
+    UNCERTAINTY,
     describe,
     described,
     find_layer,
-    probability_properties,
+    map_properties,
     spacing_in_mm,
     tumour_properties,
 )
@@ -28,21 +29,39 @@ if TYPE_CHECKING:
 _WRITTEN = "written"
 
 
-def show_probability(
-    viewer: ViewerModel, like: Layer, name: str, probability: npt.NDArray[np.float32]
+def show_maps(
+    viewer: ViewerModel,
+    like: Layer,
+    name: str,
+    probability: npt.NDArray[np.float32],
+    uncertainty: npt.NDArray[np.float32],
+    made_with: dict[str, Any],
 ) -> Image:
-    """Put a probability into the subject's probability layer, made if it is not there."""
-    layer = find_layer(viewer.layers, name, PROBABILITY)
-    if layer is not None and layer.data.shape == probability.shape:
-        layer.data = probability
-        return layer
-    return viewer.add_image(
-        probability, **like_layer(like, name, PROBABILITY), **probability_properties(name)
-    )
+    """Put probability and voxel entropy into the subject's layers, made if they are not there.
+
+    Returns
+    -------
+    Image
+        The probability's layer; it keeps what made it, for the labels that come from it.
+    """
+    _show_map(viewer, like, name, UNCERTAINTY, uncertainty)
+    layer = _show_map(viewer, like, name, PROBABILITY, probability)
+    layer.metadata[METADATA_KEY]["made_with"] = made_with
+    return layer
+
+
+def _show_map(
+    viewer: ViewerModel, like: Layer, name: str, role: str, values: npt.NDArray[np.float32]
+) -> Image:
+    layer = find_layer(viewer.layers, name, role)
+    if layer is None or layer.data.shape != values.shape:
+        return viewer.add_image(values, **like_layer(like, name, role), **map_properties(name, role))
+    layer.data = values
+    return layer
 
 
 def show_labels(
-    viewer: ViewerModel, like: Layer, name: str, labels: npt.NDArray[np.uint8], made_with: dict[str, Any]
+    viewer: ViewerModel, like: Layer, name: str, labels: npt.NDArray[np.generic], made_with: dict[str, Any]
 ) -> Labels:
     """Put labels into the subject's newest result layer; into a new one if somebody painted in it.
 
@@ -53,14 +72,19 @@ def show_labels(
         layer = viewer.add_labels(labels, **like_layer(like, name, TUMOUR), **tumour_properties(name))
     else:
         layer.data = labels
-    layer.metadata[METADATA_KEY] |= {_WRITTEN: _checksum(labels), "made_with": made_with}
+    layer.metadata[METADATA_KEY] |= {_WRITTEN: checksum(labels), "made_with": made_with}
     return layer
 
 
 def is_edited(layer: Labels) -> bool:
     """Whether labels differ from what was written into the layer last."""
     info = described(layer)
-    return info is None or info.get(_WRITTEN) != _checksum(layer.data)
+    return info is None or info.get(_WRITTEN) != checksum(layer.data)
+
+
+def mark_edited(layer: Labels) -> None:
+    """Let labels count as edited from now on, since somebody corrected them before, or accepted them."""
+    layer.metadata[METADATA_KEY].pop(_WRITTEN, None)
 
 
 def note_figures(layer: Labels, figures: Figures) -> None:
@@ -105,5 +129,6 @@ def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
     }
 
 
-def _checksum(labels: npt.NDArray[np.generic]) -> int:
+def checksum(labels: npt.NDArray[np.generic]) -> int:
+    """A number that tells whether labels changed."""
     return zlib.crc32(np.ascontiguousarray(labels).tobytes())

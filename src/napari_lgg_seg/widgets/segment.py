@@ -18,19 +18,19 @@ from magicgui.widgets import Container
 from napari.qt.threading import create_worker
 
 from ..commands import export_masks, labels_to_export
-from ..core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from ..core.errors import LggSegError
 from ..core.figures import measure_labels
 from ..core.metrics import dice
 from ..core.patients import SEQUENCES
 from ..core.postprocess import postprocess, threshold_of
 from ..core.predict import Event, Notice
-from ..layers import PROBABILITY, TRUTH, TUMOUR, find_layer, outline
+from ..core.uncertainty import mean_entropy
+from ..layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
 from . import results
 from .controls import Controls, wrap
 from .docking import WhenUndocked
 from .job import Job, Result, present_devices, run_job
-from .models import known_models
+from .model_chooser import ModelChooser
 from .subject import (
     Subject,
     candidates,
@@ -52,7 +52,6 @@ _NO_PATIENT = (
     "or File > Open Sample > LGG patient (made)."
 )
 _READY = "Click Segment to find the tumour."
-_DEFAULT_NAME, _OTHER_MODEL = "Default U-Net", "Choose a model file..."
 
 
 class SegmentWidget(Container):
@@ -73,15 +72,10 @@ class SegmentWidget(Container):
         self._started = 0.0
         self._notice = self._summary = ""
         self._devices = [("Auto", "auto")]
-        self._model_path = DEFAULT_MODEL
-        self._card: ModelCard | None = None
+        self._models = ModelChooser(self._say)
         self.controls = Controls(
             subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
-            models=lambda _: [
-                (_DEFAULT_NAME, DEFAULT_MODEL),
-                *known_models.known(),
-                (_OTHER_MODEL, None),
-            ],
+            model=self._models.combo,
             devices=lambda _: self._devices,
             layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
         )
@@ -96,7 +90,7 @@ class SegmentWidget(Container):
         wrap(c.about, lines=1)
         wrap(c.status, lines=3)
         self._connect()
-        self._model_chosen(DEFAULT_MODEL)
+        self._model_chosen()
         self._layers_changed()
         self._list_devices()
 
@@ -111,7 +105,7 @@ class SegmentWidget(Container):
         c.export.clicked.connect(export_masks)
         c.previous.clicked.connect(steps["Ctrl+Alt+P"])
         c.following.clicked.connect(steps["Ctrl+Alt+N"])
-        c.model.changed.connect(self._model_chosen)
+        self._models.changed.connect(self._model_chosen)
         c.patient.changed.connect(self._subject_chosen)
         for sequence, combo in c.sequences.items():
             combo.changed.connect(partial(self._sequence_picked, sequence))
@@ -127,7 +121,6 @@ class SegmentWidget(Container):
         self._figures_timer.timeout.connect(lambda: self._show_figures())
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
-        known_models.added.connect(self._models_changed)
         self.native.destroyed.connect(self._closed)
         WhenUndocked(self.native, self.cancel)
 
@@ -181,7 +174,8 @@ class SegmentWidget(Container):
 
     def _describe(self, _: Any = None) -> None:
         subject = self.subject
-        wanted = self._card.sequences if self._card is not None else SEQUENCES
+        card = self._models.card
+        wanted = card.sequences if card is not None else SEQUENCES
         about = describe_subject(self._sequences(), wanted) if subject is not None else ""
         self.controls.about.value = about
         if self._worker is None and self._result_layer(TUMOUR) is None:
@@ -189,42 +183,17 @@ class SegmentWidget(Container):
         for step in (self.controls.previous, self.controls.following):
             step.enabled = self._result_layer(TUMOUR) is not None
 
-    def _model_chosen(self, chosen: Path | None) -> None:
-        from qtpy.QtWidgets import QFileDialog
-
-        if chosen is None:
-            self.model.value = self._model_path
-            name, _ = QFileDialog.getOpenFileName(self.native, "Choose a model", "", "Models (*.safetensors)")
-            if name:
-                self.offer_model(Path(name))
-            return
-        self._model_path = chosen
-        try:
-            self._card = read_card(chosen)
-        except LggSegError as error:
-            self.model.tooltip = str(error)
-            self._say(str(error))
-            return
-        self.model.tooltip = self._card.in_a_sentence()
-        # The new model's threshold is for its next run: what is shown is another model's probability.
-        self.controls.take_defaults(self._card)
-        self.controls.show_sequences(self._card.sequences)
+    def _model_chosen(self) -> None:
+        card = self._models.card
+        if card is not None:
+            # The new model's threshold is for its next run: what is shown is another model's probability.
+            self.controls.take_defaults(card)
+            self.controls.show_sequences(card.sequences)
         self._describe()
 
     def offer_model(self, path: Path) -> None:
         """List a model file and choose it; a file that is no model is refused with a sentence."""
-        try:
-            read_card(path)
-        except LggSegError as error:
-            self._say(str(error))
-            return
-        known_models.add(path)
-        self.model.value = path
-
-    def _models_changed(self, path: Path) -> None:
-        self.model.reset_choices()
-        if path == self._model_path:  # chosen before, and perhaps written anew since
-            self._model_chosen(path)
+        self._models.offer(path)
 
     def _list_devices(self) -> None:
         """Ask torch, in a worker since importing it takes a while, which devices are present."""
@@ -285,7 +254,7 @@ class SegmentWidget(Container):
         flair = sequences["FLAIR"]
         assert flair is not None
         only = slice_in_view(self._viewer, flair) if self.controls.current_slice.value else None
-        return Job(subject, flair, arrays, only, self._model_path, self.controls.options())
+        return Job(subject, flair, arrays, only, self._models.path, self.controls.options())
 
     def _show_progress(self, event: Event) -> None:
         if self._worker is None or not self.button.enabled:
@@ -307,16 +276,18 @@ class SegmentWidget(Container):
         if isinstance(result, Failure):
             self._say(result.sentence)
             return
-        probability = self._whole(job, result.probability)
+        probability = self._whole(job, PROBABILITY, result.probability)
+        uncertainty = self._whole(job, UNCERTAINTY, result.uncertainty)
         if job.flair not in self._viewer.layers or grid_of(job.flair) != probability.shape:
             self._say(
                 f"The layers of {job.subject} were removed or changed during the run; nothing was added."
             )
             return
-        layer = results.show_probability(self._viewer, job.flair, job.subject.name, probability)
-        layer.metadata["lgg"]["made_with"] = {"model": result.model, "options": job.options.as_dict()}
-        tumour = self._show_labels(job.flair, job.subject.name, layer)
-        truth = find_layer(self._viewer.layers, job.subject.name, TRUTH)
+        made_with = {"model": result.model, "options": job.options.as_dict()}
+        name = job.subject.name
+        layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
+        tumour = self._show_labels(job.flair, name, layer)
+        truth = find_layer(self._viewer.layers, name, TRUTH)
         if truth is not None:
             outline(truth)
         self._viewer.layers.selection.active = tumour
@@ -324,12 +295,12 @@ class SegmentWidget(Container):
         self._show_figures(job.subject)
         self._go_to_largest(tumour, job.only_slice)
 
-    def _whole(self, job: Job, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The probability on the layer's own grid; a single slice goes into what was there before."""
+    def _whole(self, job: Job, role: str, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A result on the layer's own grid; a single slice goes into what was there before."""
         grid = grid_of(job.flair)
         if len(grid) == 2 or job.only_slice is None:
             return computed[0] if len(grid) == 2 else computed
-        before = find_layer(self._viewer.layers, job.subject.name, PROBABILITY)
+        before = find_layer(self._viewer.layers, job.subject.name, role)
         if before is None or before.data.shape != grid:
             whole = np.zeros(grid, np.float32)
         else:
@@ -351,7 +322,7 @@ class SegmentWidget(Container):
         """The widget is gone: stop the run and forget the viewer."""
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
-        known_models.added.disconnect(self._models_changed)
+        self._models.close()
         if self._looking is not None:
             self._looking.returned.disconnect()
         worker, self._worker, self._job = self._worker, None, None
@@ -413,6 +384,9 @@ class SegmentWidget(Container):
         truth = find_layer(self._viewer.layers, subject.name, TRUTH)
         if truth is not None and truth.data.shape == layer.data.shape:
             text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
+        probability = find_layer(self._viewer.layers, subject.name, PROBABILITY)
+        if probability is not None and probability.data.shape == layer.data.shape and figures.voxels:
+            text += f" Uncertainty {mean_entropy(probability.data, layer.data):.2f}."
         self._say(f"{text} {self._summary}".strip())
 
     def _result_layer(self, role: str) -> Any:

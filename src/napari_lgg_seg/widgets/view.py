@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,3 +23,14 @@ def go_to_slice(viewer: ViewerModel, layer: Any, index: int) -> None:
     """Show a slice of a layer of three dimensions."""
     position = layer.data_to_world((index, 0, 0))[0]
     viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(position))
+
+
+def at_once(viewer: ViewerModel) -> AbstractContextManager[None]:
+    """A block in which many layers come and go.
+
+    Newer naparis collect garbage and order their scene whenever a layer goes, which takes half a second or
+    more; here once for all of them.
+    """
+    batch = getattr(viewer.layers, "batched_update", None)
+    result: AbstractContextManager[None] = batch() if batch is not None else nullcontext()
+    return result
