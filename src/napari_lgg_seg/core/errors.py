@@ -48,3 +48,7 @@ class TrainingError(LggSegError):
 
 class ComparisonError(LggSegError):
     """Masks that cannot be compared."""
+
+
+class CorrectionError(LggSegError):
+    """A correction that the labels do not allow."""
