@@ -94,8 +94,8 @@ def interpolate(labels: LabelArray, value: int, at: int) -> LabelArray:
     """Draw a label in the slices between two painted ones.
 
     The outlines' signed distances are interpolated (Raya & Udupa 1990, "Shape-based interpolation of
-    multidimensional objects", IEEE TMI 9), after their centres were moved upon each other, so that a shape that
-    moves from slice to slice is not lost between them.
+    multidimensional objects", IEEE TMI 9), after their centres were moved upon each other, so that a shape
+    that moves from slice to slice is not lost between them.
 
     Parameters
     ----------
