@@ -52,3 +52,7 @@ class ComparisonError(LggSegError):
 
 class CorrectionError(LggSegError):
     """A correction that the labels do not allow."""
+
+
+class RecoveryError(LggSegError):
+    """Edits of an earlier session that cannot be read."""
