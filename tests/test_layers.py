@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from napari_lgg_seg.layers import COMPARISON_COLOURS
+from napari_lgg_seg.layers import comparison_colours
 
 # Machado, Oliveira and Fernandes (2009): how linear RGB looks to whoever lacks one kind of cone.
 SEEN_BY = {
@@ -35,7 +35,7 @@ def test_colours_of_a_comparison_are_told_apart_over_any_gray(eyes):
     from skimage.color import deltaE_ciede2000
 
     for gray in (0.0, 0.2, 0.6):
-        over = [0.7 * linear(c) + 0.3 * gray for c in COMPARISON_COLOURS.values()]
+        over = [0.7 * linear(c) + 0.3 * gray for c in comparison_colours().values()]
         seen = [as_lab(values @ np.transpose(SEEN_BY[eyes])) for values in over]
         for one, other in itertools.combinations(seen, 2):
             assert deltaE_ciede2000(one, other) > 12

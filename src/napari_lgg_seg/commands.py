@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import ExistingMasksError, LggSegError
 from .core.export import safe_name
 from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, is_comparison, patients_in
+from .preferences import dataset_folder
 from .widgets.worker import Failure, failing_softly
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def open_patient() -> None:
     viewer = _viewer()
     if viewer is None:
         return
-    folder = QFileDialog.getExistingDirectory(None, "Open LGG patient: choose the patient's folder")
+    folder = QFileDialog.getExistingDirectory(
+        None, "Open LGG patient: choose the patient's folder", dataset_folder()
+    )
     if not folder:
         return
     open_folder(viewer, Path(folder), on_failure=show_error)

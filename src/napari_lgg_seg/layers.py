@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from .core.compare import AGREED, INVENTED, MISSED
 from .core.patients import SEQUENCES, Patient
+from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -37,18 +38,25 @@ TRUTH, TUMOUR, PROBABILITY, UNCERTAINTY = "truth", "tumour", "probability", "unc
 PREVIEW, COMPARISON = "preview", "comparison"
 AXES = ("z", "y", "x")
 
-# Okabe and Ito's colours, told apart by colour-blind people: the tumour, the truth, and further labels.
-_VERMILION, _SKY_BLUE, _YELLOW = "#d55e00", "#56b4e9", "#f0e442"
-_OTHER_COLOURS = (_YELLOW, "#009e73", "#cc79a7", "#e69f00", "#0072b2")
-#: A comparison's colours: what is in one mask alone has the colour of that mask.
-COMPARISON_COLOURS: dict[int | None, str] = {AGREED: _YELLOW, MISSED: _SKY_BLUE, INVENTED: _VERMILION}
+_YELLOW = COLOURS["yellow"]
+#: The usual colours of tumour and truth, which labels painted later are not to be taken for.
+_TAKEN = (COLOURS["vermilion"], COLOURS["sky blue"])
 
 
 def label_colours(first: str) -> dict[int | None, str]:
     """A labels layer's colours: ``first`` for label 1, distinct ones for labels painted later."""
     colours: dict[int | None, str] = {0: "transparent", 1: first, None: "#ffffff"}
-    colours.update(enumerate(_OTHER_COLOURS, start=2))
+    others = (_YELLOW, *(other for other in COLOURS.values() if other != _YELLOW))
+    colours.update(enumerate([other for other in others if other not in (first, *_TAKEN)], start=2))
     return colours
+
+
+def comparison_colours() -> dict[int, str]:
+    """A comparison's colours: what is in one mask alone has the colour of that mask."""
+    missed, invented = colour("truth_colour"), colour("tumour_colour")
+    others = (_YELLOW, *(other for other in COLOURS.values() if other not in _TAKEN))
+    agreed = next(other for other in others if other not in (missed, invented))
+    return {AGREED: agreed, MISSED: missed, INVENTED: invented}
 
 
 def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
@@ -77,7 +85,7 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
             }
             result.append((data, {**_common(patient, sequence, prefix), **looks}, "image"))
     if patient.truth is not None:
-        looks = {"colormap": label_colours(_SKY_BLUE), "opacity": 0.5}
+        looks = {"colormap": label_colours(colour("truth_colour")), "opacity": 0.5}
         result.append((patient.truth, {**_common(patient, TRUTH, prefix), **looks}, "labels"))
     return result
 
@@ -159,7 +167,7 @@ def outline(layer: Labels) -> None:
 
 def tumour_properties(patient: str) -> dict[str, Any]:
     """Name and looks of a predicted labels layer."""
-    return {"name": f"{patient} {TUMOUR}", "colormap": label_colours(_VERMILION), "opacity": 0.5}
+    return {"name": f"{patient} {TUMOUR}", "colormap": label_colours(colour("tumour_colour")), "opacity": 0.5}
 
 
 def preview_properties(patient: str) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def comparison_properties(prediction: str, truth: str, patient: str | None = Non
     """Name and looks of the comparison of two layers, of which a patient is named only once."""
     if patient is not None and prediction.startswith(f"{patient} "):
         truth = truth.removeprefix(f"{patient} ")
-    colours = {0: "transparent", **COMPARISON_COLOURS, None: "#ffffff"}
+    colours = {0: "transparent", **comparison_colours(), None: "#ffffff"}
     return {"name": f"{prediction} against {truth}", "colormap": colours, "opacity": 0.7}
 
 

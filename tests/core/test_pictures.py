@@ -117,7 +117,7 @@ def test_constant_and_half_precision_slices():
 
 
 def test_the_colour_is_the_viewers():
-    assert "#{:02x}{:02x}{:02x}".format(*TUMOUR_COLOUR) == layers._VERMILION
+    assert "#{:02x}{:02x}{:02x}".format(*TUMOUR_COLOUR) == COLOURS["vermilion"]
 
 
 def test_written_and_read_back(tmp_path):

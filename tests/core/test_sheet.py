@@ -78,8 +78,8 @@ def test_size_grows_with_rows_and_not_with_slices(volumes):
 
 
 def test_outlines_have_the_viewers_colours(volumes):
-    assert "#{:02x}{:02x}{:02x}".format(*PREDICTION_COLOUR) == layers._VERMILION
-    assert "#{:02x}{:02x}{:02x}".format(*TRUTH_COLOUR) == layers._SKY_BLUE
+    assert "#{:02x}{:02x}{:02x}".format(*PREDICTION_COLOUR) == COLOURS["vermilion"]
+    assert "#{:02x}{:02x}{:02x}".format(*TRUTH_COLOUR) == COLOURS["sky blue"]
     sheet = slices_part(sheet_of(volumes))
     assert pixels_of(sheet, PREDICTION_COLOUR).sum() > 300
     assert pixels_of(sheet, TRUTH_COLOUR).sum() > 300

@@ -12,7 +12,7 @@ from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ..core.compare import Agreement
-from ..layers import COMPARISON_COLOURS
+from ..layers import comparison_colours
 from . import compare_words as words
 from .comparison import Compared
 from .controls import wrap
@@ -76,7 +76,7 @@ class Legend(QWidget):
         for row, (kind, text) in enumerate(words.LEGEND.items()):
             swatch, count = QLabel(), QLabel()
             pixels = QPixmap(_SWATCH, _SWATCH)
-            pixels.fill(QColor(COMPARISON_COLOURS[kind]))
+            pixels.fill(QColor(comparison_colours()[kind]))
             swatch.setPixmap(pixels)
             grid.addWidget(swatch, row, 0)
             grid.addWidget(QLabel(text), row, 1)
