@@ -11,6 +11,7 @@ import numpy.typing as npt
 from .core.export import safe_name, write_masks
 from .core.formats import Labelling, write_nifti, write_tiff
 from .layers import METADATA_KEY, spacing_in_mm
+from .saved import labels_saved
 
 #: What npe2 adds to a folder's name, so that it reaches the writer of masks.
 _ENDING = ".masks"
@@ -53,6 +54,7 @@ def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list
         One sentence: labels that are no whole numbers or have more than 4 dimensions, a full disk.
     """
     write_tiff(Path(path), to_labelling(data, meta, Path(path).stem))
+    labels_saved(data)
     return [path]
 
 
@@ -65,6 +67,7 @@ def write_nifti_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> lis
         As :func:`write_tiff_labels`, or if the package nibabel is missing.
     """
     write_nifti(Path(path), to_labelling(data, meta, Path(path).name.split(".")[0]))
+    labels_saved(data)
     return [path]
 
 
@@ -76,7 +79,9 @@ def write_mask_folder(
     labels = labelling.labels[None] if labelling.labels.ndim == 2 else labelling.labels
     _say_if_merged(labels)
     numbers = labelling.slice_numbers if len(labelling.slice_numbers) == len(labels) else None
-    return write_masks(folder, labelling.patient, labels, numbers, overwrite=overwrite)
+    files = write_masks(folder, labelling.patient, labels, numbers, overwrite=overwrite)
+    labels_saved(data)
+    return files
 
 
 def to_labelling(data: LabelArray, meta: dict[str, Any], name: str) -> Labelling:

@@ -63,6 +63,14 @@ def _answers_without_opengl() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _edits_of_tests_alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own edits are neither offered to tests nor mixed with theirs."""
+    home = str(tmp_path_factory.mktemp("home"))
+    for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, home)
+
+
 @pytest.fixture
 def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
     """A viewer as plugins get it: the public side only."""

@@ -1,0 +1,192 @@
+"""Keeps what is painted in patients' labels, so that a crash takes no more than the last seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import numpy as np
+from napari.layers import Labels
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import QEvent, QObject, QTimer
+
+from ..core import recovery
+from ..core.errors import LggSegError
+from ..core.recovery import Edit
+from ..layers import METADATA_KEY, described
+from ..preferences import preferences
+from ..saved import checksum, saved
+from .results import is_edited
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+_EVENTS = ("paint", "data", "set_data")
+
+
+def keep_edits(viewer: ViewerModel) -> None:
+    """Keep what is painted in a viewer's patients from now on; once for each window."""
+    if keeper_of(viewer) is None:
+        Keeper(viewer, window_of(viewer))
+
+
+def keeper_of(viewer: ViewerModel) -> Keeper | None:
+    """The keeper of a viewer, where there is one."""
+    found: Keeper | None = window_of(viewer).findChild(Keeper)
+    return found
+
+
+def window_of(viewer: ViewerModel) -> Any:
+    """The main window, also of the proxy of a viewer that plugins are given."""
+    return getattr(viewer, "__wrapped__", viewer).window._qt_window
+
+
+class Keeper(QObject):
+    """Watches the labels of a viewer's patients; get one by :func:`keep_edits`.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Whose layers are watched.
+    window : QWidget
+        The viewer's main window, which owns this object.
+    """
+
+    def __init__(self, viewer: ViewerModel, window: Any) -> None:
+        super().__init__(window)
+        self._viewer = ref(getattr(viewer, "__wrapped__", viewer))
+        self._touched: list[Labels] = []
+        self._files: dict[int, Path] = {}
+        self._kept: dict[int, int] = {}  # checksums of what the files hold
+        self._saved: set[int] = set()
+        self._worker: Any = None
+        self._soon = QTimer(self, singleShot=True)
+        self._soon.timeout.connect(self._keep)
+        layers = viewer.layers
+        layers.events.inserted.connect(self._inserted)
+        layers.events.removing.connect(self._removing)
+        saved.labels.connect(self._was_saved)
+        window.installEventFilter(self)
+        for layer in layers:
+            self._watch(layer)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Qt's hook: what the timer has not kept yet is kept before the window closes."""
+        if event.type() == QEvent.Type.Close:
+            self.keep_now()
+        return False
+
+    # --- what is watched -----------------------------------------------------------------------
+
+    def _inserted(self, event: Any) -> None:
+        self._watch(event.value)
+
+    def _watch(self, layer: Any) -> None:
+        if isinstance(layer, Labels):
+            for name in _EVENTS:
+                getattr(layer.events, name).connect(self._changed)
+
+    def _removing(self, event: Any) -> None:
+        viewer = self._viewer()
+        layer = viewer.layers[event.index] if viewer is not None else None
+        if layer in self._touched:
+            self._keep_at_once([layer])
+            self._touched.remove(layer)
+
+    def _changed(self, event: Any) -> None:
+        """Somebody painted; or undid it, which has no event of its own but that the layer is drawn anew."""
+        layer = event.source
+        if event.type in ("set_data", "data") and layer not in self._touched:
+            return
+        if described(layer) is None:
+            return
+        if layer not in self._touched:
+            self._touched.append(layer)
+        self._soon.start(preferences().autosave_seconds * 1000)
+
+    def watch_restored(self, layer: Labels) -> None:
+        """Keep labels that were restored: they are as little saved as they were before."""
+        if layer not in self._touched:
+            self._touched.append(layer)
+        self._keep_at_once([layer])
+
+    # --- keeping -------------------------------------------------------------------------------
+
+    def _unkept(self, layers: list[Labels]) -> list[tuple[Labels, int]]:
+        """Layers whose edits are not kept yet; files of those that are safe are removed on the way."""
+        found = []
+        for layer in layers:
+            now = checksum(layer.data)
+            if now in self._saved or not is_edited(layer):
+                self._forget(layer)
+            elif self._kept.get(id(layer)) != now:
+                found.append((layer, now))
+        return found
+
+    def _forget(self, layer: Labels) -> None:
+        self._kept.pop(id(layer), None)
+        file = self._files.pop(id(layer), None)
+        if file is not None:
+            recovery.forget(file)
+
+    def _keep(self) -> None:
+        if self._worker is not None:
+            self._soon.start()
+            return
+        unkept = self._unkept(self._touched)
+        if unkept:
+            edits = [(id(layer), now, _edit(layer)) for layer, now in unkept]
+            self._worker = create_worker(_write, edits, _connect={"returned": self._written})
+
+    def _written(self, result: list[tuple[int, int, Path]] | str) -> None:
+        self._worker = None
+        if isinstance(result, str):
+            show_warning(f"What you painted is not safe from a crash: {result}")
+            return
+        for layer, then, path in result:
+            self._note(layer, then, path)
+
+    def _note(self, layer: int, held: int, path: Path) -> None:
+        before = self._files.get(layer)
+        if before is not None and before != path:  # the layer has another name now
+            recovery.forget(before)
+        self._files[layer], self._kept[layer] = path, held
+
+    def keep_now(self) -> None:
+        """Keep what is not kept yet, without a worker, since there is no time left for one."""
+        self._keep_at_once(self._touched)
+
+    def _keep_at_once(self, layers: list[Labels]) -> None:
+        try:
+            for layer, now in self._unkept(layers):
+                self._note(id(layer), now, recovery.keep(_edit(layer)))
+        except LggSegError as error:
+            show_warning(f"What you painted is not safe from a crash: {error}")
+
+    def _was_saved(self, what: int) -> None:
+        self._saved.add(what)
+        if self._touched:
+            self._soon.start(0)
+
+
+def _write(edits: list[tuple[int, int, Edit]]) -> list[tuple[int, int, Path]] | str:
+    try:
+        return [(layer, now, recovery.keep(edit)) for layer, now, edit in edits]
+    except LggSegError as error:
+        return str(error)
+
+
+def _edit(layer: Labels) -> Edit:
+    """A layer's labels, copied, with all that shows them again."""
+    info = described(layer)
+    assert info is not None
+    about = {
+        METADATA_KEY: json.loads(json.dumps(info, default=str)),
+        "scale": [float(size) for size in layer.scale],
+        "translate": [float(offset) for offset in layer.translate],
+        "units": [str(unit) for unit in layer.units],
+    }
+    return Edit(info["patient"], layer.name, np.array(layer.data), info.get("folder") or "", about)
