@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg import layers
+from napari_lgg_seg.preferences import COLOURS
 from napari_lgg_seg.core.errors import ExportError
 from napari_lgg_seg.core.pictures import (
     SEPARATOR,

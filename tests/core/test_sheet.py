@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lgg_seg import layers
+from napari_lgg_seg.preferences import COLOURS
 from napari_lgg_seg.core.cases import Volumes
 from napari_lgg_seg.core.report import measure_patient
 from napari_lgg_seg.core.sheet import MARGIN, MOST_SLICES, as_webp, chosen_slices, draw_sheet

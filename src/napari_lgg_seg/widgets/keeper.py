@@ -105,7 +105,8 @@ class Keeper(QObject):
             return
         if layer not in self._touched:
             self._touched.append(layer)
-        self._soon.start(preferences().autosave_seconds * 1000)
+        if not self._soon.isActive():  # who paints without a pause is kept, too
+            self._soon.start(preferences().autosave_seconds * 1000)
 
     def watch_restored(self, layer: Labels) -> None:
         """Keep labels that were restored: they are as little saved as they were before."""
@@ -134,7 +135,7 @@ class Keeper(QObject):
 
     def _keep(self) -> None:
         if self._worker is not None:
-            self._soon.start()
+            self._soon.start(200)
             return
         unkept = self._unkept(self._touched)
         if unkept:

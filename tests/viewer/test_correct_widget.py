@@ -1,0 +1,170 @@
+"""The Correct widget in a viewer: each tool changes what it should, and Ctrl+Z undoes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_lgg_seg.layers import describe
+
+
+@pytest.fixture
+def layer(viewer: Any) -> Any:
+    """Labels of a patient: discs in slices 0 and 4, a second piece, a hole."""
+    labels = np.zeros((6, 40, 40), np.uint8)
+    labels[0, 10:20, 10:20] = labels[4, 10:20, 10:20] = 1
+    labels[0, 14, 14] = 0
+    labels[5, 30:34, 30:34] = 1
+    return viewer.add_labels(labels, name="A tumour", metadata=describe("A", "tumour", range(1, 7)))
+
+
+@pytest.fixture
+def widget(viewer: Any, layer: Any) -> Any:
+    """The docked widget."""
+    return viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")[1]
+
+
+@pytest.fixture
+def click(widget: Any, layer: Any) -> Callable[[tuple[int, int, int]], None]:
+    """What napari does when somebody clicks at a place in the picture."""
+
+    def at(position: tuple[int, int, int]) -> None:
+        event = SimpleNamespace(position=position, type="mouse_press", button=1)
+        for callback in tuple(layer.mouse_drag_callbacks):
+            callback(layer, event)
+
+    return at
+
+
+def _done(widget: Any, wait_until: Any, words: str) -> None:
+    wait_until(lambda: words in widget.status.value)
+
+
+def test_correct_puts_the_brush_in_hand(viewer: Any, widget: Any, layer: Any) -> None:
+    viewer.layers.selection.clear()
+    layer.visible = False
+    widget.start_button.native.click()
+    assert viewer.layers.selection.active == layer
+    assert layer.visible
+    assert layer.mode == "paint"
+    assert layer.selected_label == 1
+
+
+def test_slices_between_are_filled_and_emptied_by_one_undo(
+    viewer: Any, widget: Any, layer: Any, wait_until: Any
+) -> None:
+    before = layer.data.copy()
+    viewer.dims.set_point(0, 2)
+    widget.between_button.native.click()
+    _done(widget, wait_until, "Slices filled")
+    assert layer.data[1:4].any(axis=(1, 2)).all()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, before)
+    widget.redo_button.native.click()
+    assert layer.data[2].any()
+
+
+def test_a_slice_that_is_no_gap_is_said_to_be_none(
+    viewer: Any, widget: Any, layer: Any, wait_until: Any
+) -> None:
+    viewer.dims.set_point(0, 0)
+    widget.between_button.native.click()
+    _done(widget, wait_until, "has label 1 already")
+    assert not layer.data[1:4].any()
+
+
+def test_holes_are_filled(widget: Any, layer: Any, wait_until: Any) -> None:
+    widget.holes_button.native.click()
+    _done(widget, wait_until, "Holes filled: 1 voxels")
+    assert layer.data[0, 14, 14] == 1
+    widget.undo_button.native.click()
+    assert layer.data[0, 14, 14] == 0
+
+
+@pytest.mark.parametrize(("button", "left"), [("remove", 199), ("keep", 16)])
+def test_the_piece_that_is_clicked(
+    widget: Any, layer: Any, click: Any, wait_until: Any, button: str, left: int
+) -> None:
+    layer.mode = "paint"
+    getattr(widget, f"{button}_button").native.click()
+    assert "Click the piece" in widget.status.value
+    assert layer.mode == "pan_zoom", "the click is not to paint"
+    click((5, 31, 31))
+    _done(widget, wait_until, "Ctrl+Z undoes")
+    assert layer.data.sum() == left
+    assert layer.mode == "paint"
+    layer.undo()
+    assert layer.data.sum() == 99 + 100 + 16
+
+
+def test_a_click_beside_all_pieces_says_so(widget: Any, layer: Any, click: Any, wait_until: Any) -> None:
+    widget.remove_button.native.click()
+    click((2, 1, 1))
+    _done(widget, wait_until, "no labelled piece")
+    assert layer.data.sum() == 215
+
+
+def test_the_piece_under_the_cursor(viewer: Any, widget: Any, layer: Any, wait_until: Any) -> None:
+    viewer.cursor.position = (5, 32, 31)
+    widget._at_cursor("remove")
+    _done(widget, wait_until, "Piece removed")
+    assert layer.data.sum() == 199
+
+
+def test_another_layer_stops_the_wait_for_a_click(viewer: Any, widget: Any, layer: Any, click: Any) -> None:
+    widget.remove_button.native.click()
+    other = viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="others")
+    assert widget.layer == other
+    click((5, 31, 31))
+    assert layer.data.sum() == 215
+
+
+def test_the_layer_that_is_selected_is_corrected(viewer: Any, widget: Any, layer: Any) -> None:
+    viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="others")
+    viewer.layers.selection.active = layer
+    assert widget.layer == layer
+
+
+def test_the_brush_paints_in_3d_if_asked(widget: Any, layer: Any) -> None:
+    widget.in_3d.native.click()
+    assert layer.n_edit_dimensions == 3
+    widget.in_3d.native.click()
+    assert layer.n_edit_dimensions == 2
+
+
+def test_labels_with_a_scale_are_found_at_their_place(
+    viewer: Any, widget: Any, layer: Any, click: Any, wait_until: Any
+) -> None:
+    layer.scale = (3, 0.5, 0.5)
+    widget.remove_button.native.click()
+    click((15, 15.5, 15.5))
+    _done(widget, wait_until, "Piece removed")
+    assert layer.data.sum() == 199
+
+
+def test_without_labels_nothing_can_be_clicked(viewer: Any, widget: Any) -> None:
+    viewer.layers.clear()
+    assert "no labels to correct" in widget.status.value
+    assert not widget.between_button.enabled
+    widget.fill_between()
+    widget.begin()
+
+
+def test_paint_while_a_tool_works_is_not_lost(viewer: Any, widget: Any, layer: Any, wait_until: Any) -> None:
+    viewer.dims.set_point(0, 2)
+    widget.between_button.native.click()
+    layer.data_setitem((np.array([2]), np.array([0]), np.array([0])), 1)
+    _done(widget, wait_until, "changed meanwhile")
+    assert layer.data[2].sum() == 1
+
+
+def test_the_widget_leaves_nothing_behind(viewer: Any, widget: Any, layer: Any) -> None:
+    before = len(layer.mouse_drag_callbacks)
+    widget.remove_button.native.click()
+    viewer.window.remove_dock_widget("all")
+    assert layer.mode == "pan_zoom"
+    assert len(layer.mouse_drag_callbacks) == before
