@@ -51,7 +51,7 @@ def label_colours(first: str) -> dict[int | None, str]:
     return colours
 
 
-def comparison_colours() -> dict[int, str]:
+def comparison_colours() -> dict[int | None, str]:
     """A comparison's colours: what is in one mask alone has the colour of that mask."""
     missed, invented = colour("truth_colour"), colour("tumour_colour")
     others = (_YELLOW, *(other for other in COLOURS.values() if other not in _TAKEN))
@@ -179,7 +179,8 @@ def comparison_properties(prediction: str, truth: str, patient: str | None = Non
     """Name and looks of the comparison of two layers, of which a patient is named only once."""
     if patient is not None and prediction.startswith(f"{patient} "):
         truth = truth.removeprefix(f"{patient} ")
-    colours = {0: "transparent", **comparison_colours(), None: "#ffffff"}
+    colours: dict[int | None, str] = {0: "transparent", None: "#ffffff"}
+    colours.update(comparison_colours())
     return {"name": f"{prediction} against {truth}", "colormap": colours, "opacity": 0.7}
 
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg.preferences import COLOURS
 from napari_lgg_seg.core.errors import ExportError
 from napari_lgg_seg.core.pictures import (
     SEPARATOR,
@@ -15,6 +14,7 @@ from napari_lgg_seg.core.pictures import (
     batch_picture,
     write_picture,
 )
+from napari_lgg_seg.preferences import COLOURS
 
 SIDE = 20
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lgg_seg.preferences import COLOURS
 from napari_lgg_seg.core.cases import Volumes
 from napari_lgg_seg.core.report import measure_patient
 from napari_lgg_seg.core.sheet import MARGIN, MOST_SLICES, as_webp, chosen_slices, draw_sheet
 from napari_lgg_seg.core.tiles import PREDICTION_COLOUR, TILE, TRUTH_COLOUR, ShownProbability
+from napari_lgg_seg.preferences import COLOURS
 
 # Where the first slice's picture is.
 LEFT = MARGIN
