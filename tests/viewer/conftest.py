@@ -81,6 +81,23 @@ def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
+def prefer() -> Iterator[Callable[..., None]]:
+    """Factory: set preferences in napari's settings, as the user does, until the end of the test."""
+    from napari.settings import get_plugin_settings
+
+    from napari_lgg_seg.preferences import PLUGIN, Preferences, remember
+
+    assert get_plugin_settings(PLUGIN).config_path is None, "the tests would change the user's own settings"
+
+    def prefer_(**values: Any) -> None:
+        for name, value in values.items():
+            remember(name, value)
+
+    yield prefer_
+    prefer_(**vars(Preferences()))
+
+
+@pytest.fixture
 def notices() -> Iterator[list[str]]:
     """What napari tells the user, as it is told."""
     from napari.utils.notifications import notification_manager

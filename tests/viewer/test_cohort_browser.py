@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QLineEdit, QMessageBox, QShortcut, QTableView
 
 from napari_lgg_seg import api
-from napari_lgg_seg.core import case_sources, details_cache, unfinished
+from napari_lgg_seg.core import case_sources, details_cache, recovery, unfinished
 from napari_lgg_seg.core.cohort_results import CohortResults
 from napari_lgg_seg.core.evaluate import evaluate_folders
 from napari_lgg_seg.core.formats import Labelling
@@ -20,9 +20,10 @@ from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.patients import SEQUENCES, read_patient
 from napari_lgg_seg.layers import described, patients_in
 from napari_lgg_seg.widgets import browser as browser_module
-from napari_lgg_seg.widgets import cohort_jobs, desk
+from napari_lgg_seg.widgets import cohort_jobs
 from napari_lgg_seg.widgets.browser import CohortBrowser
 from napari_lgg_seg.widgets.cohort_words import NO_BROWSER
+from napari_lgg_seg.widgets.keeper import keep_edits
 
 FIRST, SECOND, THIRD = NAMES = ("TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202", "TCGA_CS_0003_20010303")
 IN_ORDER = sorted(NAMES)
@@ -603,10 +604,8 @@ def test_the_segment_widget_does_not_replace_corrections(viewer, segmented, open
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), corrected)
 
 
-def test_what_was_painted_is_saved_after_the_stroke(
-    viewer, segmented, open_case, cohort, wait_until, monkeypatch, browse
-):
-    monkeypatch.setattr(desk, "_AUTOSAVE_DELAY", 50)
+def test_what_was_painted_is_saved_after_the_stroke(viewer, segmented, open_case, cohort, wait_until, prefer):
+    prefer(autosave_seconds=1)
     widget = segmented()
     open_case(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
@@ -617,8 +616,8 @@ def test_what_was_painted_is_saved_after_the_stroke(
     assert layer in viewer.layers
 
 
-def test_undoing_is_saved_as_well(viewer, segmented, open_case, cohort, wait_until, monkeypatch):
-    monkeypatch.setattr(desk, "_AUTOSAVE_DELAY", 50)
+def test_undoing_is_saved_as_well(viewer, segmented, open_case, cohort, wait_until, prefer):
+    prefer(autosave_seconds=1)
     widget = segmented()
     open_case(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
@@ -629,10 +628,8 @@ def test_undoing_is_saved_as_well(viewer, segmented, open_case, cohort, wait_unt
     wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
 
 
-def test_what_a_crash_interrupted_is_offered(
-    viewer, segmented, open_case, wait_until, monkeypatch, click, notes
-):
-    monkeypatch.setattr(desk, "_AUTOSAVE_DELAY", 50)
+def test_what_a_crash_interrupted_is_offered(viewer, segmented, open_case, wait_until, prefer, click, notes):
+    prefer(autosave_seconds=1)
     widget = segmented()
     assert not widget.go_on.row.native.isVisibleTo(widget.native)
     open_case(widget, FIRST)
@@ -656,6 +653,53 @@ def test_what_a_crash_interrupted_is_offered(
     assert not again.go_on.row.native.isVisibleTo(again.native)
 
 
+def kept_from_a_crash():
+    """Names of the labels in the recovery folder."""
+    return [recovery.read(file).title for file in recovery.recovery_folder().glob("*.npz")]
+
+
+def test_edits_are_either_among_the_results_or_kept_from_a_crash(
+    viewer, segmented, open_case, cohort, wait_until, prefer, qtbot, patient_on_disk
+):
+    keep_edits(viewer)
+    prefer(autosave_seconds=1)
+    widget = segmented()
+    open_case(widget, FIRST)
+    layer = tumour_of(viewer, FIRST)
+    layer.paint((2, 5, 5), 1)
+    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    qtbot.wait(1500)  # whoever else keeps edits had the time to
+    assert kept_from_a_crash() == []
+    layer.undo()
+    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    qtbot.wait(1500)
+    assert kept_from_a_crash() == []
+    # Of a patient that the results do not know, nobody else keeps them.
+    folder = cohort.parent / "elsewhere" / "TCGA_EZ_0009_20090909"
+    shutil.copytree(patient_on_disk(folder.name), folder)
+    viewer.open(str(folder), plugin="napari-lgg-seg")
+    viewer.layers[f"{folder.name} truth"].paint((1, 3, 3), 2)
+    wait_until(lambda: kept_from_a_crash() == [f"{folder.name} truth"])
+
+
+@pytest.mark.parametrize("first", ["layer", "dock"])
+def test_edits_that_are_among_the_results_at_the_last_moment_are_not_kept_twice(
+    viewer, segmented, open_case, cohort, first, wait_until
+):
+    keep_edits(viewer)
+    widget = segmented()
+    open_case(widget, FIRST)
+    layer = tumour_of(viewer, FIRST)
+    layer.paint((2, 5, 5), 1)
+    if first == "layer":
+        viewer.layers.remove(layer)
+    else:
+        viewer.window.remove_dock_widget(widget.native)
+    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), layer.data)
+    wait_until(threads_done)
+    assert kept_from_a_crash() == []
+
+
 def test_a_patient_whose_layers_were_removed_opens_again(viewer, segmented, open_case):
     widget = segmented()
     open_case(widget, FIRST)
@@ -665,8 +709,8 @@ def test_a_patient_whose_layers_were_removed_opens_again(viewer, segmented, open
     assert roles(viewer) == shown
 
 
-def test_a_patient_that_was_left_is_not_offered(viewer, segmented, open_case, wait_until, monkeypatch, notes):
-    monkeypatch.setattr(desk, "_AUTOSAVE_DELAY", 50)
+def test_a_patient_that_was_left_is_not_offered(viewer, segmented, open_case, wait_until, prefer, notes):
+    prefer(autosave_seconds=1)
     widget = segmented()
     open_case(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)

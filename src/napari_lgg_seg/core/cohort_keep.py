@@ -9,7 +9,7 @@ from .case_details import CaseDetails
 from .cohort_index import Record
 from .cohort_results import CohortResults, Probability
 from .errors import CorrectedError
-from .formats import Labelling
+from .formats import LabelArray, Labelling
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Work:
     probability: Probability | None = None
     more: tuple[tuple[str, Labelling], ...] = ()
     is_old: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def painted(self) -> list[LabelArray]:
+        """All labels in which somebody painted, or that somebody accepted."""
+        labellings = [labelling for _, labelling in self.more]
+        if self.by_hand and self.labelling is not None:
+            labellings.append(self.labelling)
+        return [labelling.labels for labelling in labellings]
 
 
 @dataclass(frozen=True)

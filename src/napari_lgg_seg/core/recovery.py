@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from .errors import RecoveryError
 from .export import replacing, safe_name
+from .processes import runs, this_process
 
 _ENDING = ".npz"
 
@@ -99,7 +99,7 @@ def keep(edit: Edit) -> Path:
         "source": edit.source,
         "about": dict(edit.about),
         "saved": time.time(),
-        "process": _this_process(),
+        "process": this_process(),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), labels=edit.labels)
@@ -122,7 +122,7 @@ def _leftovers() -> Iterator[Leftover]:
             header = _header(path)
         except RecoveryError:
             continue
-        if not _runs(header["process"]):
+        if not runs(header["process"]):
             yield Leftover(path, header["patient"], header["title"], header["source"], header["saved"])
 
 
@@ -161,23 +161,6 @@ def _broken(path: Path, error: Exception) -> RecoveryError:
 
 def _path(patient: str, title: str, source: str) -> Path:
     # Another session's edits of the same labels are not to be replaced: somebody may still want them.
-    key = json.dumps([title, source, _this_process()])
+    key = json.dumps([title, source, this_process()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return recovery_folder() / f"{safe_name(patient)}-{digest}{_ENDING}"
-
-
-def _this_process() -> list[float]:
-    """Number and time of start, which together no other process of this machine has."""
-    import psutil
-
-    return [os.getpid(), psutil.Process().create_time()]
-
-
-def _runs(process: list[float]) -> bool:
-    """Whether the session that kept an edit is still there to look after it."""
-    import psutil
-
-    try:
-        return bool(psutil.Process(int(process[0])).create_time() == process[1])
-    except psutil.Error:
-        return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .export import replacing
+from .processes import runs, this_process
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def note(folder: Path, dataset: Path, results: Path, patient: str) -> None:
         "results": str(results.absolute()),
         "patient": patient,
         "saved": time.time(),
-        "process": _this_process(),
+        "process": this_process(),
     }
     with replacing(_file(folder)) as temporary:
         temporary.write_text(json.dumps(values), encoding="utf-8")
@@ -88,7 +89,7 @@ def _read(file: Path) -> Unfinished | None:
     """A session's note; None if the session goes on, or the file is no note."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        if _runs(values["process"]):
+        if runs(values["process"]):
             return None
         folders = Path(values["dataset"]), Path(values["results"])
         return Unfinished(*folders, str(values["patient"]), float(values["saved"]))
@@ -103,19 +104,3 @@ def _remove(file: Path) -> None:
 
 def _file(folder: Path) -> Path:
     return folder / f"{os.getpid()}.json"
-
-
-def _this_process() -> list[float]:
-    """Number and time of start, which together no other process of this machine has."""
-    import psutil
-
-    return [os.getpid(), psutil.Process().create_time()]
-
-
-def _runs(process: list[float]) -> bool:
-    import psutil
-
-    try:
-        return bool(psutil.Process(int(process[0])).create_time() == process[1])
-    except psutil.Error:
-        return False

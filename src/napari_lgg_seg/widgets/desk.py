@@ -19,8 +19,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from ..core.case_sources import Opened, Source
-from ..core.cohort_keep import Work
+from ..core.cohort_keep import Kept, Work
 from ..core.errors import LggSegError
+from ..preferences import preferences
+from ..saved import labels_saved
 from .desk_jobs import Broken, Move, Wish, keep_and_open, say_nothing
 from .open_case import Looks, OpenCase
 from .strokes import Strokes
@@ -30,9 +32,6 @@ from .worker import Failure
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-
-#: Milliseconds from a stroke until what was painted is kept: a crash costs no more than that.
-_AUTOSAVE_DELAY = 3_000
 
 
 class Desk:
@@ -73,7 +72,7 @@ class Desk:
         """Use the desk from now on."""
         if not self._owners:
             self._viewer.layers.events.removing.connect(self._layer_goes)
-            self._strokes = Strokes(self._viewer, self.autosave, _AUTOSAVE_DELAY)
+            self._strokes = Strokes(self._viewer, self.autosave, _autosave_delay)
         self._owners.append(owner)
 
     def put_away(self, owner: object) -> None:
@@ -191,9 +190,16 @@ class Desk:
             kept = case.keep(work)
         except LggSegError as error:
             return not_kept(case.name, str(error))
-        case.was_kept(work)
-        self.kept.emit(kept)
+        self._was_kept(case, kept)
         return ""
+
+    def _was_kept(self, case: OpenCase | None, kept: Kept) -> None:
+        """Let everybody know what is among the results: nothing else has to keep it from a crash now."""
+        if case is not None:
+            case.was_kept(kept.work)
+        for labels in kept.work.painted if not kept.work.is_old.is_set() else ():
+            labels_saved(labels)
+        self.kept.emit(kept)
 
     def may_close(self, window: QWidget) -> bool:
         """Whether the window may be closed: the open patient's labels are kept, or given up."""
@@ -265,9 +271,7 @@ class Desk:
             self._give_up(not_kept(name, move.kept.sentence))
             return
         if move.kept is not None:
-            if case is not None:
-                case.was_kept(move.kept.work)
-            self.kept.emit(move.kept)
+            self._was_kept(case, move.kept)
         if isinstance(move.opened, Failure):
             if isinstance(move.opened, Broken):
                 self.was_broken.emit(wish.source, move.opened.sentence)
@@ -281,6 +285,8 @@ class Desk:
 
     def _finish(self, wish: Wish, opened: Opened | None = None) -> None:
         if opened is not None:
+            if opened.record.by_hand and opened.labels is not None:  # who undoes all is where they are
+                labels_saved(opened.labels)
             self.was_read.emit(opened)
         if wish.leave:
             self._swap(opened)
@@ -320,6 +326,11 @@ def desk_of(viewer: ViewerModel) -> Desk:
     if desk is None:
         desk = _DESKS[identity] = Desk(viewer)
     return desk
+
+
+def _autosave_delay() -> int:
+    """Milliseconds from a stroke until what was painted is kept: a crash costs no more than that."""
+    return preferences().autosave_seconds * 1000
 
 
 def _identity(viewer: ViewerModel) -> int:

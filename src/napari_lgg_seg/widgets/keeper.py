@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -20,11 +21,10 @@ from ..layers import METADATA_KEY, described
 from ..preferences import preferences
 from ..saved import checksum, saved
 from .results import is_edited
+from .strokes import PAINTED, LabelsWatch
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-
-_EVENTS = ("paint", "data", "set_data")
 
 
 def keep_edits(viewer: ViewerModel) -> None:
@@ -59,19 +59,16 @@ class Keeper(QObject):
         super().__init__(window)
         self._viewer = ref(getattr(viewer, "__wrapped__", viewer))
         self._touched: list[Labels] = []
-        self._files: dict[int, Path] = {}
-        self._kept: dict[int, int] = {}  # checksums of what the files hold
+        self._files: dict[int, Path] = {}  # of the touched layers
+        self._held: dict[Path, int] = {}  # checksums of what files hold, also of layers that are gone
         self._saved: set[int] = set()
-        self._worker: Any = None
+        self._writing: Writing | None = None
         self._soon = QTimer(self, singleShot=True)
         self._soon.timeout.connect(self._keep)
-        layers = viewer.layers
-        layers.events.inserted.connect(self._inserted)
-        layers.events.removing.connect(self._removing)
+        self._watch = LabelsWatch(viewer, self._changed)
+        viewer.layers.events.removing.connect(self._removing)
         saved.labels.connect(self._was_saved)
         window.installEventFilter(self)
-        for layer in layers:
-            self._watch(layer)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Qt's hook: what the timer has not kept yet is kept before the window closes."""
@@ -81,25 +78,18 @@ class Keeper(QObject):
 
     # --- what is watched -----------------------------------------------------------------------
 
-    def _inserted(self, event: Any) -> None:
-        self._watch(event.value)
-
-    def _watch(self, layer: Any) -> None:
-        if isinstance(layer, Labels):
-            for name in _EVENTS:
-                getattr(layer.events, name).connect(self._changed)
-
     def _removing(self, event: Any) -> None:
         viewer = self._viewer()
         layer = viewer.layers[event.index] if viewer is not None else None
         if layer in self._touched:
             self._keep_at_once([layer])
             self._touched.remove(layer)
+            self._files.pop(id(layer), None)  # another layer may get that number
 
     def _changed(self, event: Any) -> None:
         """Somebody painted; or undid it, which has no event of its own but that the layer is drawn anew."""
         layer = event.source
-        if event.type in ("set_data", "data") and layer not in self._touched:
+        if event.type != PAINTED and layer not in self._touched:
             return
         if described(layer) is None:
             return
@@ -120,47 +110,56 @@ class Keeper(QObject):
         """Layers whose edits are not kept yet; files of those that are safe are removed on the way."""
         found = []
         for layer in layers:
-            now = checksum(layer.data)
+            now, file = checksum(layer.data), self._files.get(id(layer))
             if now in self._saved or not is_edited(layer):
-                self._forget(layer)
-            elif self._kept.get(id(layer)) != now:
+                self._forget(file)
+            elif file is None or self._held.get(file) != now:
                 found.append((layer, now))
         return found
 
-    def _forget(self, layer: Labels) -> None:
-        self._kept.pop(id(layer), None)
-        file = self._files.pop(id(layer), None)
-        if file is not None:
+    def _forget(self, file: Path | None) -> None:
+        if file is not None and self._held.pop(file, None) is not None:
             recovery.forget(file)
 
     def _keep(self) -> None:
-        if self._worker is not None:
+        if self._writing is not None:
             self._soon.start(200)
             return
         unkept = self._unkept(self._touched)
         if unkept:
             edits = [(id(layer), now, _edit(layer)) for layer, now in unkept]
-            self._worker = create_worker(_write, edits, _connect={"returned": self._written})
+            self._writing = Writing()
+            create_worker(self._writing.write, edits, _connect={"returned": self._written})
 
-    def _written(self, result: list[tuple[int, int, Path]] | str) -> None:
-        self._worker = None
+    def _written(self, result: list[Written] | str) -> None:
+        writing, self._writing = self._writing, None
+        if writing is None or writing.is_broken_off:  # what was written is known, and perhaps replaced
+            return
         if isinstance(result, str):
             show_warning(f"What you painted is not safe from a crash: {result}")
             return
-        for layer, then, path in result:
-            self._note(layer, then, path)
+        for written in result:
+            self._note(*written)
 
     def _note(self, layer: int, held: int, path: Path) -> None:
-        before = self._files.get(layer)
-        if before is not None and before != path:  # the layer has another name now
-            recovery.forget(before)
-        self._files[layer], self._kept[layer] = path, held
+        if layer in map(id, self._touched):
+            before = self._files.get(layer)
+            if before != path:  # the layer has another name now
+                self._forget(before)
+            self._files[layer] = path
+        self._held[path] = held
+        if held in self._saved:  # meanwhile
+            self._forget(path)
 
     def keep_now(self) -> None:
         """Keep what is not kept yet, without a worker, since there is no time left for one."""
         self._keep_at_once(self._touched)
 
     def _keep_at_once(self, layers: list[Labels]) -> None:
+        if self._writing is not None:
+            for written in self._writing.break_off():  # it may be about to write what is older
+                self._note(*written)
+            self._soon.start(0)
         try:
             for layer, now in self._unkept(layers):
                 self._note(id(layer), now, recovery.keep(_edit(layer)))
@@ -169,15 +168,45 @@ class Keeper(QObject):
 
     def _was_saved(self, what: int) -> None:
         self._saved.add(what)
-        if self._touched:
-            self._soon.start(0)
+        for file in [file for file, held in self._held.items() if held == what]:
+            self._forget(file)
 
 
-def _write(edits: list[tuple[int, int, Edit]]) -> list[tuple[int, int, Path]] | str:
-    try:
-        return [(layer, now, recovery.keep(edit)) for layer, now, edit in edits]
-    except LggSegError as error:
-        return str(error)
+#: The number of a layer, the checksum of its labels, and the file that holds them.
+Written = tuple[int, int, Path]
+
+
+class Writing:
+    """Writes edits in a worker, until it is told that there are newer ones.
+
+    Attributes
+    ----------
+    is_broken_off : bool
+        Whether it was told so.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_broken_off = False
+        self._written: list[Written] = []
+
+    def write(self, edits: list[tuple[int, int, Edit]]) -> list[Written] | str:
+        """Keep edits; returns what was written, or a sentence if that failed."""
+        try:
+            for layer, now, edit in edits:
+                with self._lock:
+                    if self.is_broken_off:
+                        return []
+                    self._written.append((layer, now, recovery.keep(edit)))
+        except LggSegError as error:
+            return str(error)
+        return self._written
+
+    def break_off(self) -> list[Written]:
+        """Write no more, and wait for what is being written; returns what was."""
+        with self._lock:
+            self.is_broken_off = True
+            return self._written
 
 
 def _edit(layer: Labels) -> Edit:
