@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .core.devices import DeviceChoice
+
 PLUGIN = "napari-lgg-seg"
 
 #: Okabe and Ito's colours, told apart by colour-blind people, by their usual names.
@@ -43,12 +45,12 @@ class Preferences:
     tumour_colour, truth_colour : str
         Names in :data:`COLOURS`.
     dataset_folder : str
-        Where dialogs for patients and cohorts begin; where the system likes if empty.
+        Where dialogs for patients begin, and which cohort is listed at first; none if empty.
     autosave_seconds : int
         From the last stroke until edits are kept.
     """
 
-    device: str = "auto"
+    device: DeviceChoice = "auto"
     model: str = ""
     threshold: str = MODELS_OWN
     fixed_threshold: float = 0.5

@@ -601,8 +601,8 @@ def test_making_the_widget_leaves_torch_alone():
         from napari.components import ViewerModel
         from qtpy.QtWidgets import QApplication
         app = QApplication([])
-        from napari_lgg_seg.widgets import finetune
-        finetune.present_devices = lambda: [("CPU", "cpu")]
+        from napari_lgg_seg.widgets import device_chooser, finetune
+        device_chooser.present_devices = lambda: [("CPU", "cpu")]
         class Viewer(ViewerModel):
             pass
         widget = finetune.FineTuneWidget(Viewer())

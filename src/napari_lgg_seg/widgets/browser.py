@@ -21,6 +21,7 @@ from ..core.case_sources import CohortSource, Opened, Source
 from ..core.cohort_keep import Kept
 from ..core.cohort_results import CohortResults, default_results_folder
 from ..core.details_cache import default_cache_file
+from ..preferences import dataset_folder
 from . import cohort_words as words
 from .browser_rows import ALL_STATES, UNCERTAINTY, BrowserModel, PatientRow
 from .cohort_controls import NEXT_KEYS, PREVIOUS_KEYS, CohortControls
@@ -77,13 +78,18 @@ class CohortBrowser(Container):
         self.native.layout().addWidget(self._column.native)
         self._connect()
         self._show_overview()
+        self._say(self.controls.model.problem)
+        preferred = dataset_folder()
+        if preferred:
+            self._show_folders(Path(preferred), default_results_folder(Path(preferred)))
+            self._folders_chosen()
 
     def _connect(self) -> None:
         c = self.controls
         self._soon = QTimer(self.native, singleShot=True, interval=_TYPING)
         self._soon.timeout.connect(self._folders_chosen)
         c.dataset.changed.connect(self._dataset_typed)
-        c.results.changed.connect(lambda _: self._soon.start())
+        c.results.changed.connect(self._typed)
         c.text.changed.connect(self._filter)
         c.state.changed.connect(self._filter)
         c.uncertain_first.clicked.connect(self._sort_by_uncertainty)
@@ -129,6 +135,7 @@ class CohortBrowser(Container):
         patient : str, optional
             The folder name of the patient to open.
         """
+        self.go_on.dismiss()
         self._wanted = patient
         self._show_folders(folder, results or default_results_folder(folder))
         self._folders_chosen()
@@ -136,6 +143,10 @@ class CohortBrowser(Container):
     def _dataset_typed(self, folder: Path) -> None:
         with self.controls.results.changed.blocked():
             self.controls.results.value = default_results_folder(folder)
+        self._typed()
+
+    def _typed(self, _: Any = None) -> None:
+        self.go_on.dismiss()
         self._soon.start()
 
     def _folders_chosen(self) -> None:
@@ -162,7 +173,6 @@ class CohortBrowser(Container):
         self._show_listing(Listing([], {}))
         if not dataset.name:
             return
-        self.go_on.dismiss()
         self._folders = dataset, folder
         self._show_folders(dataset, folder)
         self._problem = words.LISTING

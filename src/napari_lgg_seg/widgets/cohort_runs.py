@@ -22,6 +22,7 @@ from ..core.segment_cohort import (
     describe_run,
     is_done,
 )
+from ..preferences import preferences
 from . import cohort_words as words
 from .browser_rows import BrowserModel, PatientRow
 from .cohort_controls import CohortControls
@@ -60,6 +61,7 @@ class Runs:
         self._controls, self._model, self._cache_file = controls, model, cache_file
         self._is_corrected, self._segmented, self._changed = is_corrected, segmented, changed
         self._worker: Any = None
+        self._device = preferences().device
         self._results: CohortResults | None = None
         self._begin()
 
@@ -115,7 +117,7 @@ class Runs:
         return row.record.by_hand or self._is_corrected(row)
 
     def _options(self) -> SegmentOptions:
-        return SegmentOptions(tta=self._controls.tta.value)
+        return SegmentOptions(tta=self._controls.tta.value, device=self._device)
 
     def _describe(self) -> dict[str, Any] | None:
         """What a run with the chosen model would be; None if there can be none."""

@@ -23,6 +23,7 @@ from magicgui.widgets import (
 
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
 from ..core.patients import FLAIR, SEQUENCES
+from ..preferences import AUTOMATIC, FIXED, preferences
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -48,22 +49,22 @@ class Controls:
 
     Parameters
     ----------
-    subjects, devices : callable
-        What the combo boxes offer; asked again whenever choices are reset.
-    model : ComboBox
-        The menu of models.
+    subjects : callable
+        Which patients are offered; asked again whenever choices are reset.
+    model, device : ComboBox
+        The menus of models and of devices.
     layers : callable
         Takes the chosen patient and gives the layers that can be its sequences.
     """
 
-    def __init__(self, subjects: Choices, model: ComboBox, devices: Choices, layers: Choices) -> None:
+    def __init__(self, subjects: Choices, model: ComboBox, device: ComboBox, layers: Choices) -> None:
+        self._preferred = preferences()
         self.patient = ComboBox(
             label="Patient",
             choices=subjects,
             tooltip="Patients and images that are open. Any 2D or 3D image can be segmented.",
         )
-        self.model = model
-        self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device"))
+        self.model, self.device = model, device
         self.about = Label(value="")
         self.button = PushButton(
             text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+S)."
@@ -125,12 +126,15 @@ class Controls:
         )
 
     def take_defaults(self, card: ModelCard) -> None:
-        """Set threshold and clean-up to a model's own, without telling anybody."""
+        """Set threshold and clean-up to a model's own or the preferred ones, without telling anybody."""
+        threshold = {AUTOMATIC: "auto", FIXED: self._preferred.fixed_threshold}.get(
+            self._preferred.threshold, card.threshold
+        )
         for control in (self.automatic, self.threshold, self.clean_up):
             control.changed.block()
-        self.automatic.value = card.threshold == "auto"
-        if not isinstance(card.threshold, str):
-            self.threshold.value = card.threshold
+        self.automatic.value = threshold == "auto"
+        if not isinstance(threshold, str):
+            self.threshold.value = threshold
         self.clean_up.value = card.clean_up
         for control in (self.automatic, self.threshold, self.clean_up):
             control.changed.unblock()

@@ -17,12 +17,14 @@ from qtpy.QtWidgets import QFileDialog
 from ..core.checkpoint import DEFAULT_MODEL, read_card
 from ..core.errors import LggSegError
 from ..core.events import EpochDone, Notice, PatientValidated, Validated
+from ..core.options import TrainOptions, option_help
 from ..core.split import split_patients
 from ..core.start import DEFAULT, SCRATCH, find_start
 from ..core.state import state_file
 from ..core.train import check_output
 from . import finetune_words as words
 from .controls import rows, wrap
+from .device_chooser import DeviceChooser
 from .docking import WhenEntered, WhenUndocked
 from .finetune_controls import (
     FROM_SCRATCH,
@@ -32,8 +34,7 @@ from .finetune_controls import (
     unused,
 )
 from .finetune_job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
-from .job import present_devices
-from .models import known_models
+from .models import known_models, preferred_model
 from .preview import Preview
 from .scrolling import ScrollingColumn
 from .sources import Sources
@@ -61,22 +62,24 @@ class FineTuneWidget(Container):
             return
         self._viewer = napari_viewer
         self._worker: Any = None
-        self._looking: Any = None
         self._job: TrainJob | None = None
         self._progress = words.Progress(1)
         self._ending = ""
-        self._devices = [("Auto", "auto")]
+        preferred, self._start_problem = preferred_model()
+        self._devices = DeviceChooser(option_help("device", TrainOptions))
         self._start_path = DEFAULT
         self._preview = Preview(napari_viewer, shown=True)
-        self.controls = FineTuneControls(models=lambda _: self._models(), devices=lambda _: self._devices)
+        self.controls = FineTuneControls(models=lambda _: self._models(), device=self._devices.combo)
         c = self.controls
         self.button, self.status = c.button, c.status
         self.sources = Sources(napari_viewer, c, self._changed)
         self._lay_out()
         c.output.value = default_output()
         self._connect()
+        if preferred is not None:
+            c.start_from.value = str(preferred)
         self._layers_changed()
-        self._looking = create_worker(present_devices, _connect={"returned": self._show_devices})
+        self._devices.look()
 
     def _only_say(self, sentence: str) -> None:
         text = Label(value=sentence)
@@ -147,7 +150,7 @@ class FineTuneWidget(Container):
             if name:
                 self.start_from(Path(name))
             return
-        self._start_path = chosen
+        self._start_path, self._start_problem = chosen, ""
         self._changed()
 
     def start_from(self, path: Path) -> None:
@@ -159,11 +162,6 @@ class FineTuneWidget(Container):
             return
         known_models.add(path)
         self.controls.start_from.value = str(path)
-
-    def _show_devices(self, present: list[tuple[str, str]]) -> None:
-        self._looking = None
-        self._devices = [(f"Auto ({present[0][0]})", "auto"), *present]
-        self.controls.device.reset_choices()
 
     def _layers_changed(self, event: Any = None) -> None:
         removed = event is not None and event.type == "removed"
@@ -207,7 +205,7 @@ class FineTuneWidget(Container):
         except LggSegError as error:
             problem = str(error)
         self.button.enabled = not problem
-        self._say(self._ending or problem or text)
+        self._say(self._ending or f"{self._start_problem} {problem or text}".strip())
 
     def _problem(self) -> str:
         """Why Start cannot be clicked; empty if it can."""
@@ -354,8 +352,7 @@ class FineTuneWidget(Container):
         self._viewer.events.theme.disconnect(self._theme_changed)
         known_models.added.disconnect(self._models_changed)
         self.sources.close()
-        if self._looking is not None:
-            self._looking.returned.disconnect(self._show_devices)
+        self._devices.close()
         worker, self._worker = self._worker, None
         if worker is not None:
             # Whoever closes it gets the model all the same: what offers it stays connected.

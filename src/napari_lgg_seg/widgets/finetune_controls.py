@@ -23,6 +23,7 @@ from magicgui.widgets import (
 from ..core.losses import LOSSES
 from ..core.options import TrainOptions, default_in_words, option_help
 from ..core.state import state_folder
+from ..preferences import dataset_folder
 from .controls import Choice, Choices, folded, let_shrink, path_edit, rows
 from .finetune_words import GO_ON
 
@@ -41,11 +42,13 @@ class FineTuneControls:
 
     Parameters
     ----------
-    models, devices : callable
-        What the combo boxes offer; asked again whenever choices are reset.
+    models : callable
+        Which models are offered; asked again whenever choices are reset.
+    device : ComboBox
+        The menu of devices.
     """
 
-    def __init__(self, models: Choices, devices: Choices) -> None:
+    def __init__(self, models: Choices, device: ComboBox) -> None:
         self.source = ComboBox(
             label="Train on",
             choices=(OPEN_PATIENTS, FOLDER),
@@ -53,6 +56,7 @@ class FineTuneControls:
             "layout of the LGG MRI dataset.",
         )
         self.folder = path_edit("d", "Folder", "The folder that holds the patients' folders.")
+        self.folder.value = dataset_folder()
         self.found = Label(value="")
         self.start_from = Choice(
             label="Start from",
@@ -68,7 +72,7 @@ class FineTuneControls:
             tooltip="Take up the training that was stopped, with the same patients and options.",
             visible=False,
         )
-        self.device = ComboBox(label="Device", choices=devices, tooltip=option_help("device", TrainOptions))
+        self.device = device
         self.button = PushButton(text="Start", enabled=False, tooltip="Train the model.")
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
         self.status = Label(value="")

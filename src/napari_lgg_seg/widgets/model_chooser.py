@@ -10,13 +10,13 @@ from psygnal import Signal
 from ..core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from ..core.errors import LggSegError
 from .controls import Choice, let_shrink
-from .models import known_models
+from .models import known_models, preferred_model
 
 DEFAULT_NAME, OTHER_MODEL = "Default U-Net", "Choose a model file..."
 
 
 class ModelChooser:
-    """A combo box of models.
+    """A combo box of models; it begins with the preferred one.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ class ModelChooser:
         The model file that is chosen.
     card : ModelCard or None
         Its header; None if it cannot be read, which the menu's tooltip explains.
+    problem : str
+        Why it does not begin with the preferred model; empty if it does, and once another is chosen.
     """
 
     #: Another model is chosen, or the chosen one was written anew.
@@ -38,9 +40,10 @@ class ModelChooser:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self.path = DEFAULT_MODEL
+        preferred, self.problem = preferred_model()
+        self.path = preferred or DEFAULT_MODEL
         self.card: ModelCard | None = None
-        self.combo = Choice(label="Model", choices=lambda _: self._choices())
+        self.combo = Choice(label="Model", choices=lambda _: self._choices(), value=self.path)
         let_shrink(self.combo)
         self.combo.changed.connect(self._take)
         known_models.added.connect(self._models_changed)
@@ -74,7 +77,7 @@ class ModelChooser:
             if name:
                 self.offer(Path(name))
             return
-        self.path = chosen
+        self.path, self.problem = chosen, ""
         problem = self._read()
         if problem:
             self._say(problem)

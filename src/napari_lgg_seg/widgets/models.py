@@ -9,6 +9,10 @@ from pathlib import Path
 
 from psygnal import Signal
 
+from ..core.checkpoint import read_card
+from ..core.errors import LggSegError
+from ..preferences import preferences
+
 
 class KnownModels:
     """Model files in the order in which they became known."""
@@ -40,3 +44,25 @@ class KnownModels:
 
 #: Those of this session.
 known_models = KnownModels()
+
+
+def preferred_model() -> tuple[Path | None, str]:
+    """The model that the user prefers to begin with, made known.
+
+    Returns
+    -------
+    path : Path or None
+        None for the shipped model.
+    problem : str
+        Why it is the shipped one all the same, in a sentence or two; empty if it is as preferred.
+    """
+    preferred = preferences().model.strip()
+    if not preferred:
+        return None, ""
+    path = Path(preferred).expanduser()
+    try:
+        read_card(path)
+    except LggSegError as error:
+        return None, f"The preferred model cannot be used, so this begins with the shipped one. {error}"
+    known_models.add(path)
+    return path, ""

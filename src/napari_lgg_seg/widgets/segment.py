@@ -21,6 +21,7 @@ from ..commands import export_masks, labels_to_export
 from ..core.errors import LggSegError
 from ..core.figures import measure_labels
 from ..core.metrics import dice
+from ..core.options import option_help
 from ..core.patients import SEQUENCES
 from ..core.postprocess import postprocess, threshold_of
 from ..core.predict import Event, Notice
@@ -28,8 +29,9 @@ from ..core.uncertainty import mean_entropy
 from ..layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
 from . import results
 from .controls import Controls, wrap
+from .device_chooser import DeviceChooser
 from .docking import WhenUndocked
-from .job import Job, Result, present_devices, run_job
+from .job import Job, Result, run_job
 from .model_chooser import ModelChooser
 from .subject import (
     Subject,
@@ -66,17 +68,16 @@ class SegmentWidget(Container):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         self._viewer = napari_viewer
         self._worker: Any = None
-        self._looking: Any = None
         self._job: Job | None = None
         self._picked: dict[tuple[Subject | None, str], Image | None] = {}
         self._started = 0.0
         self._notice = self._summary = ""
-        self._devices = [("Auto", "auto")]
+        self._devices = DeviceChooser(option_help("device"))
         self._models = ModelChooser(self._say)
         self.controls = Controls(
             subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
             model=self._models.combo,
-            devices=lambda _: self._devices,
+            device=self._devices.combo,
             layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
         )
         c = self.controls
@@ -92,7 +93,7 @@ class SegmentWidget(Container):
         self._connect()
         self._model_chosen()
         self._layers_changed()
-        self._list_devices()
+        self._devices.look()
 
     def _connect(self) -> None:
         from qtpy.QtCore import QTimer
@@ -179,7 +180,7 @@ class SegmentWidget(Container):
         about = describe_subject(self._sequences(), wanted) if subject is not None else ""
         self.controls.about.value = about
         if self._worker is None and self._result_layer(TUMOUR) is None:
-            self._say(_NO_PATIENT if subject is None else _READY)
+            self._say(f"{self._models.problem} {_NO_PATIENT if subject is None else _READY}".strip())
         for step in (self.controls.previous, self.controls.following):
             step.enabled = self._result_layer(TUMOUR) is not None
 
@@ -194,15 +195,6 @@ class SegmentWidget(Container):
     def offer_model(self, path: Path) -> None:
         """List a model file and choose it; a file that is no model is refused with a sentence."""
         self._models.offer(path)
-
-    def _list_devices(self) -> None:
-        """Ask torch, in a worker since importing it takes a while, which devices are present."""
-        self._looking = create_worker(present_devices, _connect={"returned": self._show_devices})
-
-    def _show_devices(self, present: list[tuple[str, str]]) -> None:
-        self._looking = None
-        self._devices = [(f"Auto ({present[0][0]})", "auto"), *present]
-        self.device.reset_choices()
 
     # --- running -------------------------------------------------------------------------------
 
@@ -323,8 +315,7 @@ class SegmentWidget(Container):
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
         self._models.close()
-        if self._looking is not None:
-            self._looking.returned.disconnect()
+        self._devices.close()
         worker, self._worker, self._job = self._worker, None, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
