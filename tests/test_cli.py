@@ -20,7 +20,9 @@ from program import Done
 
 from napari_lgg_seg.core import devices, events, train
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, read_card
+from napari_lgg_seg.core.cohort_results import CohortResults
 from napari_lgg_seg.core.export import write_masks, write_patient
+from napari_lgg_seg.core.formats import Labelling
 from napari_lgg_seg.core.metrics import Summary, dice
 from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.patients import read_patient
@@ -556,6 +558,84 @@ def test_train_validates_on_named_patients(run, write, dataset, output, pretend,
     assert "nobody we know" in done.err
 
 
+@pytest.fixture
+def corrected(write, dataset, tmp_path) -> Path:
+    """A results folder in which three of five patients are corrected; one of them has no masks."""
+    results = CohortResults(tmp_path / "results")
+    for number in range(5):
+        folder = write(f"TCGA_DU_000{number}_19990101", seed=number)
+        patient = read_patient(folder)
+        labelling = Labelling(patient.name, 3 * patient.truth, patient.slice_numbers)
+        if number < 3:
+            results.write_corrected(folder.name, labelling)
+        else:
+            results.write_prediction(folder.name, labelling, patient.truth.astype(np.float32))
+    for mask in (dataset / NAMES[0]).glob("*_mask.tif"):
+        mask.unlink()
+    return results.folder
+
+
+NAMES = [f"TCGA_DU_000{number}_19990101" for number in range(5)]
+
+
+def test_train_on_corrected_labels(run, dataset, corrected, output, pretend):
+    done = run("train", dataset, "--corrected", corrected, "--output", output)
+    assert done.code == 0
+    assert "2 patients for training, 1 for validation" in done.err
+    sources = [*pretend["training"], *pretend["validation"]]
+    assert sorted(source.name for source in sources) == NAMES[:3]
+    assert all(source.read().truth.any() for source in sources)
+
+
+def test_train_on_too_few_corrected_patients_is_a_sentence(run, dataset, corrected, output, tmp_path):
+    for number in (0, 1):
+        CohortResults(corrected).labels_file(NAMES[number]).unlink()
+    done = run("train", dataset, "--corrected", corrected, "--output", output)
+    assert done.code == 1
+    assert f"Error: {corrected} holds corrected labels of 1 patients of {dataset};" in done.err
+
+
+def test_train_rehearses_old_patients_that_are_no_new_ones(
+    run, dataset, corrected, output, pretend, tmp_path, make_patient
+):
+    old = tmp_path / "old"
+    others = [f"TCGA_HT_000{number}_19990101" for number in range(8)]
+    for name in (*others, *NAMES):
+        write_patient(old / name, make_patient(name, shape=(1, 32, 32)))
+    arguments = ("train", dataset, "--corrected", corrected, "--rehearse", old, "--output", output)
+
+    def drawn(*more: object) -> set[str]:
+        done = run(*arguments, *more)
+        assert done.code == 0
+        added = [source for source in pretend["training"] if isinstance(source, Path)]
+        assert {source.parent for source in added} == {old}
+        assert not any(isinstance(source, Path) for source in pretend["validation"])
+        assert f"{len(added)} of 10 old patients of {old} train as well." in done.err
+        return set(names(added))
+
+    assert len(drawn()) == 2
+    assert not drawn() & set(NAMES[:3])
+    assert drawn() == drawn()
+    assert {*drawn("--seed", 1), *drawn("--seed", 2), *drawn("--seed", 3)} != drawn("--seed", 1)
+    assert len(drawn("--rehearse-share", 0.75)) == 6
+
+
+def test_the_model_knows_its_corrected_and_old_patients(
+    run, dataset, corrected, output, small_model, tmp_path, make_patient
+):
+    write_patient(tmp_path / "old" / OTHER, make_patient(OTHER, shape=(2, 64, 64)))
+    quick = ("--epochs", 1, "--slices-per-epoch", 2, "--batch-size", 2, "--device", "cpu")
+    done = run(
+        *("train", dataset, "--corrected", corrected, "--rehearse", tmp_path / "old"),
+        *("--output", output, "--init", small_model, *quick),
+    )
+    assert done.code == 0
+    card = read_card(output)
+    assert OTHER in card.training_patients
+    assert sorted({*card.training_patients, *card.validation_patients} - {OTHER}) == NAMES[:3]
+    assert OTHER not in card.validation_patients
+
+
 def test_train_keeps_patients_that_the_initial_model_knows_for_training(
     run, write, dataset, output, pretend, tmp_path
 ):
@@ -660,7 +740,14 @@ def test_train_help_lists_every_option(run, monkeypatch):
     for field in dataclasses.fields(TrainOptions):
         if field.name not in ("warm_up", "weight_decay", "gradient_clip"):
             assert f"--{field.name.replace('_', '-')} " in text, field.name
-    for option in ("--output", "--validation", "--validation-patients", "--batch-picture", "--resume"):
+    for option in (
+        "--output",
+        "--validation",
+        "--validation-patients",
+        "--corrected",
+        "--rehearse",
+        "--resume",
+    ):
         assert f"{option} " in text, option
     assert "10 from a model, 12 from scratch" in text
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_patients import find_patients, old_patients, split
 from .core.devices import DeviceChoice
-from .core.errors import LggSegError, TrainingError
+from .core.errors import TrainingError
 from .core.losses import Loss
 from .core.options import (
     MOST_NEIGHBOURS,
@@ -94,6 +95,27 @@ def train(
             help="A text file with the names of the patients kept for validation, one a line, instead.",
         ),
     ] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A results folder of the Cohort widget: train on those patients of COHORT whose labels "
+            "somebody corrected or accepted, with these labels as the truth.",
+        ),
+    ] = None,
+    rehearse: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A folder of patients with masks to train on again, so that the model forgets nothing: for "
+            "instance those that it was trained on. They never validate.",
+        ),
+    ] = None,
+    rehearse_share: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Share of those among the training patients.")
+    ] = 0.5,
     validate_every: Annotated[int | None, typer.Option(min=1, help=_help("validate_every"))] = None,
     freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help=_help("freeze_encoder"))] = False,
     average_decay: Annotated[
@@ -159,7 +181,10 @@ def train(
     devices.keep_memory_mapped()
     with distributed.joined(device) as processes, _told_to_stop() as told:
         console = _console(quiet=not processes.is_main)
-        training, held_out = _split(cohort, options, validation, validation_patients, console)
+        patients = find_patients(cohort, corrected, console)
+        training, held_out = split(patients, options, validation, validation_patients, console)
+        if rehearse is not None:
+            training += old_patients(rehearse, patients, len(training), rehearse_share, seed, console)
         callbacks = [_stop_when(told)]
         if batch_picture and processes.is_main:
             callbacks.append(_draw_first_batch(batch_picture))
@@ -176,50 +201,6 @@ def train(
         raise typer.Exit(INTERRUPTED)
     if processes.is_main:
         print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
-
-
-def _split(
-    cohort: Path,
-    options: TrainOptions,
-    fraction: float,
-    file: Path | None,
-    console: Console,
-) -> tuple[list[Path], list[Path]]:
-    """Folders of the training and of the validation patients; those without masks are left out."""
-    from .core.split import split_patients, take_patients
-    from .core.start import find_start
-
-    start = find_start(options)
-    folders = _usable(cohort, console)
-    if file is not None:
-        chosen, held_out = take_patients(list(folders), file)
-    elif len(folders) < 2:
-        raise TrainingError(f"{cohort} holds {len(folders)} patients with masks; training needs two or more.")
-    else:
-        chosen, held_out = split_patients(list(folders), fraction, options.seed, start.seen)
-    source = f"fine-tuning {start.card.name}" if start.card is not None else "from scratch"
-    console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation; {source}.")
-    return [folders[name] for name in chosen], [folders[name] for name in held_out]
-
-
-def _usable(cohort: Path, console: Console) -> dict[str, Path]:
-    """Name -> folder of the patients with images and masks; others are named and left out."""
-    from .core.patients import find_slices, has_slices
-
-    found: dict[str, Path] = {}
-    folders = [cohort] if has_slices(cohort) else [f for f in sorted(cohort.iterdir()) if has_slices(f)]
-    for folder in folders:
-        try:
-            files = find_slices(folder)
-            if not files.images or not files.masks:
-                raise TrainingError(f"{folder} has no images or no masks.")
-            if files.name in found:
-                raise TrainingError(f"{folder} holds {files.name} once more.")
-        except LggSegError as error:
-            console.print(f"Left out: {error}", style="yellow", markup=False, soft_wrap=True)
-            continue
-        found[files.name] = folder
-    return found
 
 
 def _stop_when(told: list[str]) -> Callback:

@@ -127,8 +127,9 @@ def test_a_preferred_cohort_that_is_gone_is_not_listed(opened, prefer, no_model,
     assert str(no_model) in widget.controls.status.value
 
 
-def test_preferences_of_later_are_for_widgets_opened_later(opened, prefer, small_model):
+def test_preferences_of_later_are_for_widgets_opened_later(viewer, opened, prefer, small_model):
     first = opened("Segment")
     prefer(model=str(small_model))
     assert first.model.value == DEFAULT_MODEL
+    viewer.window.remove_dock_widget(first.native)
     assert opened("Segment").model.value == small_model

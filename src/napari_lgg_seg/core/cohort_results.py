@@ -111,6 +111,17 @@ class CohortResults:
         """One patient's record, as in :meth:`records`."""
         return self.records([name])[name]
 
+    def corrected(self) -> list[str]:
+        """Names of the patients whose labels somebody corrected or accepted, sorted.
+
+        Raises
+        ------
+        ResultsError
+            As :meth:`records`.
+        """
+        known = self._index.read()
+        return sorted(name for name, record in known.items() if self._with_files(name, record).by_hand)
+
     def _with_files(self, name: str, record: Record) -> Record:
         """A record that agrees with whether there are labels: somebody may have put or removed them."""
         there = self.labels_file(name).is_file()

@@ -19,6 +19,7 @@ from . import devices, distributed
 from .augment import augment
 from .checkpoint import Model, ModelCard
 from .cohort import Batch, Cohort
+from .corrected import Corrected
 from .errors import PatientError, TrainingError
 from .events import PatientRead, PatientValidated, TrainEvent
 from .history import Record
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
     Tensors = list[Tensor] | tuple[Tensor, ...]
 
-#: A patient in memory, or the folder to read it from when it is needed.
-Source = Patient | Path
+#: A patient in memory, or where to read it from when it is needed.
+Source = Patient | Path | Corrected
 
 
 class Run:
@@ -49,7 +50,7 @@ class Run:
     ----------
     start : Start
         Network, weights and preprocessing to begin with.
-    validation : sequence of Patient or Path
+    validation : sequence of Patient, Path or Corrected
         Patients to validate on.
     output : Path
         The model file.
@@ -382,18 +383,21 @@ class Run:
 
 def source_name(source: Source) -> str:
     """The patient's name, without reading its slices."""
-    return source.name if isinstance(source, Patient) else find_slices(source).name
+    return find_slices(source).name if isinstance(source, Path) else source.name
 
 
 def opened(source: Source) -> Patient:
-    """The patient with images and truth, read from its folder if it is not in memory.
+    """The patient with images and truth, read from its files if it is not in memory.
 
     Raises
     ------
     PatientError
         If it cannot be read, or has no images or no masks.
     """
-    patient = source if isinstance(source, Patient) else read_patient(source)
+    if isinstance(source, Corrected):
+        patient = source.read()
+    else:
+        patient = read_patient(source) if isinstance(source, Path) else source
     if patient.volume is None or patient.truth is None:
         raise PatientError(f"{patient.folder} has no images or no masks; training needs both.")
     return patient

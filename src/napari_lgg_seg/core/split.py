@@ -70,6 +70,38 @@ def take_patients(names: Sequence[str], file: Path) -> tuple[list[str], list[str
     return [n for n in sorted(names) if n not in wanted], sorted(wanted)
 
 
+def draw_old(old: Collection[str], new: int, share: float, seed: int) -> list[str]:
+    """Old patients to train on beside new ones, so that a model forgets nothing that it knew.
+
+    Parameters
+    ----------
+    old : collection of str
+        Names of the patients to draw from; none of the new ones may be among them.
+    new : int
+        How many new patients train.
+    share : float
+        Of the old ones among all that train, from 0 to below 1.
+    seed : int
+        The same seed and names give the same patients.
+
+    Returns
+    -------
+    list of str
+        Sorted; all of them if there are not enough.
+
+    Raises
+    ------
+    TrainingError
+        If the share is outside its limits.
+    """
+    if not 0 <= share < 1:
+        raise TrainingError(
+            f"A share of old patients of {share} is not from 0 to below 1; choose for instance 0.5."
+        )
+    wanted = min(round(new * share / (1 - share)), len(old))
+    return sorted(random.Random(seed).sample(sorted(old), wanted))
+
+
 def check_split(training: Sequence[str], validation: Sequence[str]) -> None:
     """Refuse sets that share a patient, or that are empty.
 

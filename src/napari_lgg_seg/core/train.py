@@ -38,8 +38,9 @@ def train(
 
     Parameters
     ----------
-    training, validation : sequence of Patient or Path
-        Patients with truth, or their folders; none may be in both.
+    training, validation : sequence of Patient, Path or Corrected
+        Patients with truth, their folders, or patients of a cohort with corrected labels; none may be in
+        both.
     output : Path
         The best model so far, by mean Dice per validation patient, is kept here; the training state
         and a table of its history beside it in ``<output stem>.state``.
