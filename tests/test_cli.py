@@ -740,14 +740,8 @@ def test_train_help_lists_every_option(run, monkeypatch):
     for field in dataclasses.fields(TrainOptions):
         if field.name not in ("warm_up", "weight_decay", "gradient_clip"):
             assert f"--{field.name.replace('_', '-')} " in text, field.name
-    for option in (
-        "--output",
-        "--validation",
-        "--validation-patients",
-        "--corrected",
-        "--rehearse",
-        "--resume",
-    ):
+    whom = ("--validation", "--validation-patients", "--corrected", "--rehearse", "--rehearse-share")
+    for option in ("--output", *whom, "--batch-picture", "--resume"):
         assert f"{option} " in text, option
     assert "10 from a model, 12 from scratch" in text
 

@@ -123,7 +123,8 @@ def old_patients(
 
     found = {name: path for name, path in _usable(folder, console).items() if name not in patients.sources}
     chosen = draw_old(found, training, share, seed)
-    console.print(f"{len(chosen)} of {len(found)} old patients of {folder} train as well.")
+    text = f"{len(chosen)} of {len(found)} old patients of {folder} train as well."
+    console.print(text, markup=False, soft_wrap=True)
     return [found[name] for name in chosen]
 
 

@@ -788,9 +788,32 @@ def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_case, c
     click(widget, "Accept")
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert FIRST in status(widget)
+    assert "1 patient is corrected so far" in status(widget)
     assert results_of(cohort).record(FIRST).by_hand
     run_to_end(widget, click, wait_until)
     assert states(widget)[FIRST] == "corrected"
+
+
+def test_accept_in_correct_does_the_same(viewer, segmented, open_case, click, wait_until, cohort):
+    widget = segmented()
+    results_of(cohort).write_corrected(SECOND, Labelling(SECOND, np.ones((7, 64, 64), np.uint8), range(1, 8)))
+    open_case(widget, FIRST)
+    _, correct = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
+    correct.menu.value = tumour_of(viewer, FIRST)
+    click(correct, "Accept")
+    wait_until(lambda: states(widget)[FIRST] == "corrected")
+    assert correct.status.value.startswith(f"{FIRST}: ")
+    assert "2 patients are corrected so far; Fine-tune can learn from them." in correct.status.value
+    assert results_of(cohort).record(FIRST).by_hand
+    # What the browser would not accept is not accepted here.
+    correct.menu.value = truth_of(viewer)
+    click(correct, "Accept")
+    assert f"'{FIRST} tumour'" in correct.status.value
+
+
+def truth_of(viewer):
+    (layer,) = [x for x in viewer.layers if (info := described(x)) is not None and info["role"] == "truth"]
+    return layer
 
 
 def test_accept_without_labels_says_so(viewer, browse, open_case, click):

@@ -56,8 +56,8 @@ class Corrected:
         labels = CohortResults(self.results).read_labels(self.folder.name, patient.shape)
         if labels is None:
             raise PatientError(
-                f"{self.results} no longer holds the corrected labels of {patient.name}; correct it again, or "
-                "leave it out."
+                f"{self.results} no longer holds the corrected labels of {patient.name}; correct it again, "
+                "or leave it out."
             )
         return dataclasses.replace(patient, truth=(labels != 0).astype(np.uint8), unmarked=())
 

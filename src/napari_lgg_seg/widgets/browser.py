@@ -327,7 +327,11 @@ class CohortBrowser(Container):
         elif self.desk.case is None or self.desk.case.labels is None:
             self._say(words.NOTHING_TO_ACCEPT)
         else:
-            self.desk.accept(self, self._say, lambda: self._say(words.accepted(name)))
+            self.desk.accept(self, self._say, partial(self._accepted, name))
+
+    def _accepted(self, name: str) -> None:
+        corrected = sum(row.record.by_hand for row in self.patients.rows)
+        self._say(f"{words.accepted(name)} {words.to_learn_from(corrected)}")
 
     def _segmented(self, row: PatientRow) -> None:
         self.desk.refresh(self._source(row), self, self._say)

@@ -99,3 +99,10 @@ def ended(done: str, count: int, skipped: int, failed: Mapping[str, str], *, can
 def accepted(name: str) -> str:
     """That labels are kept as corrected."""
     return f"{name}: the labels are kept as they are, as corrected."
+
+
+def to_learn_from(corrected: int) -> str:
+    """How many corrected patients a training can learn from."""
+    if corrected == 1:
+        return "1 patient is corrected so far; Fine-tune needs two or more to learn from."
+    return f"{counted(corrected, 'patient')} are corrected so far; Fine-tune can learn from them."

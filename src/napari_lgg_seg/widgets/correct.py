@@ -20,7 +20,9 @@ from qtpy.QtWidgets import QShortcut
 from ..core import correct
 from ..layers import PREVIEW, described
 from ..saved import checksum
+from .accept import accept
 from .controls import let_shrink, wrap
+from .desk import desk_of
 from .docking import WhenUndocked
 from .keeper import keep_edits
 from .scrolling import ScrollingColumn
@@ -53,6 +55,7 @@ class CorrectWidget(Container):
         self._viewer = napari_viewer
         self._worker: Any = None
         self._waiting: tuple[Labels, str, Any] | None = None
+        self._desk = desk_of(napari_viewer)
         self._make_controls()
         column = Container(widgets=self._rows(), labels=False)
         wrap(self.status, lines=3)
@@ -91,9 +94,14 @@ class CorrectWidget(Container):
         )
         self.undo_button = PushButton(text="Undo", tooltip="Undo the last step, of brush or tools (Ctrl+Z).")
         self.redo_button = PushButton(text="Redo", tooltip="Do it again (Ctrl+Shift+Z).")
+        self.accept_button = PushButton(
+            text="Accept",
+            tooltip="The labels are right as they are now: they count as corrected, no prediction replaces "
+            "them unasked, and Fine-tune can learn from them.",
+        )
         self._tools = (
-            *(self.start_button, self.between_button, self.holes_button),
-            *(self.remove_button, self.keep_button, self.undo_button, self.redo_button),
+            *(self.start_button, self.between_button, self.holes_button, self.remove_button),
+            *(self.keep_button, self.undo_button, self.redo_button, self.accept_button),
         )
         self.status = Label(value="")
 
@@ -112,6 +120,7 @@ class CorrectWidget(Container):
             beside(self.between_button, self.holes_button),
             beside(self.remove_button, self.keep_button),
             beside(self.undo_button, self.redo_button),
+            self.accept_button,
             self.status,
         ]
 
@@ -124,6 +133,7 @@ class CorrectWidget(Container):
         self.keep_button.clicked.connect(lambda: self._wait_for_click("keep"))
         self.undo_button.clicked.connect(lambda: self._step("undo"))
         self.redo_button.clicked.connect(lambda: self._step("redo"))
+        self.accept_button.clicked.connect(self.accept)
         self.menu.changed.connect(self._labels_chosen)
         keys = {
             "Ctrl+Alt+I": self.fill_between,
@@ -173,15 +183,7 @@ class CorrectWidget(Container):
 
     def _labels_chosen(self, _: Any = None) -> None:
         self._stop_waiting()
-        for control in (
-            self.start_button,
-            self.between_button,
-            self.holes_button,
-            self.remove_button,
-            self.keep_button,
-            self.undo_button,
-            self.redo_button,
-        ):
+        for control in self._tools:
             control.enabled = self.layer is not None
         self._say(_NO_LABELS if self.layer is None else _READY)
         self._dimensions_chosen()
@@ -275,6 +277,12 @@ class CorrectWidget(Container):
             layer.data_setitem(changed, result[changed])
             self._say(f"{said}: {len(changed[0])} voxels; Ctrl+Z undoes.")
 
+    def accept(self) -> None:
+        """Let the labels count as corrected; what a click on Accept does."""
+        if self.layer is not None:
+            self._stop_waiting()
+            accept(self._desk, self._viewer, self.layer, self, self._say)
+
     # --- a click in the picture ----------------------------------------------------------------
 
     def _wait_for_click(self, what: str) -> None:
@@ -310,6 +318,7 @@ class CorrectWidget(Container):
         self._stop_waiting()
 
     def _closed(self) -> None:
+        self._desk.drop(self)
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.returned, worker.finished):

@@ -34,6 +34,7 @@ from .finetune_controls import (
     unused,
 )
 from .finetune_job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
+from .labelled import Taken
 from .models import known_models, preferred_model
 from .preview import Preview
 from .scrolling import ScrollingColumn
@@ -96,8 +97,10 @@ class FineTuneWidget(Container):
         column = Container(
             widgets=[
                 rows(c.source),
-                rows(c.folder),
+                rows(c.folder, c.patients, c.results),
                 c.found,
+                rows(c.old, c.old_share),
+                c.old_found,
                 rows(c.start_from, c.output, c.device),
                 c.resume,
                 c.button,
@@ -109,10 +112,11 @@ class FineTuneWidget(Container):
         )
         layout = column.native.layout()
         layout.insertWidget(1, self.sources.table)
-        layout.insertWidget(6, c.folded())
+        layout.insertWidget(8, c.folded())
         layout.addWidget(self.plot)
         layout.addStretch()
         wrap(c.found, lines=1)
+        wrap(c.old_found, lines=1)
         wrap(c.status, lines=4)
         self._column = column
         self.native.layout().addWidget(ScrollingColumn(column.native))
@@ -201,7 +205,9 @@ class FineTuneWidget(Container):
             problem, text = self._problem(), ""
             if not problem:
                 go_on = bool(self.controls.resume.value)
-                text = words.ready(*self._split(), go_on=go_on)
+                training, validation = self._split()
+                old = self.sources.old(len(training), self.controls.seed.value)
+                text = words.ready(training, validation, len(old), go_on=go_on)
         except LggSegError as error:
             problem = str(error)
         self.button.enabled = not problem
@@ -230,7 +236,7 @@ class FineTuneWidget(Container):
         if self._worker is not None:
             self.stop()
         else:
-            self.run()
+            self.sources.keep_first(self._say, self.run)
 
     def run(self) -> None:
         """Train; what a click on Start does."""
@@ -276,15 +282,16 @@ class FineTuneWidget(Container):
         c = self.controls
         training, validation = self._split()
         sources = self.sources.take()
-        unseen = self.sources.from_folder and not any(map(self.sources.is_open, validation))
+        old = self.sources.old(len(training), c.seed.value)
+        unseen = self.sources.from_files and not any(map(self.sources.is_open, validation))
         to_show = sources[validation[0]] if unseen and c.preview.value else None
         return TrainJob(
-            tuple(sources[name] for name in training),
+            (*(sources[name] for name in training), *old),
             tuple(sources[name] for name in validation),
             c.output.value,
             c.options(),
             c.resume.value,
-            to_show if isinstance(to_show, Path) else None,
+            None if isinstance(to_show, Taken) else to_show,
         )
 
     def stop(self) -> None:
@@ -298,7 +305,7 @@ class FineTuneWidget(Container):
         c = self.controls
         for control in c.choosing():
             control.enabled = not running
-        self.sources.enable(not running)
+        self.sources.table.setEnabled(not running)
         c.progress.visible = running
         c.progress.max, c.progress.value = 0, 0
         self.button.text, self.button.enabled = "Stop" if running else "Start", True

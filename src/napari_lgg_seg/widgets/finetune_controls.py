@@ -20,6 +20,7 @@ from magicgui.widgets import (
     SpinBox,
 )
 
+from ..core.cohort_results import default_results_folder
 from ..core.losses import LOSSES
 from ..core.options import TrainOptions, default_in_words, option_help
 from ..core.state import state_folder
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
 OPEN_PATIENTS, FOLDER = "Patients open in the viewer", "Folder of patients..."
+CORRECTED = "Corrected patients of a cohort"
 #: What "Start from" offers after the models: another file, and random weights.
 OTHER_MODEL, FROM_SCRATCH = "Choose a model file...", "Scratch (random weights)"
 _MODELS = "Models (*.safetensors)"
@@ -51,13 +53,33 @@ class FineTuneControls:
     def __init__(self, models: Choices, device: ComboBox) -> None:
         self.source = ComboBox(
             label="Train on",
-            choices=(OPEN_PATIENTS, FOLDER),
-            tooltip="Patients that are open, with the labels that you choose for each, or a folder in the "
-            "layout of the LGG MRI dataset.",
+            choices=(OPEN_PATIENTS, FOLDER, CORRECTED),
+            tooltip="Patients that are open, with the labels that you choose for each; a folder in the "
+            "layout of the LGG MRI dataset; or those of a cohort whose labels you corrected or accepted.",
         )
         self.folder = path_edit("d", "Folder", "The folder that holds the patients' folders.")
-        self.folder.value = dataset_folder()
         self.found = Label(value="")
+        self.patients = path_edit("d", "Patients", "The cohort's folder, which holds the patients' folders.")
+        self.results = path_edit("d", "Results", "Where Cohort keeps the corrected labels of its patients.")
+        self.old = path_edit(
+            "d",
+            "Old patients",
+            "A folder of patients with masks to train on again, so that the model forgets nothing: for "
+            "instance those that it was trained on. They never validate. Leave it empty for none.",
+        )
+        self.old_share = FloatSpinBox(
+            label="Share of old patients",
+            value=0.5,
+            min=0,
+            max=0.95,
+            step=0.05,
+            tooltip="Among the patients that train; the seed draws which of them.",
+        )
+        self.old_found = Label(value="")
+        preferred = dataset_folder()
+        if preferred:
+            self.folder.value = self.patients.value = preferred
+            self.results.value = default_results_folder(Path(preferred))
         self.start_from = Choice(
             label="Start from",
             choices=models,
@@ -130,8 +152,9 @@ class FineTuneControls:
         )
 
     def choosing(self) -> list[Any]:
-        """What must not change during a training, besides the patients."""
-        return [self.start_from, self.output, self.resume, self.device]
+        """What must not change during a training, besides the table of patients."""
+        whom = [self.source, self.folder, self.patients, self.results, self.old, self.old_share]
+        return [*whom, self.start_from, self.output, self.resume, self.device]
 
     def folded(self) -> QWidget:
         """What is rarely needed, behind a title."""

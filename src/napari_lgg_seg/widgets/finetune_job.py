@@ -13,6 +13,7 @@ from typing import Any
 from napari.qt.threading import GeneratorWorker
 
 from ..core.checkpoint import ModelCard, read_card
+from ..core.corrected import Corrected
 from ..core.events import Ended, EpochDone, PatientValidated, SlicesDone, StepDone, TrainEvent
 from ..core.options import TrainOptions
 from ..core.patients import Patient
@@ -29,26 +30,26 @@ class TrainJob:
 
     Attributes
     ----------
-    training, validation : tuple of Taken or Path
-        Patients from the viewer, or their folders.
+    training, validation : tuple of Taken, Path or Corrected
+        Patients from the viewer, their folders, or a cohort's with corrected labels.
     output : Path
         Where the model goes.
     options : TrainOptions
         See there.
     resume : bool
         Whether to go on with the training whose state is beside the output.
-    show_patient : Path or None
+    show_patient : Path, Corrected or None
         The validation patient whose images are wanted for the preview, since none is open.
     stop : Event
         Set to end the training after its current step.
     """
 
-    training: tuple[Taken | Path, ...]
-    validation: tuple[Taken | Path, ...]
+    training: tuple[Taken | Path | Corrected, ...]
+    validation: tuple[Taken | Path | Corrected, ...]
     output: Path
     options: TrainOptions
     resume: bool = False
-    show_patient: Path | None = None
+    show_patient: Path | Corrected | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -136,7 +137,7 @@ def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
     return Outcome(not ended, ended, epochs_done, card, job.output)
 
 
-def _opened(sources: Sequence[Taken | Path]) -> list[Patient | Path]:
+def _opened(sources: Sequence[Taken | Path | Corrected]) -> list[Patient | Path | Corrected]:
     return [to_patient(source) if isinstance(source, Taken) else source for source in sources]
 
 

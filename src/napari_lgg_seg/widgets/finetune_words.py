@@ -25,6 +25,8 @@ NO_PATIENTS = (
     "(File > IO Utilities > Open LGG patient...), or train on a folder of patients."
 )
 NO_FOLDER = "Choose the folder that holds the patients' folders."
+NO_COHORT = "Choose the folder that holds the patients' folders, and that of the results."
+LOOKING_FOR_OLD = "Looking for old patients..."
 NEEDS_EXTRA = (
     "Fine-tuning needs the extra packages of 'train': pip install 'napari-lgg-seg[train]'. "
     "Install them and restart napari."
@@ -42,11 +44,12 @@ def too_few(count: int) -> str:
     )
 
 
-def ready(training: Sequence[str], validation: Sequence[str], *, go_on: bool) -> str:
-    """What Start will do."""
+def ready(training: Sequence[str], validation: Sequence[str], old: int = 0, *, go_on: bool) -> str:
+    """What Start will do; ``old`` is how many patients train besides."""
     names = ", ".join(validation[:2]) + (", ..." if len(validation) > 2 else "")
     verb = "validates" if len(validation) == 1 else "validate"
-    trained = f"{counted(len(training), 'patient')} {'trains' if len(training) == 1 else 'train'}"
+    also = f" and {old} old {'one' if old == 1 else 'ones'}" if old else ""
+    trained = f"{counted(len(training), 'patient')}{also} {'trains' if len(training) + old == 1 else 'train'}"
     text = f"Ready{' to go on' if go_on else ''}: {trained}, {len(validation)} {verb} ({names}). Click Start."
     return f"{text} {FEW_WARNING}" if len(training) <= FEW_PATIENTS else text
 

@@ -155,6 +155,10 @@ class OpenCase:
         info = described(layer)
         return info is not None and bool(info["patient"] == self._patient.name)
 
+    def has(self, layer: Layer) -> bool:
+        """Whether a layer of the viewer is the patient's own."""
+        return layer in self._own()
+
     def _find(self, role: str) -> Any:
         return find_layer(self._own(), self._patient.name, role)
 

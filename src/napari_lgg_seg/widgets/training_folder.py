@@ -1,16 +1,18 @@
-"""What a folder of patients holds for a training; looked up in a worker, since disks can be slow."""
+"""What folders of patients hold for a training; looked up in a worker, since disks can be slow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import create_worker
 
+from ..core.corrected import Corrected, corrected_patients
 from ..core.errors import PatientError, TrainingError
 from ..core.patients import find_slices, is_patient_folder, patient_folders
+from .words import counted
 from .worker import Failure, failing_softly
 
 
@@ -69,40 +71,83 @@ def look_into(folder: Path) -> Generator[None, None, FoundPatients]:
     return FoundPatients(folder, usable, others)
 
 
+@dataclass(frozen=True)
+class FoundCorrected:
+    """The patients of a cohort with corrected labels.
+
+    Attributes
+    ----------
+    usable : dict of str to Corrected
+        Their names, and where they are read from.
+    """
+
+    usable: dict[str, Corrected]
+
+    def in_words(self) -> str:
+        """A sentence for the user."""
+        if not self.usable:
+            return "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort."
+        return f"{counted(len(self.usable), 'corrected patient')}."
+
+
+@failing_softly
+def look_for_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundCorrected]:
+    """Find the patients of a cohort whose labels somebody corrected.
+
+    Raises
+    ------
+    TrainingError, ResultsError
+        If there are no such folders; :func:`.worker.failing_softly` makes it a sentence.
+    """
+    for folder, held in ((dataset, "the patients' folders"), (results, "the cohort's results")):
+        if not folder.is_dir():
+            raise TrainingError(f"{folder} is no folder; choose the folder that holds {held}.")
+    usable: dict[str, Corrected] = {}
+    for patient in corrected_patients(dataset, results):
+        yield  # so that it can be given up
+        try:
+            usable.setdefault(patient.name, patient)
+        except PatientError:  # the cohort's table says what is wrong with it
+            continue
+    return FoundCorrected(usable)
+
+
 class FolderScan:
-    """Looks into one folder at a time, and tells when it knows.
+    """Looks into one folder at a time, or into those of one cohort, and tells when it knows.
 
     Parameters
     ----------
     changed : callable
         Called when a look is over.
+    look : callable
+        Takes the folders; :func:`look_into` or :func:`look_for_corrected`.
 
     Attributes
     ----------
-    found : FoundPatients, Failure or None
+    found : FoundPatients, FoundCorrected, Failure or None
         What the last look gave; None while nobody knows.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, changed: Callable[[], None], look: Callable[..., Any] = look_into) -> None:
+        self._changed, self._look = changed, look
         self._worker: Any = None
-        self.found: FoundPatients | Failure | None = None
+        self.found: FoundPatients | FoundCorrected | Failure | None = None
 
     @property
-    def patients(self) -> dict[str, Path]:
+    def patients(self) -> Mapping[str, Path | Corrected]:
         """The patients that can be used, as far as is known."""
-        return self.found.usable if isinstance(self.found, FoundPatients) else {}
+        return {} if self.found is None or isinstance(self.found, Failure) else self.found.usable
 
     @property
     def is_looking(self) -> bool:
         """Whether it is at work."""
         return self._worker is not None
 
-    def look(self, folder: Path) -> None:
-        """Look into a folder, and no more into the one before."""
+    def look(self, *folders: Path) -> None:
+        """Look into these folders, if all are chosen, and no more into those before."""
         self.forget()
-        if folder.name:
-            self._worker = create_worker(look_into, folder, _connect={"returned": self._take})
+        if all(folder.name for folder in folders):
+            self._worker = create_worker(self._look, *folders, _connect={"returned": self._take})
 
     def forget(self) -> None:
         """Know nothing, and look no further."""
@@ -119,6 +164,6 @@ class FolderScan:
             return self.found.sentence
         return self.found.in_words() if self.found is not None else ""
 
-    def _take(self, found: FoundPatients | Failure) -> None:
+    def _take(self, found: FoundPatients | FoundCorrected | Failure) -> None:
         self._worker, self.found = None, found
         self._changed()
