@@ -25,7 +25,7 @@ from napari_lgg_seg.core.export import write_masks, write_patient
 from napari_lgg_seg.core.formats import Labelling
 from napari_lgg_seg.core.metrics import Summary, dice
 from napari_lgg_seg.core.options import TrainOptions
-from napari_lgg_seg.core.patients import read_patient
+from napari_lgg_seg.core.patients import patient_folders, read_patient
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"
@@ -391,6 +391,35 @@ def test_sample_is_a_patient_folder(run, small_sample, tmp_path, make_patient):
     assert done.code == 0
     assert str(tmp_path / "sample") in done.out
     np.testing.assert_array_equal(read_patient(tmp_path / "sample").volume, make_patient().volume)
+
+
+@pytest.fixture
+def small_samples(monkeypatch, make_patient):
+    """The made cohort, made small."""
+    monkeypatch.setattr(
+        "napari_lgg_seg.core.phantom.make_sample_patients",
+        lambda count: (make_patient(f"TCGA_XA_000{n}_20000101", seed=n) for n in range(count)),
+    )
+
+
+def test_sample_makes_a_cohort(run, small_samples, tmp_path):
+    done = run("sample", tmp_path / "cohort", "--patients", 3)
+    assert done.code == 0
+    assert f"3 made patients are in {tmp_path / 'cohort'}" in done.out
+    folders = patient_folders(tmp_path / "cohort")
+    assert names(folders) == [f"TCGA_XA_000{n}_20000101" for n in range(3)]
+    volumes = [read_patient(folder).volume for folder in folders]
+    assert not np.array_equal(volumes[0], volumes[1])
+    assert all(read_patient(folder).truth is not None for folder in folders)
+
+
+def test_sample_leaves_a_cohort_that_is_there_alone(run, small_samples, tmp_path):
+    assert run("sample", tmp_path, "--patients", 2).code == 0
+    before = contents(tmp_path)
+    done = run("sample", tmp_path, "--patients", 2)
+    assert done.code == 1
+    assert "TCGA_XA_0000_20000101" in done.err
+    assert contents(tmp_path) == before
 
 
 def test_sample_leaves_a_patient_that_is_there_alone(run, small_sample, write):

@@ -216,12 +216,25 @@ def evaluate(
 
 @app.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(help="An empty or new folder for the sample patient.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="An empty or new folder for the sample patient, or for the patients' folders."),
+    ],
+    patients: Annotated[
+        int | None,
+        typer.Option(min=1, help="Make a cohort of so many patients that differ, with a folder for each."),
+    ] = None,
 ) -> None:
-    """Write the made sample patient as a folder in the dataset's layout."""
+    """Write the made sample patient, or a cohort of made patients, in the dataset's layout."""
     from .core.export import write_patient
-    from .core.phantom import make_sample_patient
+    from .core.phantom import make_sample_patient, make_sample_patients
 
+    if patients is not None:
+        with _progress(_console(stderr=True)) as progress:
+            for patient in progress.track(make_sample_patients(patients), patients, description="Drawing"):
+                write_patient(folder / patient.name, patient)
+        print(f"{patients} made patients are in {folder.resolve()}")  # noqa: T201 - the result
+        return
     files = write_patient(folder, make_sample_patient())
     print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
 

@@ -1,11 +1,13 @@
 """The sample patient: same every time, a valid patient, and a lesion that can be seen."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_lgg_seg.core.patients import FLAIR, SEQUENCES, Patient
-from napari_lgg_seg.core.phantom import make_sample_patient
+from napari_lgg_seg.core.patients import FLAIR, SEQUENCES, Patient, institution
+from napari_lgg_seg.core.phantom import make_sample_patient, make_sample_patients
 from napari_lgg_seg.core.preprocess import PreprocessOptions, measure
 
 PRE, POST = SEQUENCES.index("pre-contrast"), SEQUENCES.index("post-contrast")
@@ -92,3 +94,41 @@ def test_background_is_noise_near_zero(patient):
 def test_slices_differ_from_their_neighbours(patient):
     change = np.abs(np.diff(patient.volume[..., FLAIR].astype(int), axis=0)).mean(axis=(1, 2))
     assert change.min() > 2
+
+
+# --- a cohort ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cohort() -> list[Patient]:
+    return list(make_sample_patients(3))
+
+
+def test_patients_of_a_cohort_are_complete_and_named_as_the_datasets(cohort):
+    assert [institution(patient.name) for patient in cohort] == ["XB", "XA", "XB"]
+    assert len({patient.name for patient in cohort}) == 3
+    for patient in cohort:
+        assert patient.volume.shape == (30, 256, 256, 3)
+        assert np.unique(patient.truth).tolist() == [0, 1]
+        assert ndimage.label(patient.truth)[1] == 1
+
+
+def test_patients_of_a_cohort_differ_in_head_and_lesion(cohort, patient):
+    for a, b in combinations([*cohort, patient], 2):
+        assert np.abs(a.volume.astype(int) - b.volume).mean() > 3
+        assert not np.array_equal(a.truth, b.truth)
+    centres = [ndimage.center_of_mass(p.truth) for p in cohort]
+    assert all(np.linalg.norm(np.subtract(a, b)) > 5 for a, b in combinations(centres, 2))
+
+
+def test_lesions_of_a_cohort_lie_in_the_head_and_are_bright(cohort):
+    for patient in cohort:
+        head = ndimage.binary_fill_holes((patient.volume.mean(axis=-1) > 20).any(axis=0))
+        assert head[patient.truth.any(axis=0)].all()
+        assert 1000 < patient.truth.sum() < 40_000
+        flair = patient.volume[..., FLAIR]
+        assert np.median(flair[patient.truth == 1]) > 1.2 * np.median(flair[around_lesion(patient)])
+
+
+def test_a_smaller_cohort_is_the_beginning_of_a_larger_one(cohort):
+    np.testing.assert_array_equal(next(make_sample_patients(1)).volume, cohort[0].volume)

@@ -162,29 +162,6 @@ def test_paint_while_a_tool_works_is_not_lost(viewer: Any, widget: Any, layer: A
     assert layer.data[2].sum() == 1
 
 
-def test_accepted_labels_are_what_fine_tune_proposes(
-    viewer: Any, open_patient: Any, dock: Any, run: Any, find_button: Any
-) -> None:
-    from napari_lgg_seg.widgets.labelled import labelled_in
-
-    names = ["TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101"]
-    for seed, name in enumerate(names):
-        open_patient(name, seed=seed)
-        run(dock())
-    (correct,) = [viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")[1]]
-
-    def proposed() -> list[str]:
-        return [row.proposed.name for row in labelled_in(viewer.layers)]
-
-    assert not any("tumour" in name for name in proposed())
-    for name in names:
-        correct.menu.value = viewer.layers[f"{name} tumour"]
-        find_button(correct.native, "Accept").click()
-        assert correct.status.value.startswith(f"{name}: '{name} tumour' counts as corrected")
-    assert "2 patients are corrected so far; Fine-tune can learn from them." in correct.status.value
-    assert proposed() == [f"{name} tumour" for name in names]
-
-
 def test_labels_that_nobody_can_accept(viewer: Any, widget: Any, layer: Any, find_button: Any) -> None:
     for labels, words in (
         (viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="mine"), "belongs to no patient"),

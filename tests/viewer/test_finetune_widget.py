@@ -14,7 +14,6 @@ pytest.importorskip("monai")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core import callbacks
-from napari_lgg_seg.core import train as train_module
 from napari_lgg_seg.core.checkpoint import load_model, read_card
 from napari_lgg_seg.core.errors import TrainingError
 from napari_lgg_seg.core.events import Ended, EpochDone, Notice, PatientRead, StepDone, Validated
@@ -45,42 +44,6 @@ def assert_sentence(text):
 def offered(widget):
     """Paths in the Segment widget's list of models."""
     return list(widget.model.choices)
-
-
-@pytest.fixture
-def train(click, wait_until):
-    """Factory: click Start and wait until the button reads so again."""
-
-    def train_(widget):
-        click(widget, "Start")
-        wait_until(lambda: widget.button.text == "Start")
-
-    return train_
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """What the core was asked to train; nothing is trained, and the events can be chosen."""
-
-    class Asked:
-        events = (Ended("All 2 epochs are done."),)
-
-        def __call__(self, training, validation, output, options, *, resume):
-            self.training, self.validation = training, validation
-            self.output, self.options, self.resume = output, options, resume
-            for event in self.events:
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-
-        @property
-        def patients(self):
-            return {p.name: p for p in [*self.training, *self.validation]}
-
-    asked = Asked()
-    # A generator function, so that it starts as the real one does.
-    monkeypatch.setattr(train_module, "train", lambda *args, **kwargs: asked(*args, **kwargs))
-    return asked
 
 
 # --- a whole training --------------------------------------------------------------------------

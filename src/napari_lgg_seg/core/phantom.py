@@ -1,4 +1,4 @@
-"""The sample patient that ships with the plugin: a drawn head, nobody's, made when asked for.
+"""The sample patients that ship with the plugin: drawn heads, nobody's, made when asked for.
 
 The head is described by smooth functions of position in millimetres, such as the depth below the skin
 or the distance to a fissure. Tissues are painted one over the other on thin planes, planes are averaged
@@ -8,7 +8,7 @@ tissue are sums, products and square roots, which every platform rounds alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ Field = npt.NDArray[np.floating[Any]]
 Point = tuple[float, float, float]
 
 NAME, SEED = "LGG_sample", 3
+#: Names of a cohort are in the dataset's manner, with institutions that it does not have.
+COHORT_NAME, INSTITUTIONS = "TCGA_{institution}_{number:04d}_20000101", ("XA", "XB")
 SLICES, SIZE = 30, 256
 #: The part of the picture that the head may reach; the rest is air.
 ROWS, COLUMNS = slice(2, 242), slice(34, 222)
@@ -86,7 +88,27 @@ FACE: tuple[tuple[str, Point, Point], ...] = (
     ("csf", (32, -75, -36), (11.8, 11.8, 11.8)),
     ("skin", (32, -84, -36), (4.5, 2, 4.5)),
 )
-LESION_CENTRE, LESION_RADII, ENHANCING_SPOT = (-29, -31, 31), (18, 20, 24), (-24, -26, 31)
+
+
+class Lesion(NamedTuple):
+    """Where a glioma is, how large, and where it takes up contrast agent; in mm."""
+
+    centre: Point
+    radii: Point
+    spot: Point
+
+
+LESION = Lesion((-29, -31, 31), (18, 20, 24), (-24, -26, 31))
+#: Where the gliomas of a cohort are, on either side: centres and radii.
+LESION_PLACES: tuple[tuple[Point, Point], ...] = (
+    ((29, -31, 31), (18, 20, 24)),  # upper frontal lobe
+    ((30, 28, 36), (16, 18, 18)),  # parietal
+    ((45, -2, -14), (12, 19, 13)),  # temporal
+    ((24, -52, 8), (14, 15, 15)),  # lower frontal
+    ((25, 56, 16), (13, 15, 14)),  # occipital
+)
+#: Their sizes, and how far from those places they are, in mm.
+LESION_SIZES, LESION_WANDERS_MM = (0.65, 1.05), 4.0
 MASS_EFFECT = 0.26  # how much the lesion pushes the tissue around it aside
 #: Annotators draw gliomas to where they fade, so a minor share of tumour already counts.
 TRUTH_SHARE = 0.35
@@ -100,15 +122,50 @@ def make_sample_patient() -> Patient:
     Patient
         ``volume`` (30, 256, 256, 3) and ``truth`` (30, 256, 256), both uint8; the same at every call.
     """
-    rng = np.random.default_rng(SEED)
+    return _draw_patient(NAME, SEED, LESION)
+
+
+def make_sample_patients(count: int) -> Iterator[Patient]:
+    """Draw a cohort: heads as the sample patient's that differ in their folds, with gliomas elsewhere.
+
+    Parameters
+    ----------
+    count : int
+        How many. The first ones of a larger cohort are those of a smaller one.
+
+    Yields
+    ------
+    Patient
+        Named in the dataset's manner; otherwise as from :func:`make_sample_patient`.
+    """
+    for number in range(1, count + 1):
+        institution = INSTITUTIONS[number % len(INSTITUTIONS)]
+        name = COHORT_NAME.format(institution=institution, number=number)
+        yield _draw_patient(name, SEED + number, _draw_lesion(number))
+
+
+def _draw_lesion(number: int) -> Lesion:
+    """The glioma of a cohort's patient: one place after the other, on a side and of a size by chance."""
+    rng = np.random.default_rng(number)
+    centre, radii = LESION_PLACES[(number - 1) % len(LESION_PLACES)]
+    side = -1 if rng.random() < 0.5 else 1
+    x, y, z = (c + LESION_WANDERS_MM * (2 * r - 1) for c, r in zip(centre, rng.random(3), strict=True))
+    low, high = LESION_SIZES
+    size = low + (high - low) * rng.random()
+    a, b, c = (size * radius for radius in radii)
+    return Lesion((side * x, y, z), (a, b, c), (side * (x - a / 4), y + b / 4, z))
+
+
+def _draw_patient(name: str, seed: int, lesion: Lesion) -> Patient:
+    rng = np.random.default_rng(seed)
     textures = [Texture(rng, spacing, regular=spacing == FOLDS_MM) for spacing in TEXTURES_MM]
     slices = np.zeros((SLICES, 4, SIZE, SIZE), np.float32)
     for index, z in enumerate(LOWEST_MM + SLICE_MM * np.arange(SLICES)):
-        planes = [_draw_plane(float(z) + offset, textures) for offset in PLANE_OFFSETS_MM]
+        planes = [_draw_plane(float(z) + offset, textures, lesion) for offset in PLANE_OFFSETS_MM]
         slices[index, :, ROWS, COLUMNS] = sum(planes) / np.float32(len(planes))
     return Patient(
-        name=NAME,
-        folder=Path(NAME),
+        name=name,
+        folder=Path(name),
         volume=_acquire(slices[:, :3], rng),
         truth=_largest_piece(slices[:, 3] > TRUTH_SHARE),
         slice_numbers=tuple(range(1, SLICES + 1)),
@@ -194,7 +251,7 @@ def _paint(picture: Field, tissue: str, share: Field) -> None:
 # --- anatomy -----------------------------------------------------------------------------------
 
 
-def _draw_plane(z: float, textures: Sequence[Texture]) -> Field:
+def _draw_plane(z: float, textures: Sequence[Texture], lesion: Lesion) -> Field:
     """One thin plane, (4, y, x): brightness in the three sequences, and the share of lesion."""
     y, x = np.meshgrid(*[(np.arange(SIZE, dtype=np.float32) - SIZE / 2) * PIXEL_MM] * 2, indexing="ij")
     x, y = x[ROWS, COLUMNS], y[ROWS, COLUMNS] + 8  # heads lie a little above the picture's middle
@@ -204,15 +261,15 @@ def _draw_plane(z: float, textures: Sequence[Texture]) -> Field:
     grain = Grain(*((texture(*at), texture(at.z, at.x, at.y)) for texture in others))
     picture = np.zeros((4, *x.shape), np.float32)
     cavity = _paint_head(picture[:3], at, grain)
-    white = _paint_brain(picture[:3], _displaced(at, grain), cavity, grain, folds)
-    picture[3] = _paint_lesion(picture[:3], at, white, grain)
+    white = _paint_brain(picture[:3], _displaced(at, grain, lesion), cavity, grain, folds)
+    picture[3] = _paint_lesion(picture[:3], at, white, grain, lesion)
     return picture
 
 
-def _displaced(at: Places, grain: Grain) -> Places:
+def _displaced(at: Places, grain: Grain, lesion: Lesion) -> Places:
     """Where the brain's tissue would be without the lesion's mass effect and its own irregularity."""
-    offset = [v - c for v, c in zip(at, LESION_CENTRE, strict=True)]
-    reach = 1.9 * LESION_RADII[1]
+    offset = [v - c for v, c in zip(at, lesion.centre, strict=True)]
+    reach = 1.9 * lesion.radii[1]
     fade = np.maximum(1 - sum(o * o for o in offset) / reach**2, 0)
     x, y, z = (v - MASS_EFFECT * fade * fade * o for v, o in zip(at, offset, strict=True))
     return Places(x + 1.4 * grain.broad[0] + 0.5 * grain.middle[1], y + 1.8 * grain.broad[1], z)
@@ -366,13 +423,13 @@ def _paint_vessels(picture: Field, at: Places, cavity: Field, fluid: Field, grai
     _paint(picture, "blood", 0.55 * fluid * _inside(grain.fine[1] - 1.3, 0.6))
 
 
-def _paint_lesion(picture: Field, at: Places, white: Field, grain: Grain) -> Field:
+def _paint_lesion(picture: Field, at: Places, white: Field, grain: Grain, lesion: Lesion) -> Field:
     """A glioma: its edge is uneven and soft, and it spreads further in white matter."""
     wander = 2.2 * grain.middle[0] + 3.0 * grain.broad[1] + 0.3 * grain.fine[0]
     along_white = 3.0 * ndimage.gaussian_filter(white, 1.5)
-    share = _inside(_ellipsoid(at, LESION_CENTRE, LESION_RADII) + wander + along_white - 1.5, 7.0)
+    share = _inside(_ellipsoid(at, lesion.centre, lesion.radii) + wander + along_white - 1.5, 7.0)
     _paint(picture, "lesion", share * np.clip(0.9 + 0.06 * grain.middle[1], 0, 1))
-    _paint(picture, "enhancing", 0.6 * share * _inside(_ellipsoid(at, ENHANCING_SPOT, (3, 4, 4)), 2))
+    _paint(picture, "enhancing", 0.6 * share * _inside(_ellipsoid(at, lesion.spot, (3, 4, 4)), 2))
     return share
 
 
