@@ -43,11 +43,13 @@ def write_flair_model(
     sequences: tuple[str, ...] = SEQUENCES,
     neighbours: int = 0,
     offset: int = 0,
+    training_patients: tuple[str, ...] = (),
 ) -> Path:
     """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour.
 
     ``sequences`` are those that it wants; FLAIR must be among them. It sees so many ``neighbours`` on each
-    side, and looks at the slice that lies ``offset`` away.
+    side, and looks at the slice that lies ``offset`` away. It says that it learned from
+    ``training_patients``.
     """
     import torch
 
@@ -59,6 +61,12 @@ def write_flair_model(
     with torch.no_grad():
         network.head.bias[0] = -8 * cut
     preprocess = PreprocessOptions(working_size=32)
-    card = ModelCard(path.stem, sequences=sequences, neighbouring_slices=neighbours, preprocess=preprocess)
+    card = ModelCard(
+        path.stem,
+        sequences=sequences,
+        neighbouring_slices=neighbours,
+        preprocess=preprocess,
+        training_patients=training_patients,
+    )
     save_model(path, network, card)
     return path

@@ -1,0 +1,313 @@
+"""Does correcting the most uncertain pay? A script that plays the user; the truth is the correction.
+
+    python benchmarks/loop.py play kaggle_3m --model runs/fold-fold0.safetensors
+    python benchmarks/loop.py show
+
+The model has not seen the fold's test patients. Half of them are the pool, as new in the user's cohort, half
+stay untouched. A round: the pool is segmented as the Cohort widget does it, the most uncertain patients
+that are not corrected yet are corrected, and the model is fine-tuned on all corrected ones as Fine-tune does
+it, with as many of the patients that it was trained on. What counts is Dice on the untouched patients.
+Beside it, the same with patients in an order drawn by chance. Each round starts from the given model,
+not from the last round's: so all rounds have the same number of steps.
+
+``play`` writes docs/experiments/loop.json after each round and goes on where it was stopped; models and
+results are in the folder of ``--work``. ``show`` prints the file and draws docs/figures/loop.png.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from results import DOCS, EXPERIMENTS
+
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.checkpoint import load_model, read_card
+from napari_lgg_seg.core.cohort_index import Record
+from napari_lgg_seg.core.cohort_results import CohortResults
+from napari_lgg_seg.core.corrected import corrected_patients
+from napari_lgg_seg.core.events import EpochDone
+from napari_lgg_seg.core.export import replacing
+from napari_lgg_seg.core.formats import Labelling
+from napari_lgg_seg.core.metrics import dice, summarise
+from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
+from napari_lgg_seg.core.patients import patient_folders, read_patient
+from napari_lgg_seg.core.postprocess import postprocess
+from napari_lgg_seg.core.predict import Notice, Predictor, drain
+from napari_lgg_seg.core.segment_cohort import CaseFailed, CaseSegmented, describe_run, segment_cases
+from napari_lgg_seg.core.split import draw_old, split_patients
+from napari_lgg_seg.core.state import state_folder
+from napari_lgg_seg.core.train import train
+
+MODEL, WORK = Path("runs/fold-fold0.safetensors"), Path("runs/loop")
+FILE, FIGURE, FOLDS = EXPERIMENTS / "loop.json", DOCS / "figures" / "loop.png", DOCS / "folds.json"
+#: In which order patients are corrected.
+UNCERTAIN, RANDOM = "most uncertain first", "by chance"
+#: Share of the corrected patients that choose the epoch.
+VALIDATION = 0.2
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is played.
+
+    Attributes
+    ----------
+    dataset, model : Path
+        All patients, and the model to begin with.
+    pool, untouched, old : tuple of str
+        Patients to correct, to measure on, and that the model was trained on.
+    per_round, rounds : int
+        Patients corrected in a round, and how many rounds.
+    share : float
+        Of old patients among those that train.
+    options : TrainOptions
+        Of the fine-tuning.
+    """
+
+    dataset: Path
+    model: Path
+    pool: tuple[str, ...]
+    untouched: tuple[str, ...]
+    old: tuple[str, ...]
+    per_round: int
+    rounds: int
+    share: float
+    options: TrainOptions
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the figures, ready for JSON; places on this computer are left out."""
+        values = dataclasses.asdict(self) | {"model": self.model.stem}
+        del values["dataset"], values["options"]["init"]
+        values["options"] = {k: v for k, v in values["options"].items() if v is not None}
+        return json.loads(json.dumps(values))
+
+
+class Log:
+    """The file of figures: a row for each round.
+
+    Parameters
+    ----------
+    file : Path
+        Read if it is there.
+    plan : Plan
+        It must be of this one.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is not.
+    """
+
+    def __init__(self, file: Path, plan: Plan) -> None:
+        self._file, self._plan = file, plan.as_dict()
+        self.rows: list[dict[str, Any]] = []
+        if file.exists():
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if content["plan"] != self._plan:
+                raise typer.BadParameter(f"{file} is of another plan; move it away or choose another --file.")
+            self.rows = content["rows"]
+
+    def find(self, order: str, number: int) -> dict[str, Any] | None:
+        """The row of a round."""
+        return next((r for r in self.rows if (r["order"], r["round"]) == (order, number)), None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one more row."""
+        self.rows.append(row)
+        rows = ",\n  ".join(json.dumps(row) for row in self.rows)
+        with replacing(self._file) as temporary:
+            text = f'{{\n "plan": {json.dumps(self._plan)},\n "rows": [\n  {rows}\n ]\n}}\n'
+            temporary.write_text(text, encoding="utf-8")
+        print(_in_words(row), flush=True)
+
+
+@app.command()
+def play(
+    dataset: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="All patients.")],
+    model: Annotated[Path, typer.Option(help="The model that has not seen the fold's patients.")] = MODEL,
+    fold: Annotated[int, typer.Option(help="Whose test patients are the cohort.")] = 0,
+    folds: Annotated[Path, typer.Option(help="The test patients of all folds.")] = FOLDS,
+    per_round: Annotated[int, typer.Option(min=2, help="Patients corrected in a round.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 4,
+    share: Annotated[float, typer.Option(help="Of old patients among those that train.")] = 0.5,
+    epochs: Annotated[int | None, typer.Option(help="Of each fine-tuning.")] = None,
+    slices_per_epoch: Annotated[int | None, typer.Option(help="Of each fine-tuning.")] = None,
+    seed: Annotated[int, typer.Option(help="Of pool, order by chance, and fine-tuning.")] = 0,
+    file: Annotated[Path, typer.Option(help="Where the figures go.")] = FILE,
+    work: Annotated[Path, typer.Option(help="Where models and results go.")] = WORK,
+) -> None:
+    """Play all rounds in both orders, or those that the file lacks."""
+    devices.keep_memory_mapped()
+    options = TrainOptions(
+        init=str(model), epochs=epochs, slices_per_epoch=slices_per_epoch, seed=seed
+    ).complete(fine_tuning=True)
+    test = json.loads(folds.read_text(encoding="utf-8"))[fold]
+    plan = make_plan(dataset, model, test, per_round, rounds, share, options)
+    log = Log(file, plan)
+    before = next((row["dice"] for row in log.rows if row["round"] == 0), None)
+    for order in (UNCERTAIN, RANDOM):
+        if log.find(order, 0) is None:
+            before = before or score(plan.model, plan)
+            log.add({"order": order, "round": 0, "corrected": [], "dice": before})
+        _play(plan, order, log, work / order.replace(" ", "-"))
+
+
+def make_plan(
+    dataset: Path,
+    model: Path,
+    test: list[str],
+    per_round: int,
+    rounds: int,
+    share: float,
+    options: TrainOptions,
+) -> Plan:
+    """Split a fold's test patients in two halves, each with its share of the institutions.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the model has seen one of them, in training or in validation.
+    """
+    card = read_card(model)
+    there = [folder.name for folder in patient_folders(dataset)]
+    cohort = [name for name in test if name in there]
+    seen = sorted({*card.seen_patients(), *card.validation_patients} & set(cohort))
+    if seen or len(cohort) < 2:
+        what = f"has seen {seen[0]}" if seen else f"has fewer than two test patients in {dataset}"
+        raise typer.BadParameter(f"{model} {what}; choose the fold that it was not trained on.")
+    pool, untouched = split_patients(cohort, 0.5, options.seed)
+    old = sorted(card.seen_patients() & set(there))
+    return Plan(dataset, model, tuple(pool), tuple(untouched), tuple(old), per_round, rounds, share, options)
+
+
+# --- a round -----------------------------------------------------------------------------------
+
+
+def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
+    """All rounds in one order; those that are in the log are not played again."""
+    results, model, corrected = CohortResults(work / "results"), plan.model, []
+    for number in range(1, plan.rounds + 1):
+        row = log.find(order, number)
+        left = [name for name in plan.pool if name not in corrected]
+        if not left:
+            return
+        records = segment(plan, model, left, results) if row is None and order == UNCERTAIN else {}
+        chosen = row["chosen"] if row is not None else choose(plan, left, records)
+        for name in chosen:
+            correct(plan.dataset / name, results)
+        corrected = [*corrected, *chosen]
+        tuned = work / f"round-{number}.safetensors"
+        if row is None or not tuned.exists():
+            split = tune(plan, corrected, results, tuned)
+        if row is None:
+            doubts = {name: record.uncertainty for name, record in records.items()}
+            epoch = read_card(tuned).training["epoch"]
+            rest = {**split, "epoch": epoch, "uncertainty": doubts, "dice": score(tuned, plan)}
+            log.add({"order": order, "round": number, "chosen": chosen, "corrected": corrected, **rest})
+        shutil.rmtree(state_folder(tuned), ignore_errors=True)
+        model = tuned
+
+
+def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, Record]:
+    """Segment the pool with the newest model, as the Cohort widget does; the records of the patients."""
+    options = SegmentOptions()
+    predictor = Predictor(load_model(model))
+    folders = [plan.dataset / name for name in names]
+    run = describe_run(model, options)
+    records = {}
+    for event in segment_cases(folders, results, predictor, options, run, replaceable=names):
+        if isinstance(event, CaseSegmented):
+            records[event.folder.name] = event.record
+        elif isinstance(event, CaseFailed):
+            raise RuntimeError(event.sentence)
+    return records
+
+
+def choose(plan: Plan, left: list[str], records: dict[str, Record]) -> list[str]:
+    """Who is corrected next: in whom nothing was found, then who is least sure; else by chance."""
+    if records:
+        ordered = sorted(left, key=lambda n: (not records[n].nothing_found, -(records[n].uncertainty or 0)))
+    else:
+        order = random.Random(plan.options.seed).sample(plan.pool, len(plan.pool))
+        ordered = [name for name in order if name in left]
+    return ordered[: plan.per_round]
+
+
+def correct(folder: Path, results: CohortResults) -> None:
+    """Do the user's work on a patient: the truth is among the results then, as corrected."""
+    patient = read_patient(folder)
+    assert patient.truth is not None
+    results.write_corrected(folder.name, Labelling(patient.name, patient.truth, patient.slice_numbers))
+
+
+def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path) -> dict[str, list[str]]:
+    """Fine-tune on the corrected patients and old ones, or go on with that; says who trained."""
+    sources = {patient.name: patient for patient in corrected_patients(plan.dataset, results.folder)}
+    training, validation = split_patients(corrected, VALIDATION, plan.options.seed)
+    old = draw_old(plan.old, len(training), plan.share, plan.options.seed)
+    learn = [*(sources[name] for name in training), *(plan.dataset / name for name in old)]
+    events = train(learn, [sources[name] for name in validation], output, plan.options, resume=True)
+    for event in events:
+        if isinstance(event, EpochDone | Notice):
+            print(event, flush=True)
+    return {"training": training, "validation": validation, "old": old}
+
+
+def score(model: Path, plan: Plan) -> dict[str, float]:
+    """Dice of each untouched patient over the volume, with the model's own threshold and clean-up."""
+    predictor = Predictor(load_model(model))
+    options = SegmentOptions().complete(predictor.card)
+    scores = {}
+    for name in plan.untouched:
+        patient = read_patient(plan.dataset / name)
+        assert patient.volume is not None
+        assert patient.truth is not None
+        labels = postprocess(drain(predictor.predict(patient.volume)), options)
+        scores[name] = round(dice(labels, patient.truth), 4)
+    return scores
+
+
+# --- what it comes to --------------------------------------------------------------------------
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Option(help="From play.")] = FILE,
+    figure: Annotated[Path, typer.Option(help="Where the figure goes.")] = FIGURE,
+) -> None:
+    """Print the rounds, and draw Dice on untouched patients against the number of corrected ones."""
+    import plots
+
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    for row in rows:
+        print(_in_words(row))
+    with plots.figure(figure, 5.0, 3.2) as (axes,):
+        for order, colour in zip((UNCERTAIN, RANDOM), plots.COLOURS, strict=False):
+            mine = sorted((row for row in rows if row["order"] == order), key=lambda row: row["round"])
+            counts = [len(row["corrected"]) for row in mine]
+            for statistic, style in (("mean", "o-"), ("median", "s:")):
+                values = [getattr(summarise(row["dice"]), statistic) for row in mine]
+                axes.plot(counts, values, style, color=colour, ms=4, label=f"{order}, {statistic}")
+        axes.set(xlabel="Corrected patients", ylabel="Dice on untouched patients")
+        axes.legend(frameon=False)
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    summary = summarise(row["dice"])
+    return (
+        f"{row['order']}, {len(row['corrected'])} corrected: mean Dice {summary.mean:.3f}, median "
+        f"{summary.median:.3f}, {len(summary.below_half)} below 0.5 of {summary.patients} untouched"
+    )
+
+
+if __name__ == "__main__":
+    app()

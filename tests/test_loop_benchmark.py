@@ -1,0 +1,132 @@
+"""The script that plays the user, on a few made patients: it is the program's own parts that it uses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from flair_model import write_flair_model
+
+pytest.importorskip("monai")
+
+from napari_lgg_seg.core import train
+from napari_lgg_seg.core.checkpoint import read_card
+from napari_lgg_seg.core.export import write_patient
+
+NEW = [f"TCGA_DU_000{n}_19990101" for n in range(6)]
+OLD = [f"TCGA_HT_000{n}_20000202" for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """The script as a module."""
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        import loop as script
+    finally:
+        sys.path.remove(folder)
+    return script
+
+
+@pytest.fixture
+def given(tmp_path, make_patient):
+    """Dataset, folds and model; the model knows the old patients, the fold is the new ones."""
+    for seed, name in enumerate([*NEW, *OLD]):
+        head = {"shape": (2, 64, 64), "seed": seed}
+        write_patient(tmp_path / "data" / name, make_patient(name, **head))
+    (tmp_path / "folds.json").write_text(json.dumps([OLD, NEW]))
+    model = write_flair_model(tmp_path / "base.safetensors", training_patients=tuple(OLD))
+    return tmp_path / "data", tmp_path / "folds.json", model
+
+
+@pytest.fixture
+def play(loop, given, tmp_path):
+    """Factory: play two short rounds; gives the rows of the file."""
+    dataset, folds, model = given
+    file = tmp_path / "loop.json"
+
+    def play_(**options):
+        short = {"per_round": 2, "rounds": 2, "share": 0.5, "epochs": 1, "slices_per_epoch": 2, "seed": 0}
+        fold = {"fold": 1, "folds": folds, "file": file, "work": tmp_path / "work"}
+        loop.play(dataset, model, **{**fold, **short, **options})
+        return json.loads(file.read_text())["rows"]
+
+    return play_
+
+
+def test_rounds_are_as_a_user_would_have_played_them(play, loop, tmp_path):
+    rows = play()
+    assert [(row["order"], row["round"]) for row in rows] == [
+        (order, number) for order in (loop.UNCERTAIN, loop.RANDOM) for number in range(3)
+    ]
+    plan = json.loads((tmp_path / "loop.json").read_text())["plan"]
+    assert sorted(plan["pool"] + plan["untouched"]) == NEW
+    assert plan["old"] == OLD
+    for row in rows:
+        assert sorted(row["dice"]) == sorted(plan["untouched"])
+        assert len(row["corrected"]) == min(2 * row["round"], 3)
+        assert set(row["corrected"]) <= set(plan["pool"])
+    for row in rows[1:3]:
+        doubts = row["uncertainty"]
+        assert set(row["chosen"]) <= set(doubts)
+        others = [doubts[name] for name in doubts if name not in row["chosen"]]
+        assert all(doubts[name] >= other for name in row["chosen"] for other in others)
+    card = read_card(tmp_path / "work" / "by-chance" / "round-2.safetensors")
+    assert set(card.validation_patients) <= set(plan["pool"])
+    assert len(set(card.training_patients) & set(OLD)) == 2
+    assert not {*card.training_patients, *card.validation_patients} & set(plan["untouched"])
+
+
+def test_it_goes_on_where_it_was_stopped(play, loop, monkeypatch, tmp_path):
+    whole = play()
+    file = tmp_path / "loop.json"
+    content = json.loads(file.read_text())
+    content["rows"] = content["rows"][:2] + content["rows"][3:4]
+    file.write_text(json.dumps(content))
+    (tmp_path / "work" / "most-uncertain-first" / "round-2.safetensors").unlink()
+    rows = play()
+    order = lambda row: (row["order"], row["round"])  # noqa: E731
+    for before, after in zip(sorted(whole, key=order), sorted(rows, key=order), strict=True):
+        assert before["corrected"] == after["corrected"]
+        assert before["dice"] == pytest.approx(after["dice"], abs=0.02)
+    # What is done is not done again.
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "score", lambda *_: pytest.fail("measured again"))
+    assert play() == rows
+
+
+def test_a_file_of_another_plan_is_left_alone(play, loop, tmp_path):
+    play(rounds=1)
+    before = (tmp_path / "loop.json").read_text()
+    with pytest.raises(loop.typer.BadParameter, match=r"loop\.json is of another plan"):
+        play(seed=1)
+    assert (tmp_path / "loop.json").read_text() == before
+
+
+def test_a_model_that_has_seen_the_fold_is_refused(play, loop):
+    with pytest.raises(loop.typer.BadParameter, match="has seen TCGA_HT"):
+        play(fold=0)
+
+
+def test_where_nothing_was_found_comes_first(loop, given):
+    dataset, _, model = given
+    options = train.TrainOptions(init=str(model))
+    plan = loop.make_plan(dataset, model, NEW, 2, 1, 0.5, options)
+    record = loop.Record
+    records = {
+        "a": record(uncertainty=0.2),
+        "b": record(uncertainty=0.9),
+        "c": record(uncertainty=0.1, nothing_found=True),
+    }
+    assert loop.choose(plan, ["a", "b", "c"], records) == ["c", "b"]
+
+
+def test_figures_are_drawn(play, loop, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    play(rounds=1)
+    loop.show(tmp_path / "loop.json", tmp_path / "loop.png")
+    assert (tmp_path / "loop.png").stat().st_size > 1000
+    assert "by chance, 2 corrected: mean Dice" in capsys.readouterr().out
