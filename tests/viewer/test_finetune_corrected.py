@@ -153,7 +153,7 @@ def test_the_cohort_that_somebody_goes_through_is_filled_in(
     assert (c.patients.value, c.results.value) == (elsewhere[0], tmp_path / "c")
 
 
-def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wait_until, click, train, asked):
+def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wait_until, click, asked):
     widget = choose()
     _, browser = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     browser.open_dataset(*cohort)
@@ -165,7 +165,8 @@ def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wai
     # What was painted just now is in the file before it is read.
     layer = viewer.layers[f"{NAMES[-1]} tumour"]
     layer.data_setitem((np.array([1]), np.array([60]), np.array([61])), 1)
-    train(widget)
+    click(widget, "Start")
+    wait_until(lambda: hasattr(asked, "training") and widget.button.text == "Start")
     (source,) = [s for s in [*asked.training, *asked.validation] if s.name == NAMES[-1]]
     assert source.read().truth[1, 60, 61] == 1
 
@@ -226,7 +227,7 @@ def test_old_patients_that_are_not_there_are_a_sentence(choose, choose_old, tmp_
     choose_old(widget, folder, sentence)
     assert sentence in widget.status.value
     assert not widget.button.enabled
-    widget.controls.old.value = ""
+    widget.controls.old.line_edit.value = ""
     assert widget.button.enabled
 
 
