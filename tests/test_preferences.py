@@ -8,10 +8,12 @@ from typing import Any
 
 import npe2
 import pytest
+from flair_model import write_flair_model
 
 from napari_lgg_seg import preferences as prefs
 from napari_lgg_seg.layers import tumour_properties
 from napari_lgg_seg.preferences import PLUGIN, SECTIONS, Preferences, preferences, remember
+from napari_lgg_seg.widgets.models import known_models, preferred_model
 
 pytest.importorskip("napari.settings", reason="napari keeps no settings of plugins")
 
@@ -55,6 +57,27 @@ def test_remembered_for_the_next_session(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_not_proposed(tmp_path: Path) -> None:
     remember("dataset_folder", str(tmp_path / "gone"))
     assert prefs.dataset_folder() == ""
+
+
+def test_the_preferred_model_is_in_every_list(tmp_path: Path) -> None:
+    path = write_flair_model(tmp_path / "mine.safetensors")
+    remember("model", str(path))
+    assert preferred_model() == (path, "")
+    assert ("mine", path) in known_models.known()
+    known_models.clear()
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_a_preferred_model_that_is_none_is_a_sentence(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "mine.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    remember("model", str(path))
+    found, problem = preferred_model()
+    assert found is None
+    assert "shipped" in problem
+    assert str(path) in problem
+    assert known_models.known() == []
 
 
 def test_without_the_plugin_the_defaults_hold(npe2pm: Any) -> None:
