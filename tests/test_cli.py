@@ -397,7 +397,7 @@ def test_sample_is_a_patient_folder(run, small_sample, tmp_path, make_patient):
 def small_samples(monkeypatch, make_patient):
     """The made cohort, made small."""
     monkeypatch.setattr(
-        "napari_lgg_seg.core.phantom.make_sample_patients",
+        "napari_lgg_seg.core.phantom_cohort.make_sample_patients",
         lambda count: (make_patient(f"TCGA_XA_000{n}_20000101", seed=n) for n in range(count)),
     )
 

@@ -227,7 +227,8 @@ def sample(
 ) -> None:
     """Write the made sample patient, or a cohort of made patients, in the dataset's layout."""
     from .core.export import write_patient
-    from .core.phantom import make_sample_patient, make_sample_patients
+    from .core.phantom import make_sample_patient
+    from .core.phantom_cohort import make_sample_patients
 
     if patients is not None:
         with _progress(_console(stderr=True)) as progress:

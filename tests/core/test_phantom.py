@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from napari_lgg_seg.core.patients import FLAIR, SEQUENCES, Patient, institution
-from napari_lgg_seg.core.phantom import make_sample_patient, make_sample_patients
+from napari_lgg_seg.core.phantom import make_sample_patient
+from napari_lgg_seg.core.phantom_cohort import make_sample_patients
 from napari_lgg_seg.core.preprocess import PreprocessOptions, measure
 
 PRE, POST = SEQUENCES.index("pre-contrast"), SEQUENCES.index("post-contrast")

@@ -1,4 +1,4 @@
-"""The sample patients that ship with the plugin: drawn heads, nobody's, made when asked for.
+"""The sample patient that ships with the plugin: a drawn head, nobody's, made when asked for.
 
 The head is described by smooth functions of position in millimetres, such as the depth below the skin
 or the distance to a fissure. Tissues are painted one over the other on thin planes, planes are averaged
@@ -8,7 +8,7 @@ tissue are sums, products and square roots, which every platform rounds alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,6 @@ Field = npt.NDArray[np.floating[Any]]
 Point = tuple[float, float, float]
 
 NAME, SEED = "LGG_sample", 3
-#: Names of a cohort are in the dataset's manner, with institutions that it does not have.
-COHORT_NAME, INSTITUTIONS = "TCGA_{institution}_{number:04d}_20000101", ("XA", "XB")
 SLICES, SIZE = 30, 256
 #: The part of the picture that the head may reach; the rest is air.
 ROWS, COLUMNS = slice(2, 242), slice(34, 222)
@@ -99,16 +97,6 @@ class Lesion(NamedTuple):
 
 
 LESION = Lesion((-29, -31, 31), (18, 20, 24), (-24, -26, 31))
-#: Where the gliomas of a cohort are, on either side: centres and radii.
-LESION_PLACES: tuple[tuple[Point, Point], ...] = (
-    ((29, -31, 31), (18, 20, 24)),  # upper frontal lobe
-    ((30, 28, 36), (16, 18, 18)),  # parietal
-    ((45, -2, -14), (12, 19, 13)),  # temporal
-    ((24, -52, 8), (14, 15, 15)),  # lower frontal
-    ((25, 56, 16), (13, 15, 14)),  # occipital
-)
-#: Their sizes, and how far from those places they are, in mm.
-LESION_SIZES, LESION_WANDERS_MM = (0.65, 1.05), 4.0
 MASS_EFFECT = 0.26  # how much the lesion pushes the tissue around it aside
 #: Annotators draw gliomas to where they fade, so a minor share of tumour already counts.
 TRUTH_SHARE = 0.35
@@ -122,41 +110,26 @@ def make_sample_patient() -> Patient:
     Patient
         ``volume`` (30, 256, 256, 3) and ``truth`` (30, 256, 256), both uint8; the same at every call.
     """
-    return _draw_patient(NAME, SEED, LESION)
+    return draw_patient(NAME, SEED, LESION)
 
 
-def make_sample_patients(count: int) -> Iterator[Patient]:
-    """Draw a cohort: heads as the sample patient's that differ in their folds, with gliomas elsewhere.
+def draw_patient(name: str, seed: int, lesion: Lesion) -> Patient:
+    """Draw a patient.
 
     Parameters
     ----------
-    count : int
-        How many. The first ones of a larger cohort are those of a smaller one.
+    name : str
+        Its name.
+    seed : int
+        Of folds, grain and noise.
+    lesion : Lesion
+        Its glioma.
 
-    Yields
-    ------
+    Returns
+    -------
     Patient
-        Named in the dataset's manner; otherwise as from :func:`make_sample_patient`.
+        ``volume`` (30, 256, 256, 3) and ``truth`` (30, 256, 256), both uint8.
     """
-    for number in range(1, count + 1):
-        institution = INSTITUTIONS[number % len(INSTITUTIONS)]
-        name = COHORT_NAME.format(institution=institution, number=number)
-        yield _draw_patient(name, SEED + number, _draw_lesion(number))
-
-
-def _draw_lesion(number: int) -> Lesion:
-    """The glioma of a cohort's patient: one place after the other, on a side and of a size by chance."""
-    rng = np.random.default_rng(number)
-    centre, radii = LESION_PLACES[(number - 1) % len(LESION_PLACES)]
-    side = -1 if rng.random() < 0.5 else 1
-    x, y, z = (c + LESION_WANDERS_MM * (2 * r - 1) for c, r in zip(centre, rng.random(3), strict=True))
-    low, high = LESION_SIZES
-    size = low + (high - low) * rng.random()
-    a, b, c = (size * radius for radius in radii)
-    return Lesion((side * x, y, z), (a, b, c), (side * (x - a / 4), y + b / 4, z))
-
-
-def _draw_patient(name: str, seed: int, lesion: Lesion) -> Patient:
     rng = np.random.default_rng(seed)
     textures = [Texture(rng, spacing, regular=spacing == FOLDS_MM) for spacing in TEXTURES_MM]
     slices = np.zeros((SLICES, 4, SIZE, SIZE), np.float32)
