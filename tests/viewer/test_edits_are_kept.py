@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 from napari_lgg_seg.core import recovery
+from napari_lgg_seg.core.cohort_results import CohortResults
+from napari_lgg_seg.core.formats import Labelling
+from napari_lgg_seg.core.patients import read_patient
 from napari_lgg_seg.layers import described
 from napari_lgg_seg.widgets.keeper import Keeper, keep_edits, keeper_of, window_of
 from napari_lgg_seg.widgets.restore import offer
@@ -44,6 +47,9 @@ def _leave_behind(folder: Path) -> None:
         f"""
         import os, signal, numpy as np
         from napari_lgg_seg.core import recovery
+from napari_lgg_seg.core.cohort_results import CohortResults
+from napari_lgg_seg.core.formats import Labelling
+from napari_lgg_seg.core.patients import read_patient
         from napari_lgg_seg.core.patients import read_patient
         from napari_lgg_seg.layers import describe
         patient = read_patient({str(folder)!r})
@@ -187,6 +193,71 @@ def test_a_killed_window_loses_nothing(patient_on_disk: Callable[..., Path], tmp
         assert process.stdout is not None
         try:
             assert process.stdout.readline().strip() == said
+        finally:
+            process.kill()
+            process.wait()
+
+
+_REVIEW = """
+import sys, napari
+from pathlib import Path
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QMessageBox
+viewer = napari.Viewer()
+_, cohort = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
+
+def boxes():
+    return [w for w in QApplication.topLevelWidgets() if isinstance(w, QMessageBox) and w.isVisible()]
+
+def review():
+    cohort.open_dataset(Path({dataset!r}), Path({results!r}), {patient!r})
+    paint()
+
+def paint():
+    if {patient!r} + " tumour" not in viewer.layers:
+        QTimer.singleShot(300, paint)
+        return
+    viewer.layers[{patient!r} + " tumour"].paint((1, 3, 3), 1)
+    QTimer.singleShot(8000, lambda: print("painted", flush=True))
+
+def look():
+    print(len(boxes()), "questions;", cohort.go_on.button.text, flush=True)
+    cohort.go_on.button.native.click()
+    show()
+
+def show():
+    if {patient!r} + " tumour" not in viewer.layers:
+        QTimer.singleShot(300, show)
+        return
+    print(bool(viewer.layers[{patient!r} + " tumour"].data[1, 3, 3] == 1), flush=True)
+
+QTimer.singleShot(4000, {act})
+napari.run()
+"""
+
+
+@pytest.mark.real_window
+def test_a_killed_review_of_a_cohort_is_offered_once(
+    patient_on_disk: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = patient_on_disk()
+    patient = read_patient(folder)
+    results = CohortResults(tmp_path / "results")
+    assert patient.truth is not None
+    labelling = Labelling(PATIENT, patient.truth, patient.slice_numbers)
+    results.write_prediction(PATIENT, labelling, patient.truth.astype(np.float32))
+    places = {"dataset": str(folder.parent), "results": str(results.folder), "patient": PATIENT}
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path)}
+    for act, said in (("review", ["painted"]), ("look", [f"0 questions; Go on with {PATIENT}", "True"])):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _REVIEW.format(act=act, **places)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        try:
+            assert [process.stdout.readline().strip() for _ in said] == said
         finally:
             process.kill()
             process.wait()
