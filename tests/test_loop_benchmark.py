@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,11 @@ OLD = [f"TCGA_HT_000{n}_20000202" for n in range(5)]
 @pytest.fixture(scope="module")
 def loop():
     """The script as a module."""
-    folder = str(Path(__file__).parents[1] / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
         import loop as script
-    finally:
-        sys.path.remove(folder)
-    return script
+
+        yield script
 
 
 @pytest.fixture
