@@ -130,6 +130,8 @@ def test_runs_are_told_apart_by_model_and_options(model, tmp_path):
     run = describe_run(model, OPTIONS)
     assert run["model"] == "bright FLAIR"
     assert is_done(Record("segmented", made_with=run), describe_run(model, SegmentOptions(device="cpu")))
+    elsewhere = describe_run(model, SegmentOptions(device="mps", batch_size=3))
+    assert is_done(Record("segmented", made_with=run), elsewhere)
     assert is_done(Record("exported", made_with=run), run)
     assert not is_done(Record("segmented", made_with=run), describe_run(model, SegmentOptions(tta=True)))
     assert not is_done(Record("corrected", by_hand=True, made_with=run), run)

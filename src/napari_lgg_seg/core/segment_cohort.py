@@ -139,5 +139,11 @@ def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
 
 def is_done(record: Record, run: dict[str, Any]) -> bool:
     """Whether a patient's result is what such a run would give once more."""
-    same = all(record.made_with.get(key) == value for key, value in run.items())
+    same = _what_counts(record.made_with) == _what_counts(run)
     return record.state != "new" and not record.by_hand and same
+
+
+def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result of a run: where it was computed does not."""
+    options = {k: v for k, v in run.get("options", {}).items() if k not in ("device", "batch_size")}
+    return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}
