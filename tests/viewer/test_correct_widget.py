@@ -129,6 +129,18 @@ def test_the_layer_that_is_selected_is_corrected(viewer: Any, widget: Any, layer
     assert widget.layer == layer
 
 
+@pytest.mark.parametrize("selected", ["image", "other labels"])
+def test_it_begins_with_what_is_selected_or_predicted(viewer: Any, layer: Any, selected: str) -> None:
+    image = viewer.add_image(np.zeros((6, 40, 40)))
+    other = viewer.add_labels(
+        np.zeros((6, 40, 40), np.uint8), name="truth", metadata=describe("A", "truth", range(1, 7))
+    )
+    viewer.layers.move(2, 0)  # the truth is the first to choose
+    viewer.layers.selection.active = image if selected == "image" else other
+    widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")[1]
+    assert widget.layer == (layer if selected == "image" else other)
+
+
 def test_the_brush_paints_in_3d_if_asked(widget: Any, layer: Any) -> None:
     widget.in_3d.native.click()
     assert layer.n_edit_dimensions == 3

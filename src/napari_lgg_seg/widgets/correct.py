@@ -18,7 +18,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
 
 from ..core import correct
-from ..layers import PREVIEW, described
+from ..layers import PREVIEW, TUMOUR, described
 from ..saved import checksum
 from .accept import accept
 from .controls import let_shrink, wrap
@@ -64,6 +64,7 @@ class CorrectWidget(Container):
         self.native.layout().addWidget(ScrollingColumn(column.native))
         self._connect()
         keep_edits(napari_viewer)
+        self._choose_at_first()
         self._layers_changed()
 
     def _make_controls(self) -> None:
@@ -174,6 +175,13 @@ class CorrectWidget(Container):
         if newest:
             self.menu.value = newest[-1]
         self._labels_chosen()
+
+    def _choose_at_first(self) -> None:
+        """Begin with the labels that are selected, or the newest prediction: seldom is it the truth."""
+        tumours = [x for x in self.menu.choices if (info := described(x)) and info["role"] == TUMOUR]
+        if tumours:
+            self.menu.value = tumours[-1]
+        self._selected()
 
     def _selected(self, _: Any = None) -> None:
         """Whoever selects labels in the layer list wants to correct those."""
