@@ -54,6 +54,14 @@ def test_correct_puts_the_brush_in_hand(viewer: Any, widget: Any, layer: Any) ->
     assert layer.selected_label == 1
 
 
+def test_a_prediction_is_proposed_rather_than_the_truth(viewer: Any, layer: Any) -> None:
+    truth = viewer.add_labels(layer.data, name="A truth", metadata=describe("A", "truth", range(1, 7)))
+    viewer.layers.move(viewer.layers.index(truth), 0)
+    viewer.layers.selection.clear()
+    _, opened = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
+    assert opened.layer == layer
+
+
 def test_slices_between_are_filled_and_emptied_by_one_undo(
     viewer: Any, widget: Any, layer: Any, wait_until: Any
 ) -> None:

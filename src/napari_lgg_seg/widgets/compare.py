@@ -30,7 +30,7 @@ from .comparison import (
 )
 from .controls import wrap
 from .desk import desk_of
-from .docking import WhenEntered, WhenUndocked, WhenWindowCloses
+from .docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
 from .folders import FolderComparison
 from .overlay import Overlay
 from .pair_choice import PairChoice
@@ -109,6 +109,7 @@ class CompareWidget(Container):
         if self.desk.cohort is not None:
             self.folders.propose(*self.desk.cohort)
         WhenUndocked(self.native, self._undocked)
+        Tabbed(self.native)
         WhenWindowCloses(self.native, lambda: self.desk.may_close(self.native.window()))
         WhenEntered(self.native, lambda: self._labels_changed(False))
 

@@ -23,7 +23,7 @@ from ..saved import checksum
 from .accept import accept
 from .controls import let_shrink, wrap
 from .desk import desk_of
-from .docking import WhenUndocked
+from .docking import Tabbed, WhenUndocked
 from .keeper import keep_edits
 from .scrolling import ScrollingColumn
 from .worker import Failure, failing_softly
@@ -149,6 +149,7 @@ class CorrectWidget(Container):
         self._viewer.layers.selection.events.active.connect(self._selected)
         self.native.destroyed.connect(self._closed)
         WhenUndocked(self.native, self._put_away)
+        Tabbed(self.native)
 
     # --- which labels --------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
-"""Notice what happens to a dock widget: closed, napari takes it out of its dock and leaves it alive."""
+"""Where dock widgets are, and what happens to them: closed, napari takes one out and leaves it alive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from weakref import ref
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QShortcut, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QShortcut, QWidget
 
 
 class WhenUndocked(QObject):
@@ -67,12 +68,18 @@ class InWindow(QObject):
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
         self._widget = widget
-        self.window: QWidget | None = None
+        # Weak: who holds the widget for longer than the window lives is not to hold that.
+        self._window: ref[QWidget] | None = None
         # A widget gets its parents one by one: the window is theirs once all of them are there.
         self._soon = QTimer(self, singleShot=True, interval=0)
         self._soon.timeout.connect(self._follow)
         self._soon.start()
         widget.installEventFilter(self)
+
+    @property
+    def window(self) -> QWidget | None:
+        """The main window, while the widget is docked in one."""
+        return self._window() if self._window is not None else None
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Qt's hook: notices that the widget was put somewhere else."""
@@ -90,7 +97,7 @@ class InWindow(QObject):
         found = None if window is self._widget else window
         if found is not self.window:
             self.moved(self.window, found)
-            self.window = found
+            self._window = ref(found) if found is not None else None
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
         """The widget is in another window, or in none."""
@@ -150,3 +157,38 @@ class WindowKeys(InWindow):
             shortcut = QShortcut(QKeySequence(keys), now)
             shortcut.activated.connect(act)
             self._shortcuts.append(shortcut)
+
+
+class Tabbed(InWindow):
+    """Docks a widget as a tab beside the others of its kind, where napari would stack them to a tower.
+
+    Only when it comes into a window: what the user makes of it later stays.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The docked widget; it owns this object.
+    """
+
+    def moved(self, before: QWidget | None, now: QWidget | None) -> None:
+        """Join another one that is docked there."""
+        own = _dock_of(self._widget)
+        if own is None or not isinstance(now, QMainWindow) or own.isFloating():
+            return
+        area = now.dockWidgetArea(own)
+        for other in now.findChildren(Tabbed):
+            dock = _dock_of(other._widget)
+            if dock is None or dock is own or dock.isFloating() or now.dockWidgetArea(dock) != area:
+                continue
+            if dock not in now.tabifiedDockWidgets(own):
+                now.tabifyDockWidget(dock, own)
+            own.raise_()
+            return
+
+
+def _dock_of(widget: QWidget) -> QDockWidget | None:
+    """The dock that holds a widget."""
+    above: QWidget | None = widget
+    while above is not None and not isinstance(above, QDockWidget):
+        above = above.parentWidget()
+    return above

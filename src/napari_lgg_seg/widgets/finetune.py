@@ -25,7 +25,7 @@ from ..core.train import check_output
 from . import finetune_words as words
 from .controls import rows, wrap
 from .device_chooser import DeviceChooser
-from .docking import WhenEntered, WhenUndocked
+from .docking import Tabbed, WhenEntered, WhenUndocked
 from .finetune_controls import (
     FROM_SCRATCH,
     OTHER_MODEL,
@@ -135,6 +135,7 @@ class FineTuneWidget(Container):
         known_models.added.connect(self._models_changed)
         self.native.destroyed.connect(self._closed)
         WhenUndocked(self.native, self.stop)
+        Tabbed(self.native)
         WhenEntered(self.native, self._layers_changed)
 
     # --- what can be chosen --------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ..layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outlin
 from . import results
 from .controls import Controls, wrap
 from .device_chooser import DeviceChooser
-from .docking import WhenUndocked
+from .docking import Tabbed, WhenUndocked
 from .job import Job, Result, run_job
 from .model_chooser import ModelChooser
 from .subject import (
@@ -124,6 +124,7 @@ class SegmentWidget(Container):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
         WhenUndocked(self.native, self.cancel)
+        Tabbed(self.native)
 
     # --- what can be chosen --------------------------------------------------------------------
 
