@@ -29,7 +29,7 @@ def main(pictures: Path) -> None:
         os.chdir(folder)
         for kind in ("DATA", "CACHE", "CONFIG"):
             os.environ[f"XDG_{kind}_HOME"] = str(Path(folder) / kind.lower())
-        subprocess.run([sys.executable, "-m", "napari_lgg_seg", "sample", "cohort", "--patients", "8"], check=True)
+        _command("sample", "cohort", "--patients", "8")
         Tutorial(Path(folder), pictures).run()
 
 
@@ -45,35 +45,36 @@ class Tutorial:
 
     def run(self) -> None:
         """All steps."""
-        self.list_patients()
-        self.segment_all()
-        self.open_most_uncertain()
-        self.correct()
-        self.compare()
-        self.fine_tune()
-        self.segment_the_rest()
+        self._list_patients()
+        self._segment_all()
+        self._open_most_uncertain()
+        self._correct()
+        self._compare()
+        self._fine_tune()
+        self._segment_the_rest()
+        self._report()
         self.viewer.close()
 
-    def list_patients(self) -> None:
+    def _list_patients(self) -> None:
         self.cohort = self._dock("Cohort")
         self.cohort.controls.dataset.value = self.folder / "cohort"
         rows = self.cohort.patients
         _wait(lambda: len(rows.rows) == 8 and all(row.details is not None for row in rows.rows))
         self._picture("1-cohort")
 
-    def segment_all(self) -> None:
+    def _segment_all(self) -> None:
         self.cohort.controls.segment_all.native.click()
         _wait(lambda: not self.cohort.runs.is_running)
         self._picture("2-segmented")
 
-    def open_most_uncertain(self) -> None:
+    def _open_most_uncertain(self) -> None:
         self.cohort.controls.uncertain_first.native.click()
         first = self.cohort.table.neighbour(None, 1, lambda _: True)
         self.cohort.table.wanted.emit(first)
         _wait(lambda: self.cohort.open_name == first)
         self._picture("3-most-uncertain")
 
-    def correct(self) -> None:
+    def _correct(self) -> None:
         widget = self._dock("Correct")
         for number in range(4):
             widget.start_button.native.click()
@@ -91,7 +92,7 @@ class Tutorial:
                 _wait(lambda before=before: self.cohort.open_name not in (before, None))
                 _wait(lambda: False, seconds=0.5)
 
-    def compare(self) -> None:
+    def _compare(self) -> None:
         self.cohort.controls.following.native.click()
         _wait(lambda: False, seconds=3)
         widget = self._dock("Compare")
@@ -100,7 +101,7 @@ class Tutorial:
         _wait(lambda: False, seconds=2)
         self._picture("5-compare")
 
-    def fine_tune(self) -> None:
+    def _fine_tune(self) -> None:
         from napari_lgg_seg.widgets.finetune_controls import CORRECTED
 
         widget = self._dock("Fine-tune")
@@ -115,14 +116,18 @@ class Tutorial:
         _wait(lambda: c.button.text == "Start", seconds=900)
         print(c.status.value)
 
-    def segment_the_rest(self) -> None:
+    def _segment_the_rest(self) -> None:
         c = self.cohort.controls
         c.model.combo.value = self.folder / "tuned.safetensors"
         c.segment_all.native.click()
         _wait(lambda: not self.cohort.runs.is_running)
+        c.state.value = "segmented"
         c.uncertain_first.native.click()
         print(c.run_status.value, c.found.value)
         self._picture("7-the-rest")
+
+    def _report(self) -> None:
+        _command("report", "cohort-results", "--truth", "cohort", "--output", "report")
 
     # --- the window ----------------------------------------------------------------------------
 
@@ -136,6 +141,10 @@ class Tutorial:
         self.viewer.window.resize(*SIZE)
         self.viewer.screenshot(str(self.pictures / f"{name}.png"), canvas_only=False)
         print(name, flush=True)
+
+
+def _command(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "napari_lgg_seg", *words], check=True)
 
 
 def _wait(done: Callable[[], bool], seconds: float = 300) -> None:
