@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 SIZE = (1500, 900)
 
@@ -139,7 +140,9 @@ class Tutorial:
     def _picture(self, name: str) -> None:
         _wait(lambda: False, seconds=1.5)
         self.viewer.window.resize(*SIZE)
-        self.viewer.screenshot(str(self.pictures / f"{name}.png"), canvas_only=False)
+        shown = Image.fromarray(self.viewer.screenshot(canvas_only=False)).convert("RGB")
+        # A third of the size, and nothing lost that can be seen.
+        shown.quantize(256).save(self.pictures / f"{name}.png", optimize=True)
         print(name, flush=True)
 
 

@@ -18,6 +18,10 @@ from napari_lgg_seg.core.patients import Patient
 
 UInt8 = npt.NDArray[np.uint8]
 
+# Read when napari's settings are imported, which is after this file is loaded. An empty path: napari's
+# fixtures reset its settings, and would save that over the user's own.
+os.environ["NAPARI_CONFIG"] = ""
+
 
 def _write_tiff(path: Path, pixels: npt.NDArray[np.generic], writer: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,8 +25,6 @@ TIMEOUT_MS = 180_000  # for a busy machine; quiet ones need seconds
 # Read when Qt and napari start, which is after this file is loaded.
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-# An empty path: napari's fixtures reset its settings, and would save that over the user's own.
-os.environ["NAPARI_CONFIG"] = ""
 
 _WITHOUT_WINDOWS = ("offscreen", "minimal")
 
