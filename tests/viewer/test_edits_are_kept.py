@@ -47,9 +47,6 @@ def _leave_behind(folder: Path) -> None:
         f"""
         import os, signal, numpy as np
         from napari_lgg_seg.core import recovery
-from napari_lgg_seg.core.cohort_results import CohortResults
-from napari_lgg_seg.core.formats import Labelling
-from napari_lgg_seg.core.patients import read_patient
         from napari_lgg_seg.core.patients import read_patient
         from napari_lgg_seg.layers import describe
         patient = read_patient({str(folder)!r})
