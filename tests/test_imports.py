@@ -37,4 +37,4 @@ def test_package_manifest_commands_and_widgets_leave_torch_alone():
 
 def test_command_line_starts_without_torch_napari_and_qt():
     loaded = modules_after("napari_lgg_seg.cli")
-    assert not {"torch", "monai", "napari", "qtpy", "scipy"} & loaded
+    assert not {"torch", "monai", "napari", "qtpy", "scipy", "distributed", "dask"} & loaded

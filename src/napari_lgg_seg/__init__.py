@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_model,
         read_patient,
         segment,
+        segment_cohort,
         train,
         write_masks,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "load_model",
     "read_patient",
     "segment",
+    "segment_cohort",
     "train",
     "write_masks",
 ]

@@ -1,29 +1,15 @@
-"""The public Python API: read a patient, load a model, segment, write the labels; compare; train."""
+"""The public Python API: read a patient, load a model, segment, write labels; cohorts; compare; train."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
 from .core.callbacks import Callback
-from .core.checkpoint import Model, load_model
+from .core.checkpoint import load_model
 from .core.compare import Agreement, compare
-from .core.errors import ImageError
-from .core.figures import Figures, measure_labels
-from .core.formats import FileFormat, Labelling, write_labels
 from .core.options import SegmentOptions, TrainOptions
 from .core.patients import Patient, read_patient
-from .core.postprocess import postprocess, threshold_of
-from .core.predict import Event, Predictor, drain
+from .core.segment_many import segment_cohort
+from .core.segmentation import Segmentation, segment, write_masks
 from .core.train import train
-from .core.uncertainty import expected_dice, mean_entropy, voxel_entropy
 
 __all__ = [
     "Agreement",
@@ -36,173 +22,7 @@ __all__ = [
     "load_model",
     "read_patient",
     "segment",
+    "segment_cohort",
     "train",
     "write_masks",
 ]
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The result for one patient.
-
-    Attributes
-    ----------
-    patient : Patient
-        What was segmented.
-    labels : ndarray of uint8
-        Shape (z, y, x), 0 and 1.
-    probability : ndarray of float32
-        Shape (z, y, x), 0 to 1.
-    options : SegmentOptions
-        As used, the model's own where none were chosen.
-    threshold : float
-        From which a voxel is tumour here; a number also where the option is "auto".
-    model : str
-        The model's name.
-    figures : Figures
-        Volume, slices and largest diameter.
-    """
-
-    patient: Patient
-    labels: npt.NDArray[np.uint8]
-    probability: npt.NDArray[np.float32]
-    options: SegmentOptions
-    threshold: float
-    model: str
-    figures: Figures
-
-    @property
-    def uncertainty(self) -> npt.NDArray[np.float32]:
-        """Entropy of each voxel in bits, (z, y, x): 0 sure, 1 not at all."""
-        return voxel_entropy(self.probability)
-
-    @property
-    def mean_uncertainty(self) -> float:
-        """One figure for the patient: mean entropy where tumour was found or is in doubt."""
-        return mean_entropy(self.probability, self.labels)
-
-    @property
-    def expected_dice(self) -> float | None:
-        """The Dice with the truth that the labels promise, if the probabilities are right."""
-        return expected_dice(self.probability, self.labels)
-
-    def made_with(self) -> dict[str, Any]:
-        """What the headers of written files say about the labels."""
-        return {"model": self.model, "options": self.options.as_dict(), "threshold": self.threshold}
-
-
-def segment(
-    patient: Patient,
-    model: Model | None = None,
-    options: SegmentOptions | None = None,
-    *,
-    predictor: Predictor | None = None,
-    on_event: Callable[[Event], None] | None = None,
-) -> Segmentation:
-    """Segment one patient.
-
-    Parameters
-    ----------
-    patient : Patient
-        From :func:`read_patient`.
-    model : Model, optional
-        From :func:`load_model`; the shipped one by default.
-    options : SegmentOptions, optional
-        Threshold, clean-up, test-time augmentation, batch size, device.
-    predictor : Predictor, optional
-        Made once for many patients; ``model`` and the options about the device are then its own.
-    on_event : callable, optional
-        Called with progress and notices.
-
-    Returns
-    -------
-    Segmentation
-        Labels, probability and figures on the patient's own grid.
-
-    Raises
-    ------
-    ImageError, ModelError, DeviceError
-        One sentence: what is wrong and what to do.
-
-    Examples
-    --------
-    >>> import napari_lgg_seg as lgg
-    >>> from napari_lgg_seg.core.phantom import make_sample_patient
-    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
-    >>> result.labels.shape, result.labels.dtype.name
-    ((30, 256, 256), 'uint8')
-    >>> result.figures.slices > 5
-    True
-    """
-    options = options or SegmentOptions()
-    if patient.volume is None:
-        raise ImageError(f"{patient.folder} holds masks only; there is nothing to segment.")
-    if predictor is None:
-        predictor = Predictor(model or load_model(), options.device, options.batch_size, tta=options.tta)
-    probability = drain(predictor.predict(patient.volume), on_event)
-    options = options.complete(predictor.card)
-    threshold = threshold_of(probability, options.threshold)
-    labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
-    return Segmentation(
-        patient,
-        labels,
-        probability,
-        options,
-        threshold,
-        predictor.card.name,
-        measure_labels(labels, patient.spacing),
-    )
-
-
-def write_masks(
-    output: str | os.PathLike[str],
-    segmentation: Segmentation,
-    file_format: FileFormat = "masks",
-    *,
-    overwrite: bool = False,
-) -> list[Path]:
-    """Write a segmentation to ``<output>/<patient>/``.
-
-    Parameters
-    ----------
-    output : path
-        Made if it is not there.
-    segmentation : Segmentation
-        From :func:`segment`.
-    file_format : {"masks", "tiff", "nifti"}
-        The dataset's ``<patient>_<n>_mask.tif``, one ``<patient>_tumour.tif``, or
-        ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
-    overwrite : bool
-        Replace labels written before.
-
-    Returns
-    -------
-    list of Path
-        The files.
-
-    Raises
-    ------
-    ExportError
-        One sentence: what is in the way and what to do.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import napari_lgg_seg as lgg
-    >>> from napari_lgg_seg.core.phantom import make_sample_patient
-    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = lgg.write_masks(folder, result)
-    >>> files[0].name
-    'LGG_sample_1_mask.tif'
-    """
-    patient = segmentation.patient
-    labelling = Labelling(
-        patient.name,
-        segmentation.labels,
-        patient.slice_numbers,
-        patient.spacing,
-        patient.affine,
-        segmentation.made_with(),
-    )
-    return write_labels(Path(output), labelling, file_format, overwrite=overwrite)

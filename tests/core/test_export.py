@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -177,6 +181,50 @@ def test_full_disk_leaves_nothing_in_a_new_folder(tmp_path, full_disk):
     full_disk(2)
     refusal(ExportError, tmp_path / "new", "p", LABELS)
     assert not (tmp_path / "new").exists() or entries(tmp_path / "new") == []
+
+
+def test_a_new_folder_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").mkdir()
+    write_masks(tmp_path / "new", "p", LABELS)
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot kill a program that way")
+@pytest.mark.parametrize(
+    ("call", "n"), [("tifffile.imwrite", 1), ("tifffile.imwrite", 4), ("os.fsync", 3), ("os.rename", 1)]
+)
+def test_a_killed_program_leaves_no_half_written_folder(tmp_path, call, n):
+    code = f"""
+import os, signal, sys, tifffile
+import numpy as np
+from napari_lgg_seg.core.export import write_masks
+
+done, calls = {call}, []
+
+def kill(*arguments, **options):
+    calls.append(arguments)
+    if len(calls) == {n}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done(*arguments, **options)
+
+{call} = kill
+write_masks(sys.argv[1], "p", np.ones((4, 9, 7), np.uint8))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "new")]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert not (tmp_path / "new").exists()
+    write_masks(tmp_path / "new", "p", LABELS)
+
+
+def test_the_record_of_older_masks_is_void(tmp_path):
+    write_masks(tmp_path / "new", "p", LABELS, record="first")
+    assert entries(tmp_path / "new")[0] == ".lgg-masks.json"
+    assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "first"
+    write_masks(tmp_path / "new", "p", LABELS, overwrite=True, record="second")
+    assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "second"
+    write_masks(tmp_path / "new", "p", LABELS, overwrite=True)
+    assert len(entries(tmp_path / "new")) == 4
 
 
 # --- whole patients ----------------------------------------------------------------------------

@@ -23,6 +23,13 @@ MODULES = [
             "postprocess",
             "errors",
             "cohort",
+            "origin",
+            "segmentation",
+            "patient_job",
+            "segment_many",
+            "cluster",
+            "cluster_pool",
+            "cluster_worker",
         )
     ),
 ]
@@ -35,7 +42,7 @@ def run(code: str) -> str:
 
 
 def test_importing_the_core_leaves_torch_and_qt_alone():
-    heavy = ["torch", "monai", "napari", "qtpy"]
+    heavy = ["torch", "monai", "napari", "qtpy", "distributed", "dask"]
     code = f"import sys, {', '.join(MODULES)}; print([m for m in {heavy} if m in sys.modules])"
     assert run(code).strip() == "[]"
 

@@ -56,3 +56,12 @@ class CorrectionError(LggSegError):
 
 class RecoveryError(LggSegError):
     """Edits of an earlier session that cannot be read."""
+
+
+class ClusterError(LggSegError):
+    """Worker processes that cannot be started, reached or used."""
+
+
+def reason(error: BaseException) -> str:
+    """What another package's error says, as a part of a sentence of ours."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
 from .errors import ExistingMasksError, ExportError
+from .origin import record_name
 from .patients import Patient, parse_name
 
 #: Characters that some system does not allow in a file's name.
@@ -47,13 +50,66 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def filling(folder: Path, file_format: str = "masks", record: str | None = None) -> Iterator[Path]:
+    """A temporary folder whose files go into ``folder`` if the block succeeds.
+
+    A folder that is not there yet appears with all its files at once, so that a program that is killed
+    leaves none or a whole one. Into one that is there, they are moved one by one.
+
+    Parameters
+    ----------
+    folder : Path
+        A patient's.
+    file_format : str
+        Of the files; the record of older results in this format is void as soon as the first is replaced.
+    record : str, optional
+        The new record (:mod:`napari_lgg_seg.core.origin`), which comes last.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = not folder.exists()
+        hidden = (folder.parent if new else folder) / f".lgg-{uuid4().hex[:8]}"
+        hidden.mkdir()
+        temporary = hidden
+        yield temporary
+        files = sorted(temporary.iterdir())
+        if record is not None:
+            files.append(temporary / record_name(file_format))
+            files[-1].write_text(record, encoding="utf-8")
+        for file in files:
+            _sync(file)
+        if new:
+            temporary.rename(folder)
+        else:
+            (folder / record_name(file_format)).unlink(missing_ok=True)
+            for file in files:
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _like_a_new_file(path: Path) -> None:
     """Sync the bytes, and the usual permissions instead of mkstemp's private ones."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    _sync(path)
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
+
+
+def _sync(path: Path) -> None:
+    """Let the bytes reach the disk, so that a name that is there after a power failure has its content."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _cannot_write(path: Path, error: OSError) -> ExportError:
@@ -74,11 +130,12 @@ def write_masks(
     slice_numbers: Sequence[int] | None = None,
     *,
     overwrite: bool = False,
+    record: str | None = None,
 ) -> list[Path]:
     """Write labels as masks in the dataset's layout: ``<folder>/<patient>_<n>_mask.tif``.
 
     All files are complete under temporary names before the first is renamed, so that an error leaves
-    the folder as it was.
+    the folder as it was. A new folder appears with all of them at once.
 
     Parameters
     ----------
@@ -93,6 +150,9 @@ def write_masks(
         Number of each slice; 1, 2, ... by default.
     overwrite : bool
         Replace masks written before (never beside images: those would be the truth).
+    record : str, optional
+        Text of the hidden file that says what the masks were made from
+        (:mod:`napari_lgg_seg.core.origin`); one of older masks is removed.
 
     Returns
     -------
@@ -114,7 +174,7 @@ def write_masks(
     old = check_folder(folder, patient, overwrite=overwrite)
     pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
     targets = [folder / mask_name(patient, number) for number in numbers]
-    _write_tiffs(folder, targets, pixels)
+    _write_tiffs(folder, targets, pixels, record)
     for leftover in set(old) - set(targets):
         leftover.unlink(missing_ok=True)
     return targets
@@ -213,16 +273,13 @@ def check_folder(folder: Path, patient: str, *, overwrite: bool) -> list[Path]:
     return found
 
 
-def _write_tiffs(folder: Path, targets: Sequence[Path], pixels: Iterable[npt.NDArray[np.uint8]]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".lgg-", dir=folder) as temporary:
-            written = []
-            for target, page in zip(targets, pixels, strict=True):
-                written.append(Path(temporary) / target.name)
-                photometric = "rgb" if page.ndim == 3 else "minisblack"
-                tifffile.imwrite(written[-1], np.ascontiguousarray(page), photometric=photometric)
-            for source, target in zip(written, targets, strict=True):
-                source.replace(target)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+def _write_tiffs(
+    folder: Path,
+    targets: Sequence[Path],
+    pixels: Iterable[npt.NDArray[np.uint8]],
+    record: str | None = None,
+) -> None:
+    with filling(folder, "masks", record) as temporary:
+        for target, page in zip(targets, pixels, strict=True):
+            photometric = "rgb" if page.ndim == 3 else "minisblack"
+            tifffile.imwrite(temporary / target.name, np.ascontiguousarray(page), photometric=photometric)

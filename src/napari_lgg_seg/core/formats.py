@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
 from .errors import ExistingMasksError, ExportError, PatientError
-from .export import replacing, write_masks
-from .patients import UInt8Array, has_slices, read_patient
+from .export import check_folder, filling, mask_name, replacing, write_masks
+from .patients import UInt8Array, has_slices, parse_name, read_patient
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -55,12 +57,18 @@ class Labelling:
 
 
 def write_labels(
-    output: Path, labelling: Labelling, file_format: FileFormat = "masks", *, overwrite: bool = False
+    output: Path,
+    labelling: Labelling,
+    file_format: FileFormat = "masks",
+    *,
+    overwrite: bool = False,
+    record: str | None = None,
 ) -> list[Path]:
     """Write a patient's labels below an output folder.
 
     ``masks`` are ``<output>/<patient>/<patient>_<n>_mask.tif``, ``tiff`` is
     ``<output>/<patient>/<patient>_tumour.tif`` and ``nifti`` ``<output>/<patient>/<patient>_tumour.nii.gz``.
+    ``record`` is what goes beside them to say what they were made from (:mod:`napari_lgg_seg.core.origin`).
 
     Returns
     -------
@@ -76,10 +84,12 @@ def write_labels(
     folder = output / labelling.patient
     if file_format == "masks":
         numbers = labelling.slice_numbers or None
-        return write_masks(folder, labelling.patient, labelling.labels, numbers, overwrite=overwrite)
+        name, labels = labelling.patient, labelling.labels
+        return write_masks(folder, name, labels, numbers, overwrite=overwrite, record=record)
+    check_target(output, labelling.patient, file_format, overwrite=overwrite)
     path = target_file(output, labelling.patient, file_format)
-    check_new(path, overwrite=overwrite)
-    _WRITERS[file_format](path, labelling)
+    with filling(folder, file_format, record) as temporary:
+        _WRITERS[file_format](temporary / path.name, labelling)
     return [path]
 
 
@@ -87,6 +97,40 @@ def target_file(output: Path, patient: str, file_format: str) -> Path:
     """The file that :func:`write_labels` makes for ``tiff`` or ``nifti``."""
     ending = TIFF_ENDINGS[0] if file_format == "tiff" else NIFTI_ENDINGS[0]
     return output / patient / f"{patient}_tumour{ending}"
+
+
+def check_target(output: Path, patient: str, file_format: FileFormat, *, overwrite: bool) -> None:
+    """Refuse before the work what :func:`write_labels` would refuse after it.
+
+    Raises
+    ------
+    ExportError
+        If the folder holds images or another patient's masks, or a package is missing.
+    ExistingMasksError
+        If the patient's labels are there already and ``overwrite`` is not set.
+    """
+    if file_format == "masks":
+        check_folder(output / patient, patient, overwrite=overwrite)
+        return
+    path = target_file(output, patient, file_format)
+    check_new(path, overwrite=overwrite)
+    if file_format == "nifti":
+        _nibabel(path)
+
+
+def is_complete(output: Path, patient: str, numbers: Sequence[int], file_format: FileFormat) -> bool:
+    """Whether the files that :func:`write_labels` makes for a patient are there, with nothing in between.
+
+    ``numbers`` are the patient's slices: each has its mask, and no mask has no slice.
+    """
+    files = [target_file(output, patient, file_format)]
+    if file_format == "masks":
+        folder = output / patient
+        files = [folder / mask_name(patient, number) for number in numbers]
+        if folder.is_dir() and {f for f in folder.iterdir() if parse_name(f) is not None} != set(files):
+            return False
+    # A name without content is what a power failure can leave.
+    return all(file.is_file() and file.stat().st_size > 0 for file in files)
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:
@@ -103,6 +147,11 @@ def check_new(path: Path, *, overwrite: bool) -> None:
 
 def write_tiff(path: Path, labelling: Labelling) -> None:
     """Write labels as one compressed multi-page OME-TIFF, axes and voxel size in its metadata."""
+    with replacing(path) as temporary:
+        _put_tiff(temporary, labelling)
+
+
+def _put_tiff(path: Path, labelling: Labelling) -> None:
     labels = _as_written(labelling.labels)
     spacing = labelling.spacing or (1.0, 1.0, 1.0)
     unit = "mm" if labelling.spacing else "pixel"
@@ -111,10 +160,10 @@ def write_tiff(path: Path, labelling: Labelling) -> None:
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
     if labelling.made_with:
         metadata["Description"] = json.dumps(labelling.made_with)
-    with replacing(path) as temporary:
-        tifffile.imwrite(
-            temporary, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata
-        )
+    # By default the identifier holds time and network address: the same labels would be other bytes.
+    content = f"{metadata} {labels.shape} {labels.dtype} {sha256(labels.tobytes()).hexdigest()}"
+    metadata["UUID"] = uuid5(NAMESPACE_OID, content).urn
+    tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
 
 
 def write_nifti(path: Path, labelling: Labelling) -> None:
@@ -124,6 +173,18 @@ def write_nifti(path: Path, labelling: Labelling) -> None:
     if unknown): the usual radiological orientation, in which x runs to the patient's left, y to the
     back and z to the head.
     """
+    _nibabel(path)  # the sentence, where it is missing, names the path that was asked for
+    with replacing(path) as temporary:
+        # nibabel chooses compression by the name's ending.
+        named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
+        try:
+            _put_nifti(named, labelling)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+def _put_nifti(path: Path, labelling: Labelling) -> None:
     nibabel = _nibabel(path)
     labels = _as_written(labelling.labels)
     volume = labels[None] if labels.ndim == 2 else labels
@@ -137,17 +198,10 @@ def write_nifti(path: Path, labelling: Labelling) -> None:
     if labelling.made_with:
         text = json.dumps(labelling.made_with).encode()
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
-    with replacing(path) as temporary:
-        # nibabel chooses compression by the name's ending.
-        named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
-        try:
-            nibabel.save(image, named)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+    nibabel.save(image, path)
 
 
-_WRITERS: dict[str, Callable[[Path, Labelling], None]] = {"tiff": write_tiff, "nifti": write_nifti}
+_WRITERS: dict[str, Callable[[Path, Labelling], None]] = {"tiff": _put_tiff, "nifti": _put_nifti}
 
 
 def _as_written(labels: LabelArray) -> LabelArray:

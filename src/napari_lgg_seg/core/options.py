@@ -49,6 +49,11 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
+def _may_change(text: str) -> dict[str, Any]:
+    """Of an option that may differ in a run that goes on from another one."""
+    return {"help": text, "may_change": True}
+
+
 @dataclass(frozen=True)
 class SegmentOptions:
     """Options of a segmentation; each field's ``metadata["help"]`` says what it does and costs.
@@ -90,13 +95,13 @@ class SegmentOptions:
     )
     batch_size: int | None = field(
         default=None,
-        metadata=_help(
+        metadata=_may_change(
             "Slices at once; chosen from the device's memory by default. Changes speed and memory only."
         ),
     )
     device: DeviceChoice = field(
         default="auto",
-        metadata=_help(
+        metadata=_may_change(
             "Where the network runs. Auto takes CUDA, then MPS, then the CPU, whichever is present."
         ),
     )
@@ -172,11 +177,6 @@ def check_clean_up(clean_up: str | None) -> None:
         raise OptionsError(
             f"A clean-up {clean_up!r} is not known; choose one of {', '.join(CLEAN_UP_CHOICES)}."
         )
-
-
-def _may_change(text: str) -> dict[str, Any]:
-    """Of an option that a resumed training may be given anew."""
-    return {"help": text, "may_change": True}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .preprocess import Preparation
 
 Probability = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,13 @@ class Predictor:
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
 
 
-def drain(
-    work: Generator[Event, None, Probability], show: Callable[[Event], None] | None = None
-) -> Probability:
-    """Run a prediction to its end, passing its events on; returns the probability."""
+def drain(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
+    """Run a prediction to its end, passing its events on; returns its result."""
     while True:
         try:
             event = next(work)
         except StopIteration as stop:
-            result: Probability = stop.value
+            result: T = stop.value
             return result
         if show is not None:
             show(event)

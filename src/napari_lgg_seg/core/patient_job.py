@@ -1,0 +1,194 @@
+"""One patient of a cohort, from the folder to the files, and what the patients of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .devices import describe_device
+from .errors import ExistingMasksError, ExportError
+from .figures import Figures
+from .formats import FileFormat, check_target, is_complete
+from .metrics import dice
+from .options import SegmentOptions
+from .origin import Origin, origin_of, read_record
+from .patients import Patient, find_slices, read_patient
+from .predict import Notice, Predictor
+from .segmentation import Segmentation, segment_stepwise, voxels_of, write_masks
+
+
+@dataclass(frozen=True)
+class CohortJob:
+    """What is done to every patient.
+
+    Attributes
+    ----------
+    output : Path
+        Results go to ``<output>/<patient>/``.
+    model : Path or None
+        The model file; None for the one that ships, wherever the package is installed.
+    checksum : str
+        Of the model file, from :func:`napari_lgg_seg.core.origin.model_checksum`.
+    options : SegmentOptions
+        For all patients.
+    file_format : {"masks", "tiff", "nifti"}
+        Of the results.
+    overwrite : bool
+        Segment all patients and replace earlier results.
+    """
+
+    output: Path
+    model: Path | None
+    checksum: str
+    options: SegmentOptions
+    file_format: FileFormat = "masks"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PatientProgress:
+    """A patient is being segmented: its folder, the share that is done, and the worker that does it."""
+
+    folder: Path
+    share: float
+    worker: str = ""
+
+
+@dataclass(frozen=True)
+class PatientSegmented:
+    """A patient's result is written.
+
+    Attributes
+    ----------
+    folder : Path
+        The patient's.
+    name : str
+        The patient's.
+    figures : Figures
+        Of the labels.
+    dice : float or None
+        With the truth, where every slice has some.
+    device : str
+        Where it was computed, for people.
+    notices : tuple of str
+        What the user should know, one sentence each.
+    """
+
+    folder: Path
+    name: str
+    figures: Figures
+    dice: float | None
+    device: str
+    notices: tuple[str, ...] = ()
+
+    def in_words(self) -> str:
+        """One line for people."""
+        text = f"{self.name}: {self.figures.in_words()}"
+        if self.dice is not None:
+            text += f" Dice with truth {self.dice:.3f}."
+        return " ".join([text, *self.notices])
+
+
+@dataclass(frozen=True)
+class PatientSkipped:
+    """A patient was finished before: the same images, model, options and version made what is there."""
+
+    folder: Path
+    name: str
+
+    def in_words(self) -> str:
+        """One line for people."""
+        return f"{self.name}: finished before, left as it is."
+
+
+@dataclass(frozen=True)
+class PatientFailed:
+    """A patient cannot be segmented, for a reason that is one sentence; the others go on."""
+
+    folder: Path
+    sentence: str
+
+
+Outcome = PatientSegmented | PatientSkipped | PatientFailed
+
+
+def segment_patient(
+    job: CohortJob, predictor: Predictor, folder: Path
+) -> Generator[PatientProgress, None, PatientSegmented | PatientSkipped]:
+    """Segment one patient and write the result, unless that is finished.
+
+    Yields
+    ------
+    PatientProgress
+        After each batch. Close the generator to cancel; nothing is written then.
+
+    Returns
+    -------
+    PatientSegmented or PatientSkipped
+        Figures, no volumes.
+
+    Raises
+    ------
+    LggSegError
+        One sentence: what is wrong with the patient, or what is in the way of the result.
+    """
+    before = None
+    if not job.overwrite:
+        name = find_slices(folder).name
+        before = read_record(job.output / name, job.file_format)
+        if before is None:  # whatever is there is in the way; no need to read the images
+            check_target(job.output, name, job.file_format, overwrite=False)
+    patient = read_patient(folder)
+    origin = origin_of(voxels_of(patient), job.checksum, job.options)
+    if before == origin and _is_finished(job, patient, origin):
+        return PatientSkipped(folder, patient.name)
+    _check_target(job, patient.name, origin, before)
+    notices = []
+    work = segment_stepwise(patient, predictor, job.options)
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as stop:
+            result = stop.value
+            break
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        else:
+            yield PatientProgress(folder, event.done / event.total)
+    _write(job, result, origin)
+    truth = patient.truth if not patient.unmarked else None
+    agreement = None if truth is None else dice(result.labels, truth)
+    device = describe_device(predictor.device)
+    return PatientSegmented(folder, patient.name, result.figures, agreement, device, tuple(notices))
+
+
+def _write(job: CohortJob, result: Segmentation, origin: Origin) -> None:
+    """Write a result with its record."""
+    try:
+        write_masks(job.output, result, job.file_format, overwrite=job.overwrite, record=origin.to_json())
+    except ExportError:
+        # A worker that was given up may have finished the patient after all.
+        if job.overwrite or not _is_finished(job, result.patient, origin):
+            raise
+
+
+def _is_finished(job: CohortJob, patient: Patient, origin: Origin) -> bool:
+    """Whether such a result is there and whole."""
+    return read_record(job.output / patient.name, job.file_format) == origin and is_complete(
+        job.output, patient.name, patient.slice_numbers, job.file_format
+    )
+
+
+def _check_target(job: CohortJob, name: str, origin: Origin, before: Origin | None) -> None:
+    """Refuse to replace results unasked, and say how those that are there were made differently."""
+    try:
+        check_target(job.output, name, job.file_format, overwrite=job.overwrite)
+    except ExistingMasksError as error:
+        words = origin.differences(before) if before is not None else ""
+        if not words:
+            raise
+        raise ExistingMasksError(
+            f"{job.output / name} holds results that were made {words}; choose another folder, or allow "
+            "overwriting."
+        ) from error
