@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import tifffile
 from program import Done
 
 from napari_lgg_seg import cli
+from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.patients import Patient
 
 UInt8 = npt.NDArray[np.uint8]
@@ -89,6 +92,24 @@ def make_patient(make_head: Callable[..., tuple[UInt8, UInt8]]) -> Callable[...,
         return Patient(name, Path(name), volume, truth, tuple(range(1, len(volume) + 1)))
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _torch_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run with PyTorch, which some of them change on its way; those of OpenVINO ask for it."""
+    monkeypatch.setattr(devices, "available_engines", lambda: ("torch",))
+
+
+@pytest.fixture
+def openvino(_torch_by_default: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The module ``openvino``, chosen by "auto", with a cache of the test's own: ``tmp_path / "cache"``."""
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("OpenVINO (extra openvino) is not installed")
+    from napari_lgg_seg.core import openvino_engine
+
+    monkeypatch.setattr(devices, "available_engines", lambda: ("openvino", "torch"))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
+    return openvino_engine.load_openvino()
 
 
 @pytest.fixture(scope="session")

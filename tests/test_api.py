@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+
 import numpy as np
 import pytest
+import tifffile
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
@@ -63,3 +66,20 @@ def test_masks_alone_cannot_be_segmented(patient, model):
 
     with pytest.raises(ImageError, match="nothing to segment"):
         lgg.segment(dataclasses.replace(patient, volume=None), model)
+
+
+def test_the_engine_is_chosen_and_the_headers_name_it(tmp_path, patient, model):
+    result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu", engine="torch"))
+    assert result.engine == "torch"
+    (file,) = lgg.write_masks(tmp_path / "out", result, "tiff")
+    assert '"engine": "torch"' in html.unescape(tifffile.TiffFile(file).ome_metadata)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_by_itself_and_when_asked_for(tmp_path, patient, model):
+    expected = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu", engine="torch"))
+    for engine in ("auto", "openvino"):
+        result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu", engine=engine))
+        assert result.engine == "openvino"
+        assert result.made_with()["engine"] == "openvino"
+        np.testing.assert_allclose(result.probability, expected.probability, atol=0.05)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 import shutil
@@ -99,6 +100,35 @@ def test_segment_says_how_well_result_and_truth_agree(segment, write, masks):
     for mask in folder.glob("*_mask.tif"):
         mask.unlink()
     assert "Dice" not in segment(folder, "--overwrite").err
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino", "torch"])
+def test_segment_says_which_engine_ran(segment, write, masks, openvino, engine):
+    folder = write()
+    done = segment(folder, "--device", "cpu", "--engine", engine, "--format", "tiff")
+    assert done.code == 0
+    ran, words = ("torch", "on CPU.") if engine == "torch" else ("openvino", "on CPU (OpenVINO).")
+    assert words in done.out
+    (file,) = masks.rglob("*.tif")
+    assert f'"engine": "{ran}"' in html.unescape(tifffile.TiffFile(file).ome_metadata)
+
+
+def test_segment_with_an_engine_that_is_not_installed(segment, write, masks):
+    done = segment(write(), "--engine", "openvino")
+    assert done.code == 1
+    assert "napari-lgg-seg[openvino]" in done.err
+    assert not masks.exists()
+
+
+def test_segment_with_an_engine_that_fails(segment, write, masks, openvino, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("No such operation.")
+
+    monkeypatch.setattr(openvino, "convert_model", fail)
+    done = segment(write(), "--device", "cpu")
+    assert done.code == 0
+    assert "OpenVINO failed (No such operation): going on with PyTorch." in done.err
+    assert "on CPU." in done.out
 
 
 def test_segment_takes_a_dataset_folder(segment, write, masks):

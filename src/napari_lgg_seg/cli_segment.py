@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_train import INTERRUPTED, threshold_option
-from .core.devices import DeviceChoice
+from .core.devices import DeviceChoice, EngineChoice
 from .core.formats import FileFormat
 from .core.options import CleanUp, SegmentOptions, option_help
 
@@ -47,6 +47,7 @@ def segment(
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
     tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
+    engine: Annotated[EngineChoice, typer.Option(help=option_help("engine"))] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Share the patients among this many processes (extra cluster)."),
@@ -74,7 +75,9 @@ def segment(
 
     if workers is not None and scheduler is not None:
         raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
-    options = SegmentOptions(threshold, clean_up, smallest_volume, fill_holes, tta, batch_size, device)
+    options = SegmentOptions(
+        threshold, clean_up, smallest_volume, fill_holes, tta, batch_size, device, engine
+    )
     if workers is None and scheduler is None:
         devices.keep_memory_mapped()
     stopped = False
@@ -132,7 +135,7 @@ class _Display:
         self.console = console
         self.segmented = self.skipped = self.failed = 0
         self._patients = 0
-        self._devices: set[str] = set()
+        self._places: set[str] = set()
         self._shares: dict[Path, float] = {}
         self._progress = _progress(console)
         self._bar: TaskID | None = None
@@ -159,7 +162,7 @@ class _Display:
                 self._shares[event.folder] = event.share
             case PatientSegmented():
                 self.segmented += 1
-                self._devices.add(event.device)
+                self._places.add(event.runs_on)
                 self._say(event.in_words())
             case PatientSkipped():
                 self.skipped += 1
@@ -186,6 +189,6 @@ class _Display:
 
     def summary(self) -> str:
         """What became of the patients."""
-        where = f" on {' and '.join(sorted(self._devices))}" if self._devices else ""
+        where = f" on {' and '.join(sorted(self._places))}" if self._places else ""
         text = f"{self.segmented} of {self._patients} patients segmented{where}."
         return f"{text} {self.skipped} were finished before." if self.skipped else text

@@ -59,6 +59,64 @@ def test_unknown_device_is_refused_with_the_choices(name):
         devices.choose_device(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "engine", "expected"),
+    [
+        ("auto", "auto", "cuda"),
+        ("auto", "torch", "cuda"),
+        ("auto", "openvino", "cpu"),
+        ("cuda", "openvino", "cuda"),
+    ],
+)
+def test_openvino_takes_auto_to_the_cpu(pretend, name, engine, expected):
+    pretend(cuda=True, mps=False)
+    assert devices.choose_device(name, engine).type == expected
+
+
+@pytest.mark.parametrize(
+    ("installed", "name", "device", "expected"),
+    [
+        (True, "auto", "cpu", "openvino"),
+        (True, "auto", "cuda", "torch"),
+        (True, "auto", "mps", "torch"),
+        (True, "torch", "cpu", "torch"),
+        (True, "openvino", "cpu", "openvino"),
+        (False, "auto", "cpu", "torch"),
+        (False, "torch", "cuda", "torch"),
+    ],
+)
+def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
+    monkeypatch.undo()  # of what conftest.py says is installed
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: object() if installed else None)
+    assert devices.choose_engine(name, torch.device(device)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "words"),
+    [
+        (
+            "openvino",
+            "cpu",
+            r"not installed; install napari-lgg-seg\[openvino\], or choose another engine\.$",
+        ),
+        ("onnx", "cpu", r"is not known; choose one of auto, torch, openvino\.$"),
+        ("", "cuda", "is not known"),
+    ],
+)
+def test_engine_that_is_not_there_is_refused(name, device, words):
+    with pytest.raises(DeviceError, match=words):
+        devices.choose_engine(name, torch.device(device))
+
+
+@pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "f32")])
+def test_openvino_computes_with_the_format_and_the_threads_of_pytorch(monkeypatch, bf16, expected):
+    monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    settings = devices.openvino_settings()
+    assert settings["INFERENCE_PRECISION_HINT"] == expected
+    assert settings["INFERENCE_NUM_THREADS"] == 5
+
+
 def test_names_for_people(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     assert devices.describe_device(CPU) == "CPU"
@@ -92,7 +150,7 @@ def test_number_format_on_mps():
 
 def test_batch_on_the_cpu_shrinks_with_the_area_of_large_slices():
     sizes = [devices.automatic_batch_size(CPU, size) for size in (32, 192, 256, 512, 4096)]
-    assert sizes == [8, 8, 8, 2, 1]
+    assert sizes == [2, 2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("free", [0, 2**28, 2**33, 2**37])
@@ -113,6 +171,7 @@ def test_batch_on_a_gpu_fits_its_free_memory(monkeypatch, free):
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("Exception from src/infer.cpp:1:\nstd::bad_alloc\n"), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("out of memory"), False),
     ],

@@ -29,6 +29,7 @@ from napari_lgg_seg.core.postprocess import postprocess
         {"clean_up": "x"},
         {"smallest_volume": 0},
         {"batch_size": 0},
+        {"engine": "x"},
     ],
 )
 def test_values_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:

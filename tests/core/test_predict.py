@@ -11,11 +11,12 @@ from torch import nn
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core import predict as module
 from napari_lgg_seg.core.checkpoint import Model, ModelCard
+from napari_lgg_seg.core.engines import fold_batch_norm
 from napari_lgg_seg.core.errors import DeviceError, ImageError
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.networks import NETWORKS, build_network
 from napari_lgg_seg.core.postprocess import to_labels
-from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, fold_batch_norm
+from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone
 from napari_lgg_seg.core.preprocess import (
     PreprocessOptions,
     back_to_grid,
@@ -175,7 +176,7 @@ def test_batch_size_does_not_change_the_labels(make_head, batch_size):
     events, probability = predict(volume, batch_size=batch_size)
     np.testing.assert_array_equal(to_labels(probability, 0.5), to_labels(expected, 0.5))
     assert to_labels(expected, 0.5).any()
-    batch = min(batch_size or 8, 7)
+    batch = min(batch_size or 2, 7)
     assert events == [SlicesDone(min(done, 7), 7) for done in range(0, 7 + batch, batch)]
 
 
@@ -481,7 +482,7 @@ def test_no_memory_for_one_slice_on_the_cpu(make_head, error):
 )
 def test_failure_of_the_device(make_head, error, reason):
     with pytest.raises(DeviceError) as caught:
-        predict(make_head((4, 32, 32))[0], BrightFlair(2, error))
+        predict(make_head((4, 32, 32))[0], BrightFlair(1, error))
     assert str(caught.value) == f"CPU failed ({reason}); choose another device or a smaller batch."
 
 
@@ -489,7 +490,9 @@ def test_failure_of_the_device(make_head, error, reason):
 def other_device(monkeypatch):
     """Make "auto" choose a device other than the CPU: torch's one without memory stands in for a GPU."""
     monkeypatch.setattr(
-        devices, "choose_device", lambda name="auto": torch.device("meta" if name == "auto" else "cpu")
+        devices,
+        "choose_device",
+        lambda name="auto", engine="auto": torch.device("meta" if name == "auto" else "cpu"),
     )
 
 

@@ -71,7 +71,7 @@ def test_events_tell_what_happens(segment, cohort, tmp_path):
     assert shares == [0, 0.5, 1]
     for event, name in zip((e for e in events if isinstance(e, PatientSegmented)), NAMES, strict=True):
         labels = read_patient(tmp_path / "out" / name).truth
-        assert (event.name, event.folder, event.device) == (name, cohort / name, "CPU")
+        assert (event.name, event.folder, event.runs_on) == (name, cohort / name, "CPU")
         assert event.figures.voxels == int(labels.sum()) > 0
         assert event.dice > 0.8
         assert f"{name}: Tumour: {event.figures.voxels:,} voxels" in event.in_words()

@@ -616,13 +616,47 @@ def test_auto_says_what_it_takes(viewer, dock, wait_until, monkeypatch):
     assert widget.device.current_choice == "Auto (MPS)"
 
 
+def test_only_engines_that_are_installed_are_offered(viewer, dock):
+    engine = dock().controls.engine
+    assert engine.choices == ("auto", "torch")
+    assert engine.value == "auto"
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_is_offered_and_the_result_says_what_computed_it(viewer, open_patient, dock, run):
+    open_patient()
+    widget = dock()
+    assert widget.controls.engine.choices == ("auto", "openvino", "torch")
+    run(widget)
+    assert "on CPU (OpenVINO)." in widget.status.value
+    tumour = viewer.layers[f"{NAME} tumour"]
+    assert tumour.metadata["lgg"]["made_with"]["engine"] == "openvino"
+    with_openvino = np.array(tumour.data)
+    widget.controls.engine.value = "torch"
+    run(widget)
+    assert "on CPU." in widget.status.value
+    assert tumour.metadata["lgg"]["made_with"]["engine"] == "torch"
+    assert dice(with_openvino, tumour.data) > 0.99
+
+
+def test_openvino_that_fails_is_told_and_pytorch_goes_on(
+    viewer, open_patient, dock, run, openvino, monkeypatch
+):
+    monkeypatch.setattr(openvino, "convert_model", raising(RuntimeError("No such operation.")))
+    open_patient()
+    widget = dock()
+    run(widget)
+    assert "OpenVINO failed (No such operation): going on with PyTorch." in widget.status.value
+    assert viewer.layers[f"{NAME} tumour"].metadata["lgg"]["made_with"]["engine"] == "torch"
+
+
 def test_torch_is_used_in_worker_threads_only(viewer, open_patient, dock, run, wait_until, monkeypatch):
     threads = set()
     choose = devices.choose_device
 
-    def choose_device(name="auto"):
+    def choose_device(*choices):
         threads.add(threading.current_thread())
-        return choose(name)
+        return choose(*choices)
 
     monkeypatch.setattr(devices, "choose_device", choose_device)
     open_patient()
@@ -690,6 +724,7 @@ def test_failure_around_the_network_is_one_sentence_too(viewer, open_patient, do
 def test_short_memory_is_told_and_the_result_is_the_same(viewer, open_patient, dock, run, monkeypatch):
     open_patient(shape=(12, 64, 64))
     widget = dock()
+    widget.controls.batch_size.value = 8
     run(widget)
     expected = viewer.layers[f"{NAME} tumour"].data.copy()
     forward = UNet.forward

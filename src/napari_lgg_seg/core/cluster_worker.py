@@ -16,6 +16,7 @@ from .origin import model_checksum
 from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
 
 if TYPE_CHECKING:
+    from .options import SegmentOptions
     from .predict import Predictor
 
 #: Where workers tell the progress of patients.
@@ -66,12 +67,12 @@ def work(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
     from distributed import get_worker
 
     worker = get_worker()
-    job, options = remote.job, remote.job.options
+    job = remote.job
     model = job.model or DEFAULT_MODEL
     if (unusable := _check(folder, model, job.checksum)) is not None:
         return unusable
     _take_share(remote, worker)
-    predictor = _load(model, job.checksum, options.device, options.batch_size, options.tta)
+    predictor = _load(model, str(remote.sign), job.options)
     try:
         with closing(segment_patient(job, predictor, folder)) as steps:
             told = 0.0
@@ -105,11 +106,14 @@ def _does_not_see(path: Path) -> Unusable:
 
 
 @lru_cache(maxsize=1)
-def _load(model: Path, checksum: str, device: str, batch_size: int | None, tta: bool) -> Predictor:
-    """The predictor, which stays in memory for the next patient; the checksum tells a changed file."""
-    from .predict import Predictor
+def _load(model: Path, run: str, options: SegmentOptions) -> Predictor:
+    """The predictor, which stays in memory for the next patient of a run.
 
-    return Predictor(load_model(model), device, batch_size, tta=tta)
+    Another run begins with one of its own: what was short of memory or failed may do by then.
+    """
+    from .predict import predictor_for
+
+    return predictor_for(load_model(model), options)
 
 
 @lru_cache(maxsize=1)

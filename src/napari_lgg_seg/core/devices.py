@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 
+#: What may compute the network; ``auto`` takes OpenVINO on the CPU where it is installed, else PyTorch.
+EngineChoice = Literal["auto", "torch", "openvino"]
+ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
+#: Their names for people.
+ENGINE_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+
 
 def available_devices() -> tuple[str, ...]:
     """The kinds of device present, fastest first; always ends with ``"cpu"``."""
@@ -36,8 +43,8 @@ def available_devices() -> tuple[str, ...]:
     return (*present, "cpu")
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The torch device for a user's choice.
+def choose_device(name: str = "auto", engine: str = "auto") -> torch.device:
+    """The torch device for a user's choice; with OpenVINO, "auto" is the CPU.
 
     Raises
     ------
@@ -48,7 +55,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
     present = available_devices()
     if name == "auto":
-        return torch.device(present[0])
+        return torch.device(present[-1] if engine == "openvino" else present[0])
     if name not in DEVICE_CHOICES:
         raise DeviceError(f"Device {name!r} is not known; choose one of {', '.join(DEVICE_CHOICES)}.")
     if name not in present:
@@ -63,6 +70,43 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"CUDA: {torch.cuda.get_device_name(device)}"
     return device.type.upper()
+
+
+def available_engines() -> tuple[str, ...]:
+    """The engines that are installed, the preferred one first; none is imported."""
+    return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
+
+
+def choose_engine(name: str, device: torch.device) -> str:
+    """The engine for a user's choice on a device.
+
+    Raises
+    ------
+    DeviceError
+        If that engine is not known, not installed, or not for this device.
+    """
+    if name not in ENGINE_CHOICES:
+        raise DeviceError(f"Engine {name!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}.")
+    if name == "auto":
+        return available_engines()[0] if device.type == "cpu" else "torch"
+    if name not in available_engines():
+        raise DeviceError(
+            f"Engine {name!r} is not installed; install napari-lgg-seg[{name}], or choose another engine."
+        )
+    if name == "openvino" and device.type != "cpu":
+        raise DeviceError(f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose one of the two.")
+    return name
+
+
+def openvino_settings() -> dict[str, str | int]:
+    """How OpenVINO computes: in the number format and with the threads that PyTorch uses on the CPU."""
+    import torch
+
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if _cpu_has_bf16() else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
@@ -131,9 +175,12 @@ def _cpu_has_bf16() -> bool:
 
 
 def automatic_batch_size(device: torch.device, size: int) -> int:
-    """Slices at once for inference: 8 of 256 x 256 on the CPU, more where a GPU has the memory."""
+    """Slices at once for inference: few on the CPU, more where a GPU has the memory."""
     import torch
 
+    if device.type == "cpu":
+        # More are no quicker for a slice, and the fewer they are the closer their window is to the head.
+        return 2 if size <= 512 else 1
     if device.type != "cuda":
         return max(1, 8 * 256**2 // size**2) if size > 256 else 8
     free, _ = torch.cuda.mem_get_info(device)
@@ -148,7 +195,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    signs = ("out of memory", "can't allocate memory", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def failure(device: torch.device, error: BaseException) -> DeviceError:

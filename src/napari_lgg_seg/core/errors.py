@@ -22,6 +22,10 @@ class DeviceError(LggSegError):
     """A device that is not there, or that failed while computing."""
 
 
+class EngineError(LggSegError):
+    """An engine that cannot compute here; PyTorch takes over, so that users see it as a notice only."""
+
+
 class ImageError(LggSegError):
     """An image that cannot be segmented."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,9 @@ class UNet(nn.Module):
     (2015), https://arxiv.org/abs/1505.04597.
     """
 
+    #: By what the size of a slice is divided on the way down.
+    multiple: ClassVar[int] = 2 ** (len(_WIDTHS) - 1)
+
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         inputs = (in_channels, *_WIDTHS[:-1])
@@ -110,7 +114,7 @@ class UNet(nn.Module):
             Shape (n, 1, h, w), before the sigmoid.
         """
         height, width = slices.shape[-2:]
-        x = _pad_to_multiple(slices, 2 ** (len(_WIDTHS) - 1))
+        x = _pad_to_multiple(slices, self.multiple)
         skips: list[Tensor] = []
         for index, floor in enumerate(self.down):
             x = floor(x if index == 0 else self.pool(x))
@@ -157,6 +161,9 @@ class BudaUNet(nn.Module):
     published network ends with the sigmoid; this one with logits, as all networks here.
     """
 
+    #: By what the size of a slice is divided on the way down.
+    multiple: ClassVar[int] = 16
+
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         self.encoder1 = _buda_block("enc1", in_channels, 32)
@@ -192,7 +199,7 @@ class BudaUNet(nn.Module):
         """
         height, width = slices.shape[-2:]
         *floors, bottleneck = self.encoder()
-        x = _pad_to_multiple(slices, 2 ** len(floors))
+        x = _pad_to_multiple(slices, self.multiple)
         skips: list[Tensor] = []
         for floor in floors:
             x = floor(x)
@@ -216,7 +223,9 @@ class BudaUNet(nn.Module):
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     bottom, right = (-x.shape[-2]) % multiple, (-x.shape[-1]) % multiple
-    return functional.pad(x, (0, right, 0, bottom)) if bottom or right else x
+    # A traced network has to do for sizes other than the one it was traced with.
+    pads = torch.jit.is_tracing() or bottom or right  # type: ignore[attr-defined,no-untyped-call]
+    return functional.pad(x, (0, right, 0, bottom)) if pads else x
 
 
 def _initialise(module: nn.Module) -> None:

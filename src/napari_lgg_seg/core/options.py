@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .devices import DeviceChoice
+from .devices import ENGINE_CHOICES, DeviceChoice, EngineChoice
 from .errors import LggSegError
 from .losses import LOSSES, Loss
 
@@ -105,6 +105,13 @@ class SegmentOptions:
             "Where the network runs. Auto takes CUDA, then MPS, then the CPU, whichever is present."
         ),
     )
+    engine: EngineChoice = field(
+        default="auto",
+        metadata=_may_change(
+            "What computes the network: PyTorch (torch) on any device, or OpenVINO (extra openvino), which "
+            "takes about half the time on the CPU. Auto takes OpenVINO on the CPU where it is installed."
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -115,6 +122,10 @@ class SegmentOptions:
             )
         if self.batch_size is not None and self.batch_size < 1:
             raise OptionsError(f"A batch of {self.batch_size} slices is below 1; choose 1 or more.")
+        if self.engine not in ENGINE_CHOICES:
+            raise OptionsError(
+                f"Engine {self.engine!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}."
+            )
 
     def complete(self, card: ModelCard) -> SegmentOptions:
         """The options with the model's own threshold and clean-up where they name none."""

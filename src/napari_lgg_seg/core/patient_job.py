@@ -6,7 +6,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .devices import describe_device
 from .errors import ExistingMasksError, ExportError
 from .figures import Figures
 from .formats import FileFormat, check_target, is_complete
@@ -69,8 +68,8 @@ class PatientSegmented:
         Of the labels.
     dice : float or None
         With the truth, where every slice has some.
-    device : str
-        Where it was computed, for people.
+    runs_on : str
+        Where and by what it was computed, for people.
     notices : tuple of str
         What the user should know, one sentence each.
     """
@@ -79,7 +78,7 @@ class PatientSegmented:
     name: str
     figures: Figures
     dice: float | None
-    device: str
+    runs_on: str
     notices: tuple[str, ...] = ()
 
     def in_words(self) -> str:
@@ -159,8 +158,9 @@ def segment_patient(
     _write(job, result, origin)
     truth = patient.truth if not patient.unmarked else None
     agreement = None if truth is None else dice(result.labels, truth)
-    device = describe_device(predictor.device)
-    return PatientSegmented(folder, patient.name, result.figures, agreement, device, tuple(notices))
+    return PatientSegmented(
+        folder, patient.name, result.figures, agreement, predictor.runs_on, tuple(notices)
+    )
 
 
 def _write(job: CohortJob, result: Segmentation, origin: Origin) -> None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import devices
-from .errors import DeviceError, ImageError
-from .neighbours import IntArray, with_neighbours
+from .engines import make_engine
+from .errors import DeviceError, EngineError, ImageError
+from .neighbours import IntArray, input_channels, with_neighbours
 from .patients import SEQUENCES
 from .preprocess import back_to_grid, crop_and_resample, measure, normalise
+from .windows import Extent, window_around
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from .checkpoint import Model
+    from .options import SegmentOptions
     from .preprocess import Preparation
 
 Probability = npt.NDArray[np.float32]
@@ -59,32 +60,70 @@ class Predictor:
         Slices at once; chosen from the device's memory by default.
     tta : bool
         Test-time augmentation: average the answers for each slice and its mirror image.
+    engine : str
+        "auto", "torch" or "openvino".
+    whole_slices : bool
+        Let the network see slices without head and the air around heads, too: to measure what that is worth.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where the network runs; another one after it had too little memory.
+    engine : Engine
+        What computes the network; another one after it failed.
 
     Raises
     ------
     DeviceError
-        If the device is not present.
+        If the device is not present, or the engine not installed or not for the device.
     """
 
     def __init__(
-        self, model: Model, device: str = "auto", batch_size: int | None = None, *, tta: bool = False
+        self,
+        model: Model,
+        device: str = "auto",
+        batch_size: int | None = None,
+        *,
+        tta: bool = False,
+        engine: str = "auto",
+        whole_slices: bool = False,
     ) -> None:
         self.card = model.card
-        self._tta = tta
+        self._tta, self._whole_slices = tta, whole_slices
         self._model = model
         self._batch_size = batch_size
-        self._move_to(devices.choose_device(device))
+        self._wanted_engine = engine
+        self._notices: list[Notice] = []
+        self._move_to(devices.choose_device(device, engine))
 
     def _move_to(self, device: torch.device) -> None:
-        import torch
-
         self.device = device
-        self._dtype = devices.inference_dtype(device)
-        network = fold_batch_norm(self._model.network)
+        name = devices.choose_engine(self._wanted_engine, device)
         try:
-            self._network = network.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._use(name)
+        except EngineError as error:
+            self._notices.append(self._use_torch(error))
+
+    def _use(self, engine: str) -> None:
+        card = self.card
+        channels = input_channels(card.sequences, card.neighbouring_slices)
+        try:
+            self.engine = make_engine(engine, self._model.network, channels, self.device)
         except RuntimeError as error:
-            raise devices.failure(device, error) from error
+            raise devices.failure(self.device, error) from error
+
+    def _use_torch(self, error: EngineError) -> Notice:
+        """After another engine failed."""
+        self._wanted_engine = "torch"
+        self._use("torch")
+        return Notice(f"{error}: going on with PyTorch.")
+
+    @property
+    def runs_on(self) -> str:
+        """Device and engine for people, for instance ``CPU (OpenVINO)``."""
+        device = devices.describe_device(self.device)
+        name = self.engine.name
+        return device if name == "torch" else f"{device} ({devices.ENGINE_NAMES[name]})"
 
     def predict(
         self, volume: npt.NDArray[np.generic], slices: Sequence[int] | None = None
@@ -126,7 +165,8 @@ class Predictor:
         around = with_neighbours(wanted, len(volume), self.card.neighbouring_slices)
         total = len(wanted)
         probability: Probability = np.zeros((total, *volume.shape[1:3]), np.float32)
-        done = 0
+        # Where there is no head there is no tumour: those slices keep 0.
+        todo = [i for i, z in enumerate(wanted) if self._whole_slices or preparation.extents[z] is not None]
         yield SlicesDone(0, total)
         try:
             batch = self._batch_size or devices.automatic_batch_size(
@@ -135,17 +175,25 @@ class Predictor:
         except RuntimeError as error:  # the device does not answer
             batch, notice = self._recover(error, 1)
             yield notice
-        while done < total:
-            part = around[done : done + batch]
+        done = 0
+        while done < len(todo):
+            yield from self._take_notices()
+            part = todo[done : done + batch]
             try:
-                probability[done : done + batch] = self._predict_batch(volume, part, preparation)
-            except (RuntimeError, MemoryError) as error:
-                batch, notice = self._recover(error, len(part))
+                probability[part] = self._predict_batch(volume, around[part], preparation)
+            except (RuntimeError, MemoryError, EngineError) as error:
+                batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
                 yield notice
                 continue
             done += len(part)
             yield SlicesDone(done, total)
+        if done < total:
+            yield SlicesDone(total, total)
         return probability
+
+    def _take_notices(self) -> list[Notice]:
+        taken, self._notices = self._notices, []
+        return taken
 
     def _predict_batch(
         self, volume: npt.NDArray[np.generic], around: IntArray, preparation: Preparation
@@ -155,30 +203,42 @@ class Predictor:
 
         # Each slice that is seen is prepared once, however many others it is a neighbour of.
         needed, places = np.unique(around, return_inverse=True)
+        box, size = preparation.box, self.card.preprocess.working_size
+        window = self._window([preparation.extents[z] for z in needed], preparation)
         with torch.inference_mode():
-            raw = crop_and_resample(volume[needed], preparation.box, self.card.preprocess.working_size)
+            raw = window.cut(crop_and_resample(volume[needed], box, size))
             if self.device.type == "cuda":
                 raw = raw.pin_memory()
             x = normalise(raw.to(self.device, non_blocking=True), preparation)
             seen = torch.from_numpy(places.reshape(around.shape)).to(self.device)
-            x = x.to(self._dtype)[seen].flatten(1, 2).contiguous(memory_format=torch.channels_last)
-            values = self._probability(x)
+            values = window.put_back(self._probability(x[seen].flatten(1, 2)), size)
             height, width = volume.shape[1:3]
-            result: Probability = back_to_grid(values, preparation.box, (height, width)).cpu().numpy()
+            result: Probability = back_to_grid(values, box, (height, width)).cpu().numpy()
             return result
+
+    def _window(self, extents: Sequence[Extent | None], preparation: Preparation) -> Extent:
+        """What the network sees of resampled slices."""
+        from .networks import NETWORKS
+
+        size = self.card.preprocess.working_size
+        if self._whole_slices:
+            return Extent(0, size, 0, size)
+        return window_around(extents, preparation.box, size, NETWORKS[self.card.architecture].multiple)
 
     def _probability(self, x: Tensor) -> Tensor:
         import torch
 
-        values: Tensor = torch.sigmoid(self._network(x)[:, 0].float())
+        values = torch.sigmoid(self.engine.logits(x))
         if self._tta:
-            mirrored = torch.sigmoid(self._network(x.flip(-1))[:, 0].float()).flip(-1)
+            mirrored = torch.sigmoid(self.engine.logits(x.flip(-1))).flip(-1)
             values = (values + mirrored) / 2
         return values
 
     def _recover(self, error: BaseException, batch: int) -> tuple[int, Notice]:
-        """After a failure: half the batch, then the CPU; anything else becomes a DeviceError."""
+        """After a failure: PyTorch, half the batch, then the CPU; anything else becomes a DeviceError."""
         device = self.device
+        if isinstance(error, EngineError):
+            return batch, self._use_torch(error)
         if not devices.is_out_of_memory(error):
             raise devices.failure(device, error) from error
         devices.free_memory(device)
@@ -195,6 +255,11 @@ class Predictor:
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
 
 
+def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
+    """A predictor as a user's options ask for it."""
+    return Predictor(model, options.device, options.batch_size, tta=options.tta, engine=options.engine)
+
+
 def drain(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
     """Run a prediction to its end, passing its events on; returns its result."""
     while True:
@@ -205,31 +270,6 @@ def drain(work: Generator[Event, None, T], show: Callable[[Event], None] | None 
             return result
         if show is not None:
             show(event)
-
-
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch normalisations are part of the convolutions before them."""
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-    folded = deepcopy(network).eval()
-    for block in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
-        for index, (conv, norm) in enumerate(pairwise(block)):
-            if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                    transpose=isinstance(conv, nn.ConvTranspose2d),
-                )
-                block[index + 1] = nn.Identity()
-    return folded
 
 
 def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...]) -> npt.NDArray[np.generic]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from .windows import Extent, head_extents
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -52,9 +54,20 @@ class Box:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was measured on one volume: its head's box, and clip, mean and sd of each sequence."""
+    """What was measured on one volume.
+
+    Attributes
+    ----------
+    box : Box
+        Around the head in all slices.
+    extents : tuple of Extent or None
+        Where the head lies in each slice; None where there is none.
+    clip, mean, sd : tuple of float
+        Of each sequence.
+    """
 
     box: Box
+    extents: tuple[Extent | None, ...]
     clip: tuple[float, ...]
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -90,8 +103,10 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
         spread = float(values.std(dtype=np.float64))
         # Equal floats have a spread by rounding; without contrast the clipping value sets the scale.
         sd.append(spread if spread > 1e-6 * limit else float(limit) or 1.0)
+    box = _head_box(head, step, volume.shape[1:3], options.margin)
     return Preparation(
-        _head_box(head, step, volume.shape[1:3], options.margin),
+        box,
+        head_extents(head, step, box),
         tuple(float(v) for v in clip),
         tuple(mean),
         tuple(sd),

@@ -229,7 +229,8 @@ class Run:
         """Dice of each validation patient over the whole volume; becomes a record of the history."""
         began = time.monotonic()
         model = Model(self.averaged, self.card(None), self.output)
-        predictor = Predictor(model, self.options.device)
+        # Another engine would have to convert the weights anew for each validation.
+        predictor = Predictor(model, self.options.device, engine="torch")
         options = SegmentOptions().complete(model.card)
         mine, scores = self.processes.share(self._validation), {}
         for number, source in enumerate(mine, start=1):

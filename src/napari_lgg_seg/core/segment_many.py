@@ -14,7 +14,7 @@ from .options import OptionsError, SegmentOptions
 from .origin import model_checksum
 from .patient_job import CohortJob, Outcome, PatientFailed, PatientProgress, segment_patient
 from .patients import find_slices, has_slices
-from .predict import Notice, Predictor
+from .predict import Notice, Predictor, predictor_for
 
 AnyPath = str | os.PathLike[str]
 
@@ -55,7 +55,7 @@ def segment_cohort(
     model : path, optional
         A model file; the shipped model by default.
     options : SegmentOptions, optional
-        Threshold, clean-up, test-time augmentation, batch size, device.
+        Threshold, clean-up, test-time augmentation, batch size, device, engine.
     file_format : {"masks", "tiff", "nifti"}
         Of the results.
     overwrite : bool
@@ -106,9 +106,7 @@ def segment_cohort(
     patients = find_patients([_absolute(folder) for folder in folders])
     chosen, refused = _one_folder_each(patients)
     if workers is None and scheduler is None:
-        predictor = Predictor(
-            load_model(path), job.options.device, job.options.batch_size, tta=job.options.tta
-        )
+        predictor = predictor_for(load_model(path), options)
         work = _one_by_one(job, predictor, chosen)
     else:
         from .cluster import check_installed, spread

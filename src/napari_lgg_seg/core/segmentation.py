@@ -19,7 +19,7 @@ from .formats import FileFormat, Labelling, write_labels
 from .options import SegmentOptions
 from .patients import Patient, UInt8Array
 from .postprocess import postprocess, threshold_of
-from .predict import Event, Predictor, drain
+from .predict import Event, Predictor, drain, predictor_for
 from .uncertainty import expected_dice, mean_entropy, voxel_entropy
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Segmentation:
         From which a voxel is tumour here; a number also where the option is "auto".
     model : str
         The model's name.
+    engine : str
+        What computed it: "torch" or "openvino".
     figures : Figures
         Volume, slices and largest diameter.
     """
@@ -54,6 +56,7 @@ class Segmentation:
     options: SegmentOptions
     threshold: float
     model: str
+    engine: str
     figures: Figures
 
     @property
@@ -73,7 +76,12 @@ class Segmentation:
 
     def made_with(self) -> dict[str, Any]:
         """What the headers of written files say about the labels."""
-        return {"model": self.model, "options": self.options.as_dict(), "threshold": self.threshold}
+        return {
+            "model": self.model,
+            "engine": self.engine,
+            "options": self.options.as_dict(),
+            "threshold": self.threshold,
+        }
 
 
 def segment(
@@ -93,7 +101,7 @@ def segment(
     model : Model, optional
         From :func:`napari_lgg_seg.core.checkpoint.load_model`; the shipped one by default.
     options : SegmentOptions, optional
-        Threshold, clean-up, test-time augmentation, batch size, device.
+        Threshold, clean-up, test-time augmentation, batch size, device, engine.
     predictor : Predictor, optional
         Made once for many patients; ``model`` and the options about the device are then its own.
     on_event : callable, optional
@@ -122,7 +130,7 @@ def segment(
     options = options or SegmentOptions()
     voxels_of(patient)  # before a model is loaded for nothing
     if predictor is None:
-        predictor = Predictor(model or load_model(), options.device, options.batch_size, tta=options.tta)
+        predictor = predictor_for(model or load_model(), options)
     return drain(segment_stepwise(patient, predictor, options), on_event)
 
 
@@ -141,6 +149,7 @@ def segment_stepwise(
         options,
         threshold,
         predictor.card.name,
+        predictor.engine.name,
         measure_labels(labels, patient.spacing),
     )
 

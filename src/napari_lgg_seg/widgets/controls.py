@@ -21,6 +21,7 @@ from magicgui.widgets import (
     SpinBox,
 )
 
+from ..core import devices
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
 from ..core.patients import FLAIR, SEQUENCES
 from ..preferences import AUTOMATIC, FIXED, preferences
@@ -113,6 +114,15 @@ class Controls:
             label="Batch size", value=0, min=0, max=256, tooltip=f"{option_help('batch_size')} 0: automatic."
         )
 
+        self.engine = ComboBox(
+            label="Engine",
+            choices=[
+                ("Auto", "auto"),
+                *((devices.ENGINE_NAMES[name], name) for name in devices.available_engines()),
+            ],
+            tooltip=option_help("engine"),
+        )
+
     def options(self) -> SegmentOptions:
         """The options as they are set."""
         return SegmentOptions(
@@ -123,6 +133,7 @@ class Controls:
             tta=self.tta.value,
             batch_size=self.batch_size.value or None,
             device=self.device.value,
+            engine=self.engine.value,
         )
 
     def take_defaults(self, card: ModelCard) -> None:
@@ -177,6 +188,7 @@ class Controls:
                     self.tta,
                     self.current_slice,
                     self.batch_size,
+                    self.engine,
                 ),
             ),
             folded("Voxel size", rows(*self.spacing.values())),

@@ -35,12 +35,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gives: probability and entropy of the slices it computed, and where that was done."""
+    """What one run gives: probability and entropy of the slices it computed, where and by what."""
 
     probability: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
     model: str
     device: str
+    engine: str
     seconds: float
 
 
@@ -59,20 +60,19 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     yield SlicesDone(0, 1)
     from ..core import devices
     from ..core.checkpoint import load_model
-    from ..core.predict import Predictor
+    from ..core.predict import predictor_for
 
     started = monotonic()
     volume = to_volume(job.arrays)
-    options = job.options
     model = load_model(job.model)
-    predictor = Predictor(model, options.device, options.batch_size, tta=options.tta)
+    predictor = predictor_for(model, job.options)
     try:
         only = None if job.only_slice is None else [job.only_slice]
         probability = yield from predictor.predict(volume, only)
-        name = devices.describe_device(predictor.device)
+        name, engine = predictor.runs_on, predictor.engine.name
     finally:
         device = predictor.device
         del predictor
         devices.free_memory(device)
     uncertainty = voxel_entropy(probability)
-    return Result(probability, uncertainty, model.card.name, name, monotonic() - started)
+    return Result(probability, uncertainty, model.card.name, name, engine, monotonic() - started)

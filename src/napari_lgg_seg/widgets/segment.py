@@ -276,7 +276,7 @@ class SegmentWidget(Container):
                 f"The layers of {job.subject} were removed or changed during the run; nothing was added."
             )
             return
-        made_with = {"model": result.model, "options": job.options.as_dict()}
+        made_with = {"model": result.model, "engine": result.engine, "options": job.options.as_dict()}
         name = job.subject.name
         layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
         tumour = self._show_labels(job.flair, name, layer)

@@ -1,0 +1,113 @@
+"""Whether 8-bit weights and activations pay: speed and Dice of the quantised model against OpenVINO's own.
+
+    pip install nncf==3.4.0
+    OMP_NUM_THREADS=1 python benchmarks/quantise.py kaggle_3m --output quantised.xml
+
+Post-training quantisation by NNCF, calibrated on slices of the model's training patients: of each, one with
+tumour and one without. Scored on its validation patients. CPU seconds are compared as a ratio, since both
+take turns patient by patient. Worth shipping only if the mean Dice moves by less than 0.003.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, Model, load_model
+from napari_lgg_seg.core.engines import fold_batch_norm
+from napari_lgg_seg.core.metrics import dice, summarise
+from napari_lgg_seg.core.openvino_engine import load_openvino
+from napari_lgg_seg.core.patients import Patient, read_patient
+from napari_lgg_seg.core.postprocess import to_labels
+from napari_lgg_seg.core.predict import Predictor, drain
+from napari_lgg_seg.core.preprocess import crop_and_resample, measure, normalise
+
+openvino = load_openvino()  # before NNCF, which has a telemetry of its own by the same package
+
+
+class Quantised:
+    """An engine from a model file of OpenVINO."""
+
+    name = "openvino"
+
+    def __init__(self, path: Path) -> None:
+        compiled = openvino.Core().compile_model(path, "CPU", devices.openvino_settings())
+        self._request = compiled.create_infer_request()
+
+    def logits(self, slices: torch.Tensor) -> torch.Tensor:
+        """See :class:`napari_lgg_seg.core.engines.Engine`."""
+        result = self._request.infer([slices.contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(result[0])[:, 0]
+
+
+def main(
+    cohort: Path,
+    model: Annotated[Path, typer.Option()] = DEFAULT_MODEL,
+    output: Annotated[Path, typer.Option(help="The quantised model; used as it is if it is there.")] = Path(
+        "quantised.xml"
+    ),
+    patients: Annotated[int, typer.Option(help="How many to calibrate on.")] = 60,
+) -> None:
+    """Quantise MODEL on its training patients in COHORT, and compare it on its validation patients."""
+    loaded = load_model(model)
+    if not output.is_file():
+        quantise(loaded, cohort, patients, output)
+    exact, quantised = (
+        Predictor(loaded, "cpu", engine="openvino"),
+        Predictor(loaded, "cpu", engine="openvino"),
+    )
+    quantised.engine = Quantised(output)
+    scores: dict[str, dict[str, float]] = {"as it is": {}, "quantised": {}}
+    seconds = dict.fromkeys(scores, 0.0)
+    for number, name in enumerate(("", *loaded.card.validation_patients)):
+        patient = read_patient(cohort / (name or loaded.card.validation_patients[0]))
+        for way, predictor in zip(scores, (exact, quantised), strict=True):
+            started = time.process_time()
+            probability = drain(predictor.predict(patient.volume))
+            if number:  # the first one warms up
+                seconds[way] += time.process_time() - started
+                labels = to_labels(probability, loaded.card.threshold)
+                scores[way][name] = dice(labels, patient.truth)
+        if number:
+            print(name, *(f"{scores[way][name]:.4f}" for way in scores), flush=True)
+    for way, figures in scores.items():
+        print(f"{way}: CPU time {seconds[way] / seconds['as it is']:.2f}; {summarise(figures)}")
+
+
+def quantise(model: Model, cohort: Path, patients: int, output: Path) -> None:
+    """Write the quantised network, its batch normalisation folded before."""
+    import nncf
+
+    channels = len(model.card.sequences)
+    network = openvino.convert_model(
+        fold_batch_norm(model.network), example_input=torch.zeros(1, channels, 32, 32)
+    )
+    network.reshape([-1, channels, -1, -1])
+    names = model.card.training_patients[:: max(1, len(model.card.training_patients) // patients)]
+    slices = [x for name in names for x in _slices(read_patient(cohort / name), model)]
+    quantised: Any = nncf.quantize(
+        network, nncf.Dataset(slices), preset=nncf.QuantizationPreset.MIXED, subset_size=len(slices)
+    )
+    openvino.save_model(quantised, output, compress_to_fp16=False)
+
+
+def _slices(patient: Patient, model: Model) -> Iterator[np.ndarray]:
+    """As the network sees them: the slice with most tumour, and the middle one of those without."""
+    preparation = measure(patient.volume, model.card.preprocess)
+    area = patient.truth.sum(axis=(1, 2))
+    empty = np.flatnonzero(area == 0)
+    chosen = [int(area.argmax()), *empty[len(empty) // 2 :][:1]]
+    raw = crop_and_resample(patient.volume[chosen], preparation.box, model.card.preprocess.working_size)
+    for one in normalise(raw, preparation):
+        yield one[None].numpy()
+
+
+if __name__ == "__main__":
+    typer.run(main)

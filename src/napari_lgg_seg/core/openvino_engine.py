@@ -1,0 +1,152 @@
+"""OpenVINO on the CPU: the network converted from PyTorch, kept on disk, and nothing told to anybody.
+
+Importing OpenVINO sends usage figures over the network unless that is prevented before. Therefore
+:func:`load_openvino` is the only place that imports it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from . import devices
+from .engines import fold_batch_norm
+from .errors import EngineError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: Converted networks that are kept, about 80 MiB each; every fine-tuned model has one of its own.
+_KEPT = 4
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenVinoEngine:
+    """A network in OpenVINO; see :class:`napari_lgg_seg.core.engines.Engine`.
+
+    Parameters
+    ----------
+    network : Module
+        Any whose forward can be traced; it is copied, not changed.
+    channels : int
+        Input channels of a slice.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO is not there, cannot be loaded, or does not take the network.
+    """
+
+    name = "openvino"
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        try:
+            self._request = _compiled(network, channels).create_infer_request()
+        except Exception as error:  # OpenVINO's converter raises many kinds; all mean the same
+            raise _failure(error) from error
+
+    def logits(self, slices: Tensor) -> Tensor:
+        """See :class:`napari_lgg_seg.core.engines.Engine`."""
+        import torch
+
+        try:
+            result = self._request.infer([slices.contiguous().numpy()], share_inputs=True)
+        except RuntimeError as error:
+            if devices.is_out_of_memory(error):
+                raise
+            raise _failure(error) from error
+        return torch.from_numpy(result[0])[:, 0]
+
+
+def load_openvino() -> Any:
+    """The module ``openvino``, whose telemetry is kept from loading, whatever is installed.
+
+    OpenVINO does without ``openvino_telemetry`` where that cannot be imported: it is made so, for the
+    whole process. If somebody else has imported OpenVINO with it before, it is taken away from the
+    converter, which alone uses it.
+    """
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # importing it raises ImportError
+    import openvino
+
+    for name, module in list(sys.modules.items()):
+        used = getattr(module, "tm", None) if name.startswith("openvino.tools.ovc.") else None
+        if used is not None and used.__name__.startswith(_TELEMETRY):
+            from openvino.tools.ovc import telemetry_stub
+
+            module.tm = telemetry_stub  # type: ignore[attr-defined]
+    return openvino
+
+
+def cache_folder() -> Path:
+    """Where converted networks are kept."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("napari-lgg-seg", appauthor=False) / "openvino"
+
+
+def _compiled(network: nn.Module, channels: int) -> Any:
+    """The network ready to run: from the cache if it is there, else converted and put there.
+
+    A cache that is damaged, full or not writable is done without, and begun anew the next time.
+    """
+    openvino = load_openvino()
+    core, settings, model = openvino.Core(), devices.openvino_settings(), None
+    folder = cache_folder() / _key(network, openvino.__version__)
+    path = folder / "network.xml"
+    try:
+        if not path.is_file():
+            model = _converted(openvino, network, channels)
+            _keep(openvino, model, path)
+        os.utime(folder)
+        return core.compile_model(path, "CPU", {**settings, "CACHE_DIR": str(folder)})
+    except (OSError, RuntimeError):
+        shutil.rmtree(folder, ignore_errors=True)
+        if model is None:
+            model = _converted(openvino, network, channels)
+        return core.compile_model(model, "CPU", settings)
+
+
+def _key(network: nn.Module, version: str) -> str:
+    """A name for what is kept of a network: by its structure, its weights, and the versions at work."""
+    digest = hashlib.sha256(f"{__version__} {version} {network}".encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()[:32]
+
+
+def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
+    """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are."""
+    import torch
+
+    folded = fold_batch_norm(network).cpu().float()
+    model = openvino.convert_model(folded, example_input=torch.zeros(1, channels, 32, 32))
+    model.reshape([-1, channels, -1, -1])
+    return model
+
+
+def _keep(openvino: Any, model: Any, path: Path) -> None:
+    """Put a converted network on disk, whole or not at all, and drop those that were not used for long."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as temporary:
+        written = Path(temporary) / path.name
+        openvino.save_model(model, written, compress_to_fp16=False)
+        for suffix in (".bin", ".xml"):  # the one that is looked for comes last
+            written.with_suffix(suffix).replace(path.with_suffix(suffix))
+    with suppress(OSError):  # another process may be doing the same
+        kept = sorted(path.parent.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in kept[:-_KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _failure(error: Exception) -> EngineError:
+    """The last line of OpenVINO's message says what is wrong; those before it, where in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return EngineError(f"OpenVINO failed ({(lines or [type(error).__name__])[-1].rstrip('.')})")
