@@ -4,8 +4,9 @@
 
 Each validation patient is segmented by PyTorch with whole slices, and in turn by every other way there is:
 windows around the heads, OpenVINO where it is installed, and both. The labels must agree: Dice 0.999 over
-all voxels, and 0.99 for each patient. CPU seconds are compared as ratios, since the ways take turns; the
-first patient is segmented once before, so that loading and compiling are not counted.
+all voxels, and 0.99 for each patient, with the model's own threshold, with 0.5 and with the automatic one.
+CPU seconds are compared as ratios, since the ways take turns; the first patient is segmented once before, so
+that loading and compiling are not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import typer
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model
 from napari_lgg_seg.core.metrics import dice
-from napari_lgg_seg.core.patients import read_patient
+from napari_lgg_seg.core.options import Threshold
+from napari_lgg_seg.core.patients import Patient, read_patient
 from napari_lgg_seg.core.postprocess import to_labels
 from napari_lgg_seg.core.predict import Predictor, drain
 
@@ -36,12 +38,23 @@ class Way:
     name: str
     predictor: Predictor
     seconds: float = 0.0
-    labels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    truths: list[float] = field(default_factory=list)
+    #: For each threshold, of each patient.
+    labels: dict[Threshold, list[npt.NDArray[np.uint8]]] = field(default_factory=dict)
+    truths: dict[Threshold, list[float]] = field(default_factory=dict)
 
-    def segment(self, volume: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-        """Labels of a volume."""
-        return to_labels(drain(self.predictor.predict(volume)), self.predictor.card.threshold)
+    def probability(self, volume: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Of tumour, for each voxel of a volume."""
+        return drain(self.predictor.predict(volume))
+
+    def add(self, patient: Patient, thresholds: list[Threshold]) -> None:
+        """Segment one patient."""
+        started = time.process_time()
+        probability = self.probability(patient.volume)
+        self.seconds += time.process_time() - started
+        for threshold in thresholds:
+            labels = to_labels(probability, threshold)
+            self.labels.setdefault(threshold, []).append(labels)
+            self.truths.setdefault(threshold, []).append(dice(labels, patient.truth))
 
 
 def main(
@@ -61,41 +74,40 @@ def main(
         for engine in reversed(devices.available_engines())
         for whole in (True, False)
     ]
+    thresholds: list[Threshold] = list(dict.fromkeys((loaded.card.threshold, 0.5, "auto")))
     names = patients.read_text().split()
     for way in ways:
-        way.segment(read_patient(cohort / names[0]).volume)
+        way.probability(read_patient(cohort / names[0]).volume)
     print(f"Dice with {ways[0].name}: {', '.join(way.name for way in ways[1:])}")
     for name in names:
-        _add(ways, cohort / name)
-        agreement = [dice(way.labels[-1], ways[0].labels[-1]) for way in ways[1:]]
-        print(name, *(f"{value:.4f}" for value in agreement), flush=True)
-    failed = [way.name for way in ways if not _report(way, ways[0])]
+        patient = read_patient(cohort / name)
+        for way in ways:
+            way.add(patient, thresholds)
+        for threshold in thresholds:
+            agreement = [dice(way.labels[threshold][-1], ways[0].labels[threshold][-1]) for way in ways[1:]]
+            print(name, threshold, *(f"{value:.4f}" for value in agreement), flush=True)
+    failed = [
+        f"{way.name} ({threshold})"
+        for threshold in thresholds
+        for way in ways
+        if not _report(way, ways[0], threshold)
+    ]
     if failed:
         print(f"Labels differ too much: {'; '.join(failed)}")
         raise typer.Exit(1)
 
 
-def _add(ways: list[Way], folder: Path) -> None:
-    """Segment one patient in every way."""
-    patient = read_patient(folder)
-    for way in ways:
-        started = time.process_time()
-        labels = way.segment(patient.volume)
-        way.seconds += time.process_time() - started
-        way.labels.append(labels)
-        way.truths.append(dice(labels, patient.truth))
-
-
-def _report(way: Way, reference: Way) -> bool:
+def _report(way: Way, reference: Way, threshold: Threshold) -> bool:
     """Print the figures of a way; returns whether its labels are those of the reference."""
-    pairs = list(zip(way.labels, reference.labels, strict=True))
+    pairs = list(zip(way.labels[threshold], reference.labels[threshold], strict=True))
     overall = dice(
         *(np.concatenate([labels.ravel() for labels in side]) for side in zip(*pairs, strict=True))
     )
     worst = min(dice(*pair) for pair in pairs)
     print(
-        f"{way.name}: CPU time {way.seconds / reference.seconds:.2f}; agreement {overall:.5f} over all "
-        f"voxels, {worst:.4f} in the worst patient; mean Dice with truth {np.mean(way.truths):.4f}"
+        f"{way.name}, threshold {threshold}: CPU time {way.seconds / reference.seconds:.2f}; agreement "
+        f"{overall:.5f} over all voxels, {worst:.4f} in the worst patient; "
+        f"mean Dice with truth {np.mean(way.truths[threshold]):.4f}"
     )
     return overall >= OVERALL and worst >= EACH
 

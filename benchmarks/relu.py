@@ -16,8 +16,8 @@ from torch import nn
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import load_model
+from napari_lgg_seg.core.engines import fold_batch_norm
 from napari_lgg_seg.core.networks import ReLU
-from napari_lgg_seg.core.predict import fold_batch_norm
 
 ROUNDS = 7
 

@@ -43,6 +43,7 @@ def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, model, tmp_path
         pytest.importorskip("distributed")
     out = tmp_path / "out"
     words = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 1]
+    words += ["--engine", "torch"]
     command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
     # In a session of its own, so that all its processes hear Ctrl-C, as in a terminal.
     process = subprocess.Popen(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -27,7 +30,7 @@ distributed = pytest.importorskip("distributed")
 NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(5))
 #: A scheduler serves pages at one fixed port unless it is told otherwise.
 NO_PAGES = {"dashboard_address": "127.0.0.1:0"}
-OPTIONS = SegmentOptions(device="cpu", batch_size=2)
+OPTIONS = SegmentOptions(device="cpu", batch_size=2, engine="torch")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
     assert started(tmp_path / "out") == written
     assert contents(tmp_path / "out") == expected
 
-    options = SegmentOptions(device="cpu", batch_size=2, threshold=0.01)
+    options = dataclasses.replace(OPTIONS, threshold=0.01)
     events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, scheduler=address))
     assert names(events, PatientFailed) == list(NAMES)
     assert contents(tmp_path / "out") == expected
@@ -144,7 +147,8 @@ def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
 def test_the_command_says_the_same_as_with_one_process(run, cohort, model, address, tmp_path):
     said = {}
     for name, where in (("one", []), ("many", ["--scheduler", address])):
-        words = ["segment", cohort, "--output", tmp_path / name, "--model", model, "--device", "cpu", *where]
+        words = ["segment", cohort, "--output", tmp_path / name, "--model", model, "--device", "cpu"]
+        words += ["--engine", "torch", *where]
         done = run(*words)
         assert done.code == 1
         lines = [line for line in done.err.splitlines() if line and "%" not in line]
@@ -153,6 +157,39 @@ def test_the_command_says_the_same_as_with_one_process(run, cohort, model, addre
     assert said["one"][1] == "4 of 5 patients segmented on CPU. Results are in OUT\n"
     assert len(said["one"][0]) == 5
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, running, address, tmp_path):
+    """A worker can be there for days; what it was short of it may have by then."""
+
+    def change():
+        from napari_lgg_seg.core.engines import TorchEngine
+        from napari_lgg_seg.core.predict import Predictor
+
+        class Odd(TorchEngine):
+            name = "odd"
+
+        Predictor.kept = Predictor._use
+
+        def use(self, engine):
+            Predictor.kept(self, engine)
+            self.engine.__class__ = Odd
+
+        Predictor._use = use
+
+    def undo():
+        from napari_lgg_seg.core.predict import Predictor
+
+        Predictor._use = Predictor.kept
+
+    def engines(output):
+        records = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
+        return {record["engine"] for record in records}
+
+    with changed(running, change, undo):
+        list(lgg.segment_cohort(cohort, tmp_path / "first", model, OPTIONS, scheduler=address))
+    list(lgg.segment_cohort(cohort, tmp_path / "second", model, OPTIONS, scheduler=address))
+    assert engines(tmp_path / "second") == {"torch"}
 
 
 def test_closing_the_events_stops_the_workers(cohort, model, running, address, tmp_path):
@@ -328,6 +365,22 @@ def test_a_killed_workers_patient_is_done_by_another_one(cohort, model, expected
     assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
         k: v for k, v in environment.items() if k != "PYTEST_CURRENT_TEST"
     }
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
+def test_workers_compute_with_openvino(cohort, model, expected, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    options = dataclasses.replace(OPTIONS, engine="openvino")
+    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, workers=2))
+    assert {e.runs_on for e in events if isinstance(e, PatientSegmented)} == {"CPU (OpenVINO)"}
+    assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    for name in names(events, PatientSegmented):
+        record = json.loads((tmp_path / "out" / name / ".lgg-masks.json").read_text())
+        assert record["engine"] == "openvino"
+    found = contents(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert sum(found[f] != expected[f] for f in found if f.endswith(".tif")) < 0.1 * len(found)
 
 
 @needs_signals

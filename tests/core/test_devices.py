@@ -115,6 +115,7 @@ def test_openvino_computes_with_the_format_and_the_threads_of_pytorch(monkeypatc
     settings = devices.openvino_settings()
     assert settings["INFERENCE_PRECISION_HINT"] == expected
     assert settings["INFERENCE_NUM_THREADS"] == 5
+    assert settings["ENABLE_CPU_PINNING"] is False
 
 
 def test_names_for_people(monkeypatch):

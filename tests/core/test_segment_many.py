@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -77,6 +78,21 @@ def test_events_tell_what_happens(segment, cohort, tmp_path):
         assert f"{name}: Tumour: {event.figures.voxels:,} voxels" in event.in_words()
 
 
+def test_a_folder_that_is_not_there_is_one_sentence(model, tmp_path):
+    gone = tmp_path / "gone"
+    events = list(lgg.segment_cohort([gone], tmp_path / "out", model, SegmentOptions(device="cpu")))
+    assert kinds(events) == [PatientFailed]
+    assert str(gone) in events[1].sentence
+
+
+def test_what_a_killed_program_left_is_no_patient(segment, cohort):
+    left = cohort / ".lgg-0123abcd"
+    left.mkdir()
+    slices = sorted((cohort / NAMES[0]).glob("*.tif"))
+    (left / slices[0].name).write_bytes(slices[0].read_bytes())
+    assert kinds(segment()) == [PatientSegmented] * 3
+
+
 def test_patients_are_found_among_and_inside_folders(cohort):
     assert [f.name for f in find_patients([cohort / NAMES[1], cohort])] == [NAMES[1], NAMES[0], NAMES[2]]
 
@@ -109,6 +125,14 @@ def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
     assert kinds(events) == [PatientSkipped] * 3
     assert contents(tmp_path / "out") == before
     assert [e.in_words() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
+
+
+def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):
+    segment(engine="torch")
+    record = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
+    assert record["engine"] == "torch"
+    assert "engine" not in record["options"]
+    assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -211,6 +235,7 @@ def test_a_killed_run_goes_on_where_it_stopped(cohort, model, make_patient, tmp_
         write_patient(cohort / name, make_patient(name, shape=(20, 64, 64)))
     out = tmp_path / "out"
     words = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 2]
+    words += ["--engine", "torch"]
     command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

@@ -98,7 +98,7 @@ def choose_engine(name: str, device: torch.device) -> str:
     return name
 
 
-def openvino_settings() -> dict[str, str | int]:
+def openvino_settings() -> dict[str, str | int | bool]:
     """How OpenVINO computes: in the number format and with the threads that PyTorch uses on the CPU."""
     import torch
 
@@ -106,6 +106,8 @@ def openvino_settings() -> dict[str, str | int]:
         "INFERENCE_PRECISION_HINT": "bf16" if _cpu_has_bf16() else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
+        # By default each process binds its threads to the first cores: several would share those.
+        "ENABLE_CPU_PINNING": False,
     }
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """What decides a result. Two runs with equal origins give the same labels.
+    """What decides a result, and what computed it.
+
+    Two runs with equal origins give the same labels, but for single voxels that lie at the threshold and
+    come out differently with another engine, device or batch; so these are not compared.
 
     Attributes
     ----------
@@ -35,12 +38,15 @@ class Origin:
         Those of :class:`napari_lgg_seg.core.options.SegmentOptions` that change labels.
     version : str
         Of this package.
+    engine : str
+        What computed the network: "torch" or "openvino"; empty as long as nothing did.
     """
 
     images: str
     model: str
     options: Mapping[str, Any]
     version: str
+    engine: str = field(default="", compare=False)
 
     def to_json(self) -> str:
         """The record's text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,8 @@ def segment_patient(
 def _write(job: CohortJob, result: Segmentation, origin: Origin) -> None:
     """Write a result with its record."""
     try:
-        write_masks(job.output, result, job.file_format, overwrite=job.overwrite, record=origin.to_json())
+        record = dataclasses.replace(origin, engine=result.engine).to_json()
+        write_masks(job.output, result, job.file_format, overwrite=job.overwrite, record=record)
     except ExportError:
         # A worker that was given up may have finished the patient after all.
         if job.overwrite or not _is_finished(job, result.patient, origin):

@@ -187,11 +187,13 @@ class Predictor:
                 continue
             done += len(part)
             yield SlicesDone(done, total)
+        yield from self._take_notices()
         if done < total:
             yield SlicesDone(total, total)
         return probability
 
     def _take_notices(self) -> list[Notice]:
+        """What is to be told since the last volume or batch: that an engine could not be used."""
         taken, self._notices = self._notices, []
         return taken
 

@@ -135,14 +135,23 @@ def _absolute(path: AnyPath) -> Path:
 def find_patients(folders: Sequence[Path]) -> list[Path]:
     """Patient folders among, or inside, the given folders, each once, in the given order.
 
-    Broken ones are among them, and folders that are neither: reading them says what is wrong.
+    Broken ones are among them, and folders that are neither or are not there: reading them says what is
+    wrong.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
-        inside = [] if has_slices(folder) else [f for f in sorted(folder.iterdir()) if has_slices(f)]
+        inside = [] if has_slices(folder) else [f for f in _inside(folder) if has_slices(f)]
         for patient in inside or [folder]:
             found.setdefault(patient.resolve(), patient)
     return list(found.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, but for hidden things: a program that was killed can leave half a patient so."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _one_folder_each(folders: Sequence[Path]) -> tuple[list[Path], list[PatientFailed]]:
