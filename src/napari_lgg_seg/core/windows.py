@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Air kept around the head on each side, in pixels of the working size. By ``benchmarks/agreement.py``
 #: labels then agree with those of whole slices; without air they do not in every patient.
-_AIR = 8
+_AIR = 16
 
 #: Sides of windows differ by so many pixels: OpenVINO prepares itself anew for each size that it meets, which
 #: takes as long as half a slice. Single patients take longer with 8, and all with 32.
