@@ -166,14 +166,14 @@ def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, run
         from napari_lgg_seg.core.engines import TorchEngine
         from napari_lgg_seg.core.predict import Predictor
 
-        class Odd(TorchEngine):
-            name = "odd"
+        class Other(TorchEngine):
+            name = "openvino"  # as if the first run had ended with another engine than it should
 
         Predictor.kept = Predictor._use
 
         def use(self, engine):
             Predictor.kept(self, engine)
-            self.engine.__class__ = Odd
+            self.engine.__class__ = Other
 
         Predictor._use = use
 
@@ -188,6 +188,7 @@ def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, run
 
     with changed(running, change, undo):
         list(lgg.segment_cohort(cohort, tmp_path / "first", model, OPTIONS, scheduler=address))
+    assert engines(tmp_path / "first") == {"openvino"}
     list(lgg.segment_cohort(cohort, tmp_path / "second", model, OPTIONS, scheduler=address))
     assert engines(tmp_path / "second") == {"torch"}
 

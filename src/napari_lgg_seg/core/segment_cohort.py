@@ -143,7 +143,11 @@ def is_done(record: Record, run: dict[str, Any]) -> bool:
     return record.state != "new" and not record.by_hand and same
 
 
+#: Options that say where and how a result is computed, which does not change it beyond rounding.
+_PLACE = ("device", "batch_size", "engine")
+
+
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the result of a run: where it was computed does not."""
-    options = {k: v for k, v in run.get("options", {}).items() if k not in ("device", "batch_size")}
+    options = {k: v for k, v in run.get("options", {}).items() if k not in _PLACE}
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

@@ -101,10 +101,10 @@ def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
     yield CaseStarted(job.folders[0].name, 1, len(job.folders))
     from ..core import devices
     from ..core.checkpoint import load_model
-    from ..core.predict import Predictor
+    from ..core.predict import predictor_for
 
     options = job.options
-    predictor = Predictor(load_model(job.model), options.device, options.batch_size, tta=options.tta)
+    predictor = predictor_for(load_model(job.model), options)
     work = segment_cases(
         job.folders, job.results, predictor, options, job.made_with, replaceable=job.replaceable
     )
