@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .preprocess import Box
 
 #: Air kept around the head on each side, in pixels of the working size. By ``benchmarks/agreement.py``
-#: labels then agree with those of whole slices; without air they do not in every patient.
+#: labels then agree with those of whole slices; with 8 they do not over all voxels.
 _AIR = 16
 
 #: Sides of windows differ by so many pixels: OpenVINO prepares itself anew for each size that it meets, which
