@@ -640,7 +640,7 @@ def test_openvino_is_offered_and_the_result_says_what_computed_it(viewer, open_p
 
 
 def test_openvino_that_fails_is_told_and_pytorch_goes_on(
-    viewer, open_patient, dock, run, openvino, monkeypatch
+    openvino, viewer, open_patient, dock, run, monkeypatch
 ):
     monkeypatch.setattr(openvino, "convert_model", raising(RuntimeError("No such operation.")))
     open_patient()
