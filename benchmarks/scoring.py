@@ -97,6 +97,18 @@ def score(model: Model, test: list[Patient]) -> dict[str, Any]:
     }
 
 
+def dice_by_patient(model: Model, test: list[Patient]) -> dict[str, float]:
+    """Dice of each test patient over the volume, with the model's own threshold and clean-up."""
+    own, predictor = SegmentOptions().complete(model.card), Predictor(model)
+    scores = {}
+    for patient in test:
+        assert patient.volume is not None
+        assert patient.truth is not None
+        labels = postprocess(drain(predictor.predict(patient.volume)), own)
+        scores[patient.name] = _rounded(dice(labels, patient.truth))
+    return scores
+
+
 def _figures(patient: Patient, labels: Labels) -> PatientFigures:
     return measure_patient(Volumes(patient.name, patient.slice_numbers, labels, patient.truth))
 
