@@ -48,8 +48,10 @@ _BUDGET = {
 #: Few patients and many epochs, so that a network can learn them by heart.
 _FEW = {"working_size": 128, "training_patients": 12, "validation_share": 0.25, "test_last": True}
 _MANY_EPOCHS = {"epochs": 40, "slices_per_epoch": 160, "validate_every": 1}
-#: Half a question's budget, for the four runs that are compared with each other alone.
-_HALF = {"epochs": 5}
+#: What the folds are trained with.
+_RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
+#: The same with half of its budget, for runs that are compared with each other alone.
+_HALF = {**_RECIPE, "epochs": 5}
 _ADAMW = {"optimiser": "adamw"}
 #: Question and run -> what differs from the baseline; each on folds 0 and 1.
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -64,8 +66,6 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "callbacks-none": {**_FEW, "options": {**_MANY_EPOCHS, "average_decay": 0.0}},
     "callbacks-all": {**_FEW, "options": {**_MANY_EPOCHS, "patience": 10}},
 }
-#: What the folds are trained with.
-_RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
 #: Runs to choose the recipe by, on fold 0: around AdamW, around the baseline, around the recipe.
 RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw": {"options": _ADAMW},
