@@ -68,7 +68,7 @@ def curves(path: Path, runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
                 for one, column in zip(axes, ("loss", "dice_mean"), strict=True):
                     points = [(r["epoch"], r[column]) for r in history if column in r and r["epoch"]]
                     one.plot(*zip(*points, strict=True), label=label if fold == 0 else None, **style)
-        for one, text in zip(axes, ("training loss", "mean Dice of the validation patient"), strict=True):
+        for one, text in zip(axes, ("training loss", "mean Dice of the validation patients"), strict=True):
             one.set_xlabel("epoch (one line a fold)")
             one.set_title(text, fontsize=9)
         axes[0].set_yscale("log")

@@ -73,6 +73,11 @@ def dice_of(rows: Mapping[Key, Row]) -> dict[Key, float]:
     return {key: row["dice"] for key, row in rows.items()}
 
 
+def failures(rows: Mapping[Key, Row], below: float = 0.7) -> list[Row]:
+    """The patients below a Dice, worst first."""
+    return sorted((row for row in rows.values() if row["dice"] < below), key=lambda row: row["dice"])
+
+
 def interval(values: Iterable[float], statistic: Callable[..., Any] = np.mean) -> tuple[float, float]:
     """95 % interval of a statistic, by bootstrap over patients."""
     array = np.array(list(values), dtype=np.float64)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import scoring
 import typer
-from results import added_up, calibration_error, interval, load
+from results import added_up, calibration_error, failures, interval, load
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model, save_model
@@ -28,6 +28,14 @@ DATA = (
     "TCGA-LGG), 90 of its 110 patients"
 )
 LICENCE = "CC-BY-NC-SA-4.0"
+INTENDED_USE = (
+    "Outlining untreated lower-grade glioma (WHO grade II and III) in axial brain MRI, for research, with a "
+    "person looking at every result. Not a medical device: not for diagnosis or treatment. It has not seen "
+    "other tumours, operated patients, children, healthy brains, other orientations or raw intensities of "
+    "other scanners' protocols."
+)
+#: What is said of a patient in whom the recipe failed.
+FAILURE = ("patient", "dice", "true_voxels", "voxels", "true_slices", "missed_lesions")
 METRIC = "Dice per patient over the volume, on the original grid, with the model's own threshold and clean-up"
 
 
@@ -59,7 +67,14 @@ def main(
     print(figures)
     if dry_run:
         return
-    card = dataclasses.replace(loaded.card, name="Default U-Net", data=DATA, licence=LICENCE, figures=figures)
+    card = dataclasses.replace(
+        loaded.card,
+        name="Default U-Net",
+        data=DATA,
+        licence=LICENCE,
+        intended_use=INTENDED_USE,
+        figures=figures,
+    )
     save_model(output, loaded.network, card)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
@@ -86,6 +101,7 @@ def _cross_validation() -> dict[str, Any]:
         "mean_interval": interval(dice.values()),
         "median_interval": interval(dice.values(), np.median),
         "calibration_error": round(calibration_error(added_up(folds.runs)), 4),
+        "failures": [{name: row[name] for name in FAILURE} for row in failures(folds.rows)],
     }
 
 

@@ -24,6 +24,7 @@ from results import (
     calibration_error,
     dice_of,
     difference,
+    failures,
     fill,
     load,
     mean_of,
@@ -169,9 +170,11 @@ def _callbacks(variants: Mapping[str, Variant]) -> dict[str, str]:
                     f"{last.get('dice_mean', float('nan')):.3f}",
                     f"{last['loss']:.3f}",
                     f"{np.mean([row['dice'] for row in run['patients']]):.3f}",
+                    f"{np.mean(list(run['last'].values())):.3f}",
                 ]
             )
-    header = ["", "epochs", "epoch kept", "validation, kept", "validation, last", "loss, last", "test, kept"]
+    header = ["", "epochs", "epoch kept", "validation, kept", "validation, last", "loss, last"]
+    header += ["test, kept", "test, last"]
     return {"callbacks-epochs": as_table(header, lines)}
 
 
@@ -241,8 +244,7 @@ def _failed(dice: Mapping[Key, float]) -> str:
     return f"{sum(v < 0.5 for v in dice.values())}, {sum(v == 0 for v in dice.values())}"
 
 
-def _failures(rows: Mapping[Key, Row], below: float = 0.7) -> str:
-    worst = sorted((row for row in rows.values() if row["dice"] < below), key=lambda row: row["dice"])
+def _failures(rows: Mapping[Key, Row]) -> str:
     lines = [
         [
             row["patient"],
@@ -253,7 +255,7 @@ def _failures(rows: Mapping[Key, Row], below: float = 0.7) -> str:
             f"{row['missed_lesions']} of {row['true_lesions']}",
             f"{row['false_voxels_on_empty_slices']:,}",
         ]
-        for row in worst
+        for row in failures(rows)
     ]
     header = [
         "patient",

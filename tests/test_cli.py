@@ -471,8 +471,16 @@ def test_info_prints_the_shipped_models_header(run):
     assert card["sequences"] == ["pre-contrast", "FLAIR", "post-contrast"]
     assert card["training_patients"]
     assert not set(card["training_patients"]) & set(card["validation_patients"])
-    for key in ("data", "licence", "created", "package_version", "threshold", "preprocess", "figures"):
+    for key in ("data", "licence", "created", "package_version", "threshold", "preprocess", "intended_use"):
         assert card[key], key
+    low, high = card["figures"]["mean_interval"]
+    assert low < card["figures"]["summary"]["mean"] < high
+    assert 0 < card["figures"]["calibration"]["expected_error"] < 0.1
+    folds = card["figures"]["cross_validation"]
+    assert folds["summary"]["patients"] == 90
+    failed = [row["dice"] for row in folds["failures"]]
+    assert failed == sorted(failed)
+    assert max(failed) < 0.7
 
 
 def test_info_tells_the_neighbouring_slices(run, tmp_path):

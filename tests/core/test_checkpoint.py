@@ -30,6 +30,7 @@ CARD = ModelCard(
     figures={"validation": {"c": 0.5}},
     data="made",
     licence="CC0",
+    intended_use="Tests.",
     created="2025-01-01",
 )
 

@@ -62,6 +62,8 @@ class ModelCard:
         What was measured: data, split, command, and the values.
     data, licence, created, package_version : str
         Where the weights come from, under which licence, when (ISO date), and with which version.
+    intended_use : str
+        What it is for and what not; empty if nobody said.
     """
 
     name: str
@@ -80,6 +82,7 @@ class ModelCard:
     licence: str = ""
     created: str = ""
     package_version: str = __version__
+    intended_use: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

@@ -337,6 +337,7 @@ class Run:
             figures=self._figures(record),
             data=initial.data if initial is not None else "",
             licence=initial.licence if initial is not None else "",
+            intended_use=initial.intended_use if initial is not None else "",
             created=date.today().isoformat(),
         )
 
