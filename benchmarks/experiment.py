@@ -50,8 +50,8 @@ _FEW = {"working_size": 128, "training_patients": 12, "validation_share": 0.25, 
 _MANY_EPOCHS = {"epochs": 40, "slices_per_epoch": 160, "validate_every": 1}
 #: What the folds are trained with.
 _RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
-#: The same with half of its budget, for runs that are compared with each other alone.
-_HALF = {**_RECIPE, "epochs": 5}
+#: The same with less than half of its budget, for runs that are compared with each other alone.
+_SHORT = {**_RECIPE, "epochs": 4}
 _ADAMW = {"optimiser": "adamw"}
 #: Question and run -> what differs from the baseline; each on folds 0 and 1.
 QUESTIONS: dict[str, dict[str, Any]] = {
@@ -59,8 +59,8 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "loss-bce": {"options": {"loss": "bce"}},
     "loss-dice": {"options": {"loss": "dice"}},
     "sequences-flair": {"options": {"sequences": "flair"}},
-    "sequences-all-without-filled": {"without_filled": True, "options": _HALF},
-    "sequences-flair-without-filled": {"without_filled": True, "options": {**_HALF, "sequences": "flair"}},
+    "sequences-all-without-filled": {"without_filled": True, "options": _SHORT},
+    "sequences-flair-without-filled": {"without_filled": True, "options": {**_SHORT, "sequences": "flair"}},
     "network-buda": {"options": {"network": "buda"}},
     "split-slice": {"split": "slice"},
     "callbacks-none": {**_FEW, "options": {**_MANY_EPOCHS, "average_decay": 0.0}},
