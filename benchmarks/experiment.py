@@ -75,11 +75,6 @@ RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw-draw-patients": {"options": {**_ADAMW, "draw": "patients"}},
     "recipe-augmentation-2": {"options": {"augmentation": 2.0}},
     "recipe-long": {"options": {**_RECIPE, "epochs": 30}},
-    "recipe-augmentation-half": {"options": {**_RECIPE, "augmentation": 0.5}},
-    "recipe-weight-decay": {"options": {**_RECIPE, "weight_decay": 0.2}},
-    "recipe-rate-4e-3": {"options": {**_RECIPE, "learning_rate": 4e-3}},
-    "recipe-crops": {"options": {**_RECIPE, "crop_share": 0.5}},
-    "recipe-neighbours": {"options": {**_RECIPE, "neighbouring_slices": 1}},
 }
 #: The recipe on all folds.
 FOLD: dict[str, dict[str, Any]] = {"fold": {"options": _RECIPE}}
