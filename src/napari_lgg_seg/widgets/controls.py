@@ -68,7 +68,7 @@ class Controls:
         self.model, self.device = model, device
         self.about = Label(value="")
         self.button = PushButton(
-            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+S)."
+            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+G)."
         )
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
         self.threshold = FloatSlider(
@@ -79,7 +79,7 @@ class Controls:
             tooltip="The one that promises the largest Dice; move the slider to choose another.",
         )
         self.status = Label(value="")
-        self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+P).")
+        self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+B).")
         self.following = PushButton(text="tumour slice >", tooltip="Next slice with tumour (Ctrl+Alt+N).")
         self.export = PushButton(
             text="Export masks...",

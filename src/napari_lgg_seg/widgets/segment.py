@@ -101,10 +101,10 @@ class SegmentWidget(Container):
         from qtpy.QtWidgets import QShortcut
 
         c = self.controls
-        steps = {"Ctrl+Alt+P": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
+        steps = {"Ctrl+Alt+B": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
         c.button.clicked.connect(self._clicked)
         c.export.clicked.connect(export_masks)
-        c.previous.clicked.connect(steps["Ctrl+Alt+P"])
+        c.previous.clicked.connect(steps["Ctrl+Alt+B"])
         c.following.clicked.connect(steps["Ctrl+Alt+N"])
         self._models.changed.connect(self._model_chosen)
         c.patient.changed.connect(self._subject_chosen)
@@ -115,7 +115,7 @@ class SegmentWidget(Container):
             control.changed.connect(self.relabel)
         for box in c.spacing.values():
             box.changed.connect(self._spacing_given)
-        for keys, action in {"Ctrl+Alt+S": self._clicked, **steps}.items():
+        for keys, action in {"Ctrl+Alt+G": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
         # Figures follow a moving slider at a distance; the timer goes with the window.
         self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
