@@ -24,7 +24,7 @@ from magicgui.widgets import (
 from ..core import devices
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
 from ..core.patients import FLAIR, SEQUENCES
-from ..preferences import AUTOMATIC, FIXED, preferences
+from ..preferences import preferences
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -138,9 +138,8 @@ class Controls:
 
     def take_defaults(self, card: ModelCard) -> None:
         """Set threshold and clean-up to a model's own or the preferred ones, without telling anybody."""
-        threshold = {AUTOMATIC: "auto", FIXED: self._preferred.fixed_threshold}.get(
-            self._preferred.threshold, card.threshold
-        )
+        preferred = self._preferred.threshold_to_use
+        threshold = card.threshold if preferred is None else preferred
         for control in (self.automatic, self.threshold, self.clean_up):
             control.changed.block()
         self.automatic.value = threshold == "auto"
