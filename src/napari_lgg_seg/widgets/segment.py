@@ -33,6 +33,7 @@ from .device_chooser import DeviceChooser
 from .docking import Tabbed, WhenUndocked
 from .job import Job, Result, run_job
 from .model_chooser import ModelChooser
+from .scrolling import ScrollingColumn
 from .subject import (
     Subject,
     candidates,
@@ -83,13 +84,15 @@ class SegmentWidget(Container):
         c = self.controls
         self.patient, self.model, self.device = c.patient, c.model, c.device
         self.button, self.progress, self.status = c.button, c.progress, c.status
-        super().__init__(widgets=self.controls.column(), labels=False)
-        layout = self.native.layout()
+        super().__init__(labels=False)
+        self._column = Container(widgets=self.controls.column(), labels=False)
+        layout = self._column.native.layout()
         for place, section in enumerate(self.controls.folded(), start=2):
             layout.insertWidget(place, section)
         layout.addStretch()
         wrap(c.about, lines=1)
         wrap(c.status, lines=3)
+        self.native.layout().addWidget(ScrollingColumn(self._column.native))
         self._connect()
         self._model_chosen()
         self._layers_changed()
