@@ -20,12 +20,14 @@ import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
-from results import DOCS, EXPERIMENTS
+from results import DOCS, EXPERIMENTS, as_table, difference, with_interval
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import load_model, read_card
@@ -39,7 +41,7 @@ from napari_lgg_seg.core.metrics import dice, summarise
 from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
 from napari_lgg_seg.core.patients import patient_folders, read_patient
 from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Notice, Predictor, drain
+from napari_lgg_seg.core.predict import Notice, Predictor, drain, predictor_for
 from napari_lgg_seg.core.segment_cohort import CaseFailed, CaseSegmented, describe_run, segment_cases
 from napari_lgg_seg.core.split import draw_old, split_patients
 from napari_lgg_seg.core.state import state_folder
@@ -51,6 +53,11 @@ FILE, FIGURE, FOLDS = EXPERIMENTS / "loop.json", DOCS / "figures" / "loop.png", 
 UNCERTAIN, RANDOM = "most uncertain first", "by chance"
 #: Share of the corrected patients that choose the epoch.
 VALIDATION = 0.2
+#: Of the table.
+HEADER = (
+    *("order", "corrected", "of them train", "validate", "old patients", "epoch kept"),
+    *("mean Dice (95 %)", "median (95 %)", "difference of means (95 %)", "below 0.5", "missed"),
+)
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -219,8 +226,8 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
 
 def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, Record]:
     """Segment the pool with the newest model, as the Cohort widget does; the records of the patients."""
-    options = SegmentOptions()
-    predictor = Predictor(load_model(model))
+    options = SegmentOptions(tta=True)  # as the widget proposes
+    predictor = predictor_for(load_model(model), options)
     folders = [plan.dataset / name for name in names]
     run = describe_run(model, options)
     records = {}
@@ -284,12 +291,16 @@ def show(
     file: Annotated[Path, typer.Option(help="From play.")] = FILE,
     figure: Annotated[Path, typer.Option(help="Where the figure goes.")] = FIGURE,
 ) -> None:
-    """Print the rounds, and draw Dice on untouched patients against the number of corrected ones."""
+    """Print the table, and draw Dice on untouched patients against the number of corrected ones."""
+    print(table(json.loads(file.read_text(encoding="utf-8"))))
+    draw(file, figure)
+
+
+def draw(file: Path, figure: Path) -> None:
+    """Dice on untouched patients against the number of corrected ones, a colour for each order."""
     import plots
 
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    for row in rows:
-        print(_in_words(row))
     with plots.figure(figure, 5.0, 3.2) as (axes,):
         for order, colour in zip((UNCERTAIN, RANDOM), plots.COLOURS, strict=False):
             mine = sorted((row for row in rows if row["order"] == order), key=lambda row: row["round"])
@@ -299,6 +310,40 @@ def show(
                 axes.plot(counts, values, style, color=colour, ms=4, label=f"{order}, {statistic}")
         axes.set(xlabel="Corrected patients", ylabel="Dice on untouched patients")
         axes.legend(frameon=False)
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """What was played, and a row for each round, for the page."""
+    before = {row["order"]: row["dice"] for row in content["rows"] if row["round"] == 0}
+    rows = sorted(content["rows"], key=lambda row: (row["order"] != UNCERTAIN, row["round"]))
+    lines = as_table(HEADER, [_cells(row, before[row["order"]]) for row in rows])
+    return f"{_plan_in_words(content['plan'])}\n\n{lines}"
+
+
+def _cells(row: Mapping[str, Any], before: Mapping[str, float]) -> list[str]:
+    scores, summary = row["dice"], summarise(row["dice"])
+    return [
+        row["order"],
+        str(len(row["corrected"])),
+        *(str(len(row[side])) if row["round"] else "" for side in ("training", "validation", "old")),
+        str(row.get("epoch", "")),
+        with_interval(scores.values()),
+        with_interval(scores.values(), np.median),
+        difference(scores, before) if row["round"] else "",
+        str(len(summary.below_half)),
+        str(len(summary.missed)),
+    ]
+
+
+def _plan_in_words(plan: Mapping[str, Any]) -> str:
+    options = plan["options"]
+    return (
+        f"Model `{plan['model']}`, which knows {len(plan['old'])} old patients; {len(plan['pool'])} patients "
+        f"to correct, {plan['per_round']} in a round; {len(plan['untouched'])} untouched ones. Each "
+        f"fine-tuning: {options['epochs']} epochs of {options['slices_per_epoch']} slices, learning rate "
+        f"{options['learning_rate']:g}, {plan['share']:.0%} of those that train are old patients, seed "
+        f"{options['seed']}."
+    )
 
 
 def _in_words(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import plots
 import typer
-from results import DOCS, EXPERIMENTS, RESAMPLES, SEED
+from results import DOCS, EXPERIMENTS, RESAMPLES, SEED, as_table
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.associate import auc
@@ -42,6 +42,11 @@ WAYS = {"plain": False, "mirrored": True}
 FIGURES = {"uncertainty": "mean entropy", "not_promised": "1 - expected Dice"}
 #: Above all figures: nothing was found.
 NOTHING_FOUND = 2.0
+#: Of the table: "first" are the patients that are reviewed first.
+HEADER = (
+    *("probability", "model", "ordered by", "patients", "nothing found", f"Dice below {BELOW}"),
+    *("area under the curve (95 %)", "failures among as many first", "first that hold all failures"),
+)
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -64,7 +69,7 @@ def measure(
             print(json.dumps(rows[-1]), flush=True)
     text = "[\n " + ",\n ".join(json.dumps(row) for row in rows) + "\n]\n"
     file.write_text(text, encoding="utf-8")
-    _tell(rows)
+    print(table(rows))
 
 
 @app.command()
@@ -72,10 +77,9 @@ def show(
     file: Annotated[Path, typer.Option(help="From measure.")] = FILE,
     figure: Annotated[Path, typer.Option(help="Where the figure goes.")] = FIGURE,
 ) -> None:
-    """Print the areas under the curve, and draw uncertainty against Dice."""
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    _tell(rows)
-    _draw(rows, figure)
+    """Print the table, and draw uncertainty against Dice."""
+    print(table(json.loads(file.read_text(encoding="utf-8"))))
+    draw(file, figure)
 
 
 def _unseen(model: Model, dataset: Path) -> list[Path]:
@@ -113,27 +117,37 @@ def _figures(
     return np.array(scores), np.array([row[way]["dice"] < BELOW for row in rows])
 
 
-def _tell(rows: list[dict[str, Any]]) -> None:
-    models = dict.fromkeys(row["model"] for row in rows)
-    for way in WAYS:
-        for model in [*models, None] if len(models) > 1 else [None]:
-            chosen = [row for row in rows if model in (None, row["model"])]
-            for figure, name in FIGURES.items():
-                print(f"{way}, {model or 'all'}, {name}: {_in_words(*_figures(chosen, way, figure))}")
+def table(rows: list[dict[str, Any]]) -> str:
+    """How well the failures are found: a row for each way, model and figure, for the page."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    lines = [
+        [way, model or "all", name, *_cells(*_figures(_of_model(rows, model), way, figure))]
+        for way in WAYS
+        for model in ([*models, None] if len(models) > 1 else models)
+        for figure, name in FIGURES.items()
+    ]
+    return as_table(HEADER, lines)
 
 
-def _in_words(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> str:
-    text = f"{failed.sum()} of {len(failed)} patients below Dice {BELOW}"
-    if failed.all() or not failed.any():
-        return f"{text}; no area under the curve."
+def _of_model(rows: list[dict[str, Any]], model: str | None) -> list[dict[str, Any]]:
+    return [row for row in rows if model in (None, row["model"])]
+
+
+def _cells(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> list[str]:
+    """Of the patients of one row: how many failed, and where they are in the order of review."""
+    failures = int(failed.sum())
+    counts = [str(len(failed)), str(int((scores >= NOTHING_FOUND).sum())), str(failures)]
+    if failed.all() or not failed.any():  # there is no area under the curve
+        return [*counts, "", "", ""]
     low, high = _interval(scores, failed)
     order = np.argsort(-scores, kind="stable")
     last = int(np.flatnonzero(failed[order])[-1]) + 1
-    return (
-        f"{text}; area under the curve {auc(scores[failed], scores[~failed]):.3f} ({low:.3f} to {high:.3f}); "
-        f"all of them are among the first {last}, {failed[order[: failed.sum()]].sum()} among the first "
-        f"{failed.sum()}."
-    )
+    return [
+        *counts,
+        f"{auc(scores[failed], scores[~failed]):.3f} ({low:.3f} to {high:.3f})",
+        f"{failed[order[:failures]].sum()} of {failures}",
+        f"{last} of {len(failed)}",
+    ]
 
 
 def _interval(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> tuple[float, float]:
@@ -145,9 +159,10 @@ def _interval(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) ->
     return float(low), float(high)
 
 
-def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(file: Path, figure: Path) -> None:
     """Uncertainty against Dice, and how many failures were seen after so many patients."""
-    with plots.figure(path, 7.5, 3.0, columns=2) as (dots, curve):
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    with plots.figure(figure, 7.5, 3.0, columns=2) as (dots, curve):
         for (way, tta), colour in zip(WAYS.items(), plots.COLOURS, strict=False):
             scores, failed = _figures(rows, way)
             label = "with test-time augmentation" if tta else "without"

@@ -1,4 +1,4 @@
-"""Write the tables and figures of docs/report.md and docs/model-card.md from the files of docs/experiments.
+"""Write the tables and figures of the pages in docs/, and of the README, from the files of docs/experiments.
 
     python benchmarks/write_report.py
 
@@ -11,8 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import loop
 import numpy as np
 import plots
+import uncertainty
 from results import (
     DOCS,
     EXPERIMENTS,
@@ -36,6 +38,8 @@ from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from napari_lgg_seg.core.patients import institution
 
 FIGURES = DOCS / "figures"
+#: Of docs/; each has the parts for which it has marks.
+PAGES = ("report", "model-card", "review-loop")
 
 #: Folds whose test patients chose the recipe.
 CHOSE = (0, 1)
@@ -82,7 +86,8 @@ def main() -> None:
     if study.exists():
         parts |= _study(json.loads(study.read_text(encoding="utf-8")))
     parts |= _shipped(read_card(DEFAULT_MODEL))
-    for document in (DOCS / "report.md", DOCS / "model-card.md", DOCS.parent / "README.md"):
+    parts |= review()
+    for document in (*(DOCS / f"{name}.md" for name in PAGES), DOCS.parent / "README.md"):
         text = document.read_text(encoding="utf-8")
         fill(document, {key: part for key, part in parts.items() if f"<!-- {key} -->" in text})
 
@@ -312,6 +317,19 @@ def _split_table(card: ModelCard) -> str:
         for side, names in sides.items()
     ]
     return as_table(["", "patients", *sites], lines)
+
+
+# --- reviewing a cohort ------------------------------------------------------------------------
+
+
+def review() -> dict[str, str]:
+    """What uncertainty.py and loop.py say of their files, which they draw figures of as well."""
+    made: dict[str, str] = {}
+    for name, script in (("uncertainty", uncertainty), ("loop", loop)):
+        if script.FILE.exists():
+            made[name] = script.table(json.loads(script.FILE.read_text(encoding="utf-8")))
+            script.draw(script.FILE, script.FIGURE)
+    return made
 
 
 # --- the original study ------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_lgg_seg.core.patients import SEQUENCES
 
@@ -44,12 +44,13 @@ def write_flair_model(
     neighbours: int = 0,
     offset: int = 0,
     training_patients: tuple[str, ...] = (),
+    **card_fields: Any,
 ) -> Path:
     """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour.
 
     ``sequences`` are those that it wants; FLAIR must be among them. It sees so many ``neighbours`` on each
     side, and looks at the slice that lies ``offset`` away. It says that it learned from
-    ``training_patients``.
+    ``training_patients``; further fields of its card can be given.
     """
     import torch
 
@@ -67,6 +68,7 @@ def write_flair_model(
         neighbouring_slices=neighbours,
         preprocess=preprocess,
         training_patients=training_patients,
+        **card_fields,
     )
     save_model(path, network, card)
     return path

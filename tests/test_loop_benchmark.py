@@ -126,4 +126,44 @@ def test_figures_are_drawn(play, loop, tmp_path, capsys):
     play(rounds=1)
     loop.show(tmp_path / "loop.json", tmp_path / "loop.png")
     assert (tmp_path / "loop.png").stat().st_size > 1000
-    assert "by chance, 2 corrected: mean Dice" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "by chance, 2 corrected: mean Dice" in out
+    assert "| by chance | 2 | 1 | 1 | 1 |" in out  # of the table: who trained, who validated, old patients
+    assert "| most uncertain first | 0 |  |  |  |" in out
+
+
+def test_the_pool_is_segmented_as_the_widget_proposes_it(play, loop, monkeypatch):
+    asked = []
+    predictor_for = loop.predictor_for
+    monkeypatch.setattr(
+        loop, "predictor_for", lambda m, options: asked.append(options) or predictor_for(m, options)
+    )
+    play(rounds=1)
+    assert [options.tta for options in asked] == [True]
+
+
+def test_a_model_s_own_threshold_and_clean_up_go_through_all_rounds(play, loop, tmp_path, given):
+    _, _, model = given
+    write_flair_model(model, training_patients=tuple(OLD), threshold="auto", clean_up="minor")
+    rows = play()
+    assert len(rows) == 6
+    card = read_card(tmp_path / "work" / "by-chance" / "round-2.safetensors")
+    assert (card.threshold, card.clean_up) == ("auto", "minor")
+
+
+def test_the_page_says_the_same_as_the_script(play, loop, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    import write_report
+
+    play(rounds=1)
+    for script, name in ((loop, "loop"), (write_report.uncertainty, "uncertainty")):
+        monkeypatch.setattr(script, "FILE", tmp_path / f"{name}.json")
+        monkeypatch.setattr(script, "FIGURE", tmp_path / f"{name}.png")
+    parts = write_report.review()
+    assert list(parts) == ["loop"]  # nobody measured the other
+    assert parts["loop"] == loop.table(json.loads((tmp_path / "loop.json").read_text()))
+    page = tmp_path / "page.md"
+    page.write_text((write_report.DOCS / "review-loop.md").read_text())
+    write_report.fill(page, parts)
+    assert parts["loop"] in page.read_text()
+    assert (tmp_path / "loop.png").stat().st_size > 1000

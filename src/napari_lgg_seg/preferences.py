@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.devices import DeviceChoice
+from .core.options import Threshold
 
 PLUGIN = "napari-lgg-seg"
 
@@ -58,6 +59,13 @@ class Preferences:
     truth_colour: str = "sky blue"
     dataset_folder: str = ""
     autosave_seconds: int = 3
+
+    @property
+    def threshold_to_use(self) -> Threshold | None:
+        """The threshold of new results; None for the model's own."""
+        if self.threshold == AUTOMATIC:
+            return "auto"
+        return self.fixed_threshold if self.threshold == FIXED else None
 
 
 #: Section of the manifest's ``configurations`` -> its preferences.

@@ -87,13 +87,13 @@ def test_keys_start_a_run_and_step_through_slices(viewer, open_patient, dock, wa
     open_patient()
     widget = dock()
     keys = {s.key().toString(): s.activated for s in widget.native.findChildren(QShortcut)}
-    keys["Ctrl+Alt+S"].emit()
+    keys["Ctrl+Alt+G"].emit()
     wait_until(lambda: f"{NAME} tumour" in viewer.layers and widget.button.text == "Segment")
     slices = np.flatnonzero(viewer.layers[f"{NAME} tumour"].data.any(axis=(1, 2)))
     viewer.dims.set_point(0, slices[0])
     keys["Ctrl+Alt+N"].emit()
     assert viewer.dims.current_step[0] == slices[1]
-    keys["Ctrl+Alt+P"].emit()
+    keys["Ctrl+Alt+B"].emit()
     assert viewer.dims.current_step[0] == slices[0]
 
 

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+WIDGETS = ("Cohort", "Segment", "Correct", "Compare", "Fine-tune")
 
 
 def test_widgets_are_tabs_below_the_cohort(viewer: Any, wait_until: Any) -> None:
     window: QMainWindow = viewer.window._qt_window
     docks: dict[str, QDockWidget] = {}
-    for name in ("Cohort", "Segment", "Correct", "Compare", "Fine-tune"):
+    for name in WIDGETS:
         docks[name], _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", name)
         tabs = [docks[other] for other in docks if other not in ("Cohort", name)]
         wait_until(lambda tabs=tabs, name=name: set(window.tabifiedDockWidgets(docks[name])) == set(tabs))
     assert not window.tabifiedDockWidgets(docks["Cohort"])
+
+
+@pytest.mark.real_window
+def test_the_window_stays_as_high_as_it_is(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    window = viewer.window._qt_window
+    window.resize(1400, 860)
+    for name in WIDGETS:
+        viewer.window.add_plugin_dock_widget("napari-lgg-seg", name)
+        qtbot.wait(500)  # it may grow, and has to be given its size back
+        assert (window.width(), window.height()) == (1400, 860), name
 
 
 def test_what_the_user_takes_out_of_the_tabs_stays_out(viewer: Any, wait_until: Any) -> None:

@@ -118,6 +118,24 @@ def test_the_preferred_cohort_is_listed_at_once(opened, prefer, small_model, pat
     assert widget.controls.status.value == ""
 
 
+def test_a_cohort_is_segmented_as_preferred(opened, prefer, small_model, patient_on_disk, wait_until):
+    folder = patient_on_disk(NAME).parent
+    chosen = {"device": "mps", "threshold": "fixed", "fixed_threshold": 0.3}  # a device that is gone
+    prefer(dataset_folder=str(folder), model=str(small_model), **chosen)
+    widget = opened("Cohort")
+    wait_until(lambda: "1 new" in widget.controls.found.value)
+    widget.controls.segment_all.native.click()
+    wait_until(lambda: not widget.runs.is_running)
+    said = widget.controls.run_status.value
+    assert said.startswith("1 patient segmented.")
+    assert ("MPS is not present" in said) == ("mps" not in devices.available_devices())
+    made_with = widget.patients.row_of(NAME).record.made_with
+    assert made_with["threshold"] == 0.3
+    assert made_with["options"]["threshold"] == 0.3
+    widget.controls.segment_all.native.click()
+    wait_until(lambda: "nothing to segment" in widget.controls.run_status.value)
+
+
 def test_a_preferred_cohort_that_is_gone_is_not_listed(opened, prefer, no_model, patient_on_disk):
     folder = patient_on_disk(NAME).parent
     prefer(dataset_folder=str(folder), model=str(no_model))

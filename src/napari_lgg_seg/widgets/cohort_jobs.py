@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -15,6 +15,7 @@ from ..core.errors import ExistingMasksError, LggSegError
 from ..core.export import write_masks
 from ..core.options import SegmentOptions
 from ..core.patients import find_slices
+from ..core.predict import Notice
 from ..core.segment_cohort import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases
 from .worker import failing_softly
 
@@ -104,10 +105,12 @@ def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
     from ..core.predict import predictor_for
 
     options = job.options
+    if options.device not in ("auto", *devices.available_devices()):  # preferred once, and gone since
+        yield Notice(f"{options.device.upper()} is not present; Auto chose the device.")
+        options = replace(options, device="auto")
     predictor = predictor_for(load_model(job.model), options)
-    work = segment_cases(
-        job.folders, job.results, predictor, options, job.made_with, replaceable=job.replaceable
-    )
+    made_with = {**job.made_with, "options": options.as_dict()}
+    work = segment_cases(job.folders, job.results, predictor, options, made_with, replaceable=job.replaceable)
     try:
         with DetailsCache(job.cache_file) as cache:
             for event in work:

@@ -61,7 +61,7 @@ class Runs:
         self._controls, self._model, self._cache_file = controls, model, cache_file
         self._is_corrected, self._segmented, self._changed = is_corrected, segmented, changed
         self._worker: Any = None
-        self._device = preferences().device
+        self._preferred = preferences()
         self._results: CohortResults | None = None
         self._begin()
 
@@ -117,7 +117,10 @@ class Runs:
         return row.record.by_hand or self._is_corrected(row)
 
     def _options(self) -> SegmentOptions:
-        return SegmentOptions(tta=self._controls.tta.value, device=self._device)
+        preferred = self._preferred
+        return SegmentOptions(
+            threshold=preferred.threshold_to_use, tta=self._controls.tta.value, device=preferred.device
+        )
 
     def _describe(self) -> dict[str, Any] | None:
         """What a run with the chosen model would be; None if there can be none."""

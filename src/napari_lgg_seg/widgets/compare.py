@@ -87,7 +87,7 @@ class CompareWidget(Container):
         self._column = column
         self.tabs = QTabWidget()
         self.tabs.addTab(ScrollingColumn(column.native), "Two layers")
-        self.tabs.addTab(self.folders.native, "All patients")
+        self.tabs.addTab(ScrollingColumn(self.folders.native), "All patients")
         for page in (column.native, self.folders.native):
             page.layout().setContentsMargins(*_MARGINS)
         self.native.layout().addWidget(self.tabs)

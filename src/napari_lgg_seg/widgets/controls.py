@@ -24,7 +24,7 @@ from magicgui.widgets import (
 from ..core import devices
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
 from ..core.patients import FLAIR, SEQUENCES
-from ..preferences import AUTOMATIC, FIXED, preferences
+from ..preferences import preferences
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
@@ -68,7 +68,7 @@ class Controls:
         self.model, self.device = model, device
         self.about = Label(value="")
         self.button = PushButton(
-            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+S)."
+            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+G)."
         )
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
         self.threshold = FloatSlider(
@@ -79,7 +79,7 @@ class Controls:
             tooltip="The one that promises the largest Dice; move the slider to choose another.",
         )
         self.status = Label(value="")
-        self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+P).")
+        self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+B).")
         self.following = PushButton(text="tumour slice >", tooltip="Next slice with tumour (Ctrl+Alt+N).")
         self.export = PushButton(
             text="Export masks...",
@@ -138,9 +138,8 @@ class Controls:
 
     def take_defaults(self, card: ModelCard) -> None:
         """Set threshold and clean-up to a model's own or the preferred ones, without telling anybody."""
-        threshold = {AUTOMATIC: "auto", FIXED: self._preferred.fixed_threshold}.get(
-            self._preferred.threshold, card.threshold
-        )
+        preferred = self._preferred.threshold_to_use
+        threshold = card.threshold if preferred is None else preferred
         for control in (self.automatic, self.threshold, self.clean_up):
             control.changed.block()
         self.automatic.value = threshold == "auto"

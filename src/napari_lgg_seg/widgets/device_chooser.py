@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from magicgui.widgets import ComboBox
@@ -44,7 +45,8 @@ class DeviceChooser:
     def close(self) -> None:
         """The widget is gone: nobody wants to know."""
         if self._looking is not None:
-            self._looking.returned.disconnect(self._show)
+            with suppress(RuntimeError):  # at the program's end Qt may have taken the signals away already
+                self._looking.returned.disconnect(self._show)
 
     def _show(self, present: list[tuple[str, str]]) -> None:
         self._looking = None

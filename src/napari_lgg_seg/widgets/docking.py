@@ -7,7 +7,7 @@ from weakref import ref
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QShortcut, QWidget
+from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QShortcut, QWidget
 
 
 class WhenUndocked(QObject):
@@ -162,13 +162,19 @@ class WindowKeys(InWindow):
 class Tabbed(InWindow):
     """Docks a widget as a tab beside the others of its kind, where napari would stack them to a tower.
 
-    Only when it comes into a window: what the user makes of it later stays.
+    Only when it comes into a window: what the user makes of it later stays. A tower may have made the window
+    higher than the screen: then it gets its size back.
 
     Parameters
     ----------
     widget : QWidget
-        The docked widget; it owns this object.
+        The docked widget, which is docked right after it is made; it owns this object.
     """
+
+    def __init__(self, widget: QWidget) -> None:
+        super().__init__(widget)
+        windows = [w for w in QApplication.topLevelWidgets() if isinstance(w, QMainWindow)]
+        self._sizes = [(ref(window), window.size()) for window in windows]
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
         """Join another one that is docked there."""
@@ -183,7 +189,15 @@ class Tabbed(InWindow):
             if dock not in now.tabifiedDockWidgets(own):
                 now.tabifyDockWidget(dock, own)
             own.raise_()
+            QTimer.singleShot(0, self._give_size_back)
             return
+
+    def _give_size_back(self) -> None:
+        here = self.window
+        if here is None or here.isMaximized() or here.isFullScreen():
+            return
+        for size in [size for known, size in self._sizes if known() is here]:
+            here.resize(size)
 
 
 def _dock_of(widget: QWidget) -> QDockWidget | None:

@@ -33,6 +33,7 @@ from .device_chooser import DeviceChooser
 from .docking import Tabbed, WhenUndocked
 from .job import Job, Result, run_job
 from .model_chooser import ModelChooser
+from .scrolling import ScrollingColumn
 from .subject import (
     Subject,
     candidates,
@@ -83,13 +84,15 @@ class SegmentWidget(Container):
         c = self.controls
         self.patient, self.model, self.device = c.patient, c.model, c.device
         self.button, self.progress, self.status = c.button, c.progress, c.status
-        super().__init__(widgets=self.controls.column(), labels=False)
-        layout = self.native.layout()
+        super().__init__(labels=False)
+        self._column = Container(widgets=self.controls.column(), labels=False)
+        layout = self._column.native.layout()
         for place, section in enumerate(self.controls.folded(), start=2):
             layout.insertWidget(place, section)
         layout.addStretch()
         wrap(c.about, lines=1)
         wrap(c.status, lines=3)
+        self.native.layout().addWidget(ScrollingColumn(self._column.native))
         self._connect()
         self._model_chosen()
         self._layers_changed()
@@ -101,10 +104,10 @@ class SegmentWidget(Container):
         from qtpy.QtWidgets import QShortcut
 
         c = self.controls
-        steps = {"Ctrl+Alt+P": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
+        steps = {"Ctrl+Alt+B": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
         c.button.clicked.connect(self._clicked)
         c.export.clicked.connect(export_masks)
-        c.previous.clicked.connect(steps["Ctrl+Alt+P"])
+        c.previous.clicked.connect(steps["Ctrl+Alt+B"])
         c.following.clicked.connect(steps["Ctrl+Alt+N"])
         self._models.changed.connect(self._model_chosen)
         c.patient.changed.connect(self._subject_chosen)
@@ -115,7 +118,7 @@ class SegmentWidget(Container):
             control.changed.connect(self.relabel)
         for box in c.spacing.values():
             box.changed.connect(self._spacing_given)
-        for keys, action in {"Ctrl+Alt+S": self._clicked, **steps}.items():
+        for keys, action in {"Ctrl+Alt+G": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
         # Figures follow a moving slider at a distance; the timer goes with the window.
         self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
