@@ -180,7 +180,8 @@ class _Display:
         """Draw the bar: patients that are done, and the shares of those in work."""
         assert self._bar is not None
         done = self.segmented + self.skipped + self.failed
-        names = [folder.name for folder in self._shares]
+        # The result of one that is computed is still being written when the next one begins.
+        names = [folder.name for folder, share in self._shares.items() if share < 1]
         text = names[0] if len(names) == 1 else f"{len(names)} patients at once" if names else "Segmenting"
         self._progress.update(self._bar, completed=done + sum(self._shares.values()), description=text)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -83,6 +84,8 @@ def test_openvino_takes_auto_to_the_cpu(pretend, name, engine, expected):
         (True, "openvino", "cpu", "openvino"),
         (False, "auto", "cpu", "torch"),
         (False, "torch", "cuda", "torch"),
+        (False, "torch-compile", "cuda", "torch-compile"),
+        (True, "torch-compile", "cpu", "torch-compile"),
     ],
 )
 def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
@@ -99,7 +102,7 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
             "cpu",
             r"not installed; install napari-lgg-seg\[openvino\], or choose another engine\.$",
         ),
-        ("onnx", "cpu", r"is not known; choose one of auto, torch, openvino\.$"),
+        ("onnx", "cpu", r"is not known; choose one of auto, torch, openvino, torch-compile\.$"),
         ("", "cuda", "is not known"),
     ],
 )
@@ -162,6 +165,118 @@ def test_batch_on_a_gpu_fits_its_free_memory(monkeypatch, free):
     assert size == 1 or size * 2048 * 192**2 <= free
     if free == 2**37:
         assert size == 64
+
+
+def test_memory_that_pytorch_keeps_is_free_for_the_next_volume(monkeypatch):
+    """Else the batches of a cohort's patients would shrink from one to the next."""
+    device, gigabyte = torch.device("cuda"), 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * gigabyte, 8 * gigabyte))
+    first = devices.automatic_batch_size(device, 192)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * gigabyte, 8 * gigabyte))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * gigabyte)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: gigabyte)
+    assert devices.automatic_batch_size(device, 192) == first > 1
+
+
+# --- the way to a device and back --------------------------------------------------------------
+
+
+class Stream:
+    """A queue of a GPU that only notes what is asked of it."""
+
+    def __init__(self, name, asked):
+        self.name, self.asked = name, asked
+
+    def wait_stream(self, other):
+        self.asked.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked of CUDA, one thing after the other; the CPU's memory stands in for the GPU's."""
+    notes, names = [], iter(("there", "back"))
+    computing, now = Stream("computing", notes), []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(names), notes))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: now[-1] if now else computing)
+
+    @contextmanager
+    def stream(chosen):
+        now.append(chosen)
+        yield
+        now.pop()
+
+    class Event:
+        def __init__(self, blocking):
+            assert blocking, "it would spin, and keep a core from what is done beside"
+
+        def record(self):
+            notes.append(f"event in {now[-1].name}")
+
+        def synchronize(self):
+            notes.append("waited")
+
+    def noted(name, make):
+        real = getattr(torch.Tensor, name)
+
+        def method(self, *arguments, **options):
+            notes.append(make(*arguments, **options))
+            return real(self, *arguments, **options) if name in ("to", "copy_") else self
+
+        return method
+
+    where = lambda: now[-1].name if now else "computing"  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    for name, make in {
+        "pin_memory": lambda: "pinned",
+        "to": lambda _, non_blocking=False: f"sent in {where()}, {non_blocking=}",
+        "copy_": lambda _, non_blocking=False: f"fetched in {where()}, {non_blocking=}",
+        "record_stream": lambda stream: f"kept for {stream.name}",
+    }.items():
+        monkeypatch.setattr(torch.Tensor, name, noted(name, make))
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch,
+        "empty",
+        lambda *shape, pin_memory, **options: notes.append(f"{pin_memory=}") or empty(*shape, **options),
+    )
+    return notes
+
+
+def test_copies_to_and_from_cuda_wait_for_nothing(asked):
+    lane = devices.CudaLane(CPU)
+    sent = lane.send_raw(torch.arange(3))
+    assert sent.tolist() == [0, 1, 2]
+    assert asked == [
+        "pinned",
+        "sent in there, non_blocking=True",
+        "computing waits for there",
+        "kept for computing",
+    ]
+    asked.clear()
+    result = lane.fetch(torch.arange(3.0))
+    assert asked == [
+        "back waits for computing",
+        "pin_memory=True",
+        "fetched in back, non_blocking=True",
+        "event in back",
+        "kept for back",
+    ]
+    assert result().tolist() == [0, 1, 2]
+    assert asked[5:] == ["waited"]
+
+
+def test_a_lane_for_each_device(asked):
+    assert devices.lane_to(torch.device("cuda")).ahead == 1
+    for name in ("cpu", "mps", "meta"):
+        assert devices.lane_to(torch.device(name)).ahead == 0
+    assert asked == []
+
+
+def test_on_the_cpu_nothing_is_copied():
+    lane, tensor = devices.lane_to(CPU), torch.arange(3)
+    assert lane.send(lane.send_raw(tensor)) is tensor
+    assert lane.fetch(tensor)() is tensor
 
 
 @pytest.mark.parametrize(

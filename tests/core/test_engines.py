@@ -412,6 +412,84 @@ def test_what_cannot_be_traced_is_an_error_of_the_engine():
     assert "\n" not in str(error.value)
 
 
+# --- compiled PyTorch --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Stands in for a compiler: notes what it is asked for, and compiles to the network as it is."""
+    asked = []
+
+    def compile_(network, *, dynamic):
+        asked.append(dynamic)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return asked
+
+
+def test_pytorch_is_compiled_only_if_that_is_wanted(compiler, make_head):
+    volume, _ = make_head((5, 48, 48))
+    model = model_of(narrow())
+    plain = Predictor(model, "cpu")
+    expected = drain(plain.predict(volume))
+    assert compiler == []
+    predictor = Predictor(model, "cpu", engine="torch-compile")
+    assert compiler == [True], "once, for slices of any number and size"
+    assert predictor.engine.name == "torch-compile"
+    assert predictor.runs_on == "CPU (compiled PyTorch)"
+    events, probability = finish(predictor.predict(volume))
+    assert texts(events) == []
+    close(probability, expected, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("Failed to find C compiler. Please specify via CC.\nSet X=1 for more"),
+            "Failed to find C compiler. Please specify via CC",
+        ),
+        (ImportError("No module named 'triton'"), "No module named 'triton'"),
+        (OddError(), "OddError"),
+    ],
+)
+def test_pytorch_goes_on_as_it_is_without_a_compiler(monkeypatch, make_head, error, reason):
+    volume, _ = make_head((5, 48, 48))
+
+    def compile_(network, **options):
+        def fail(slices):
+            raise error
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    model = model_of(narrow())
+    predictor = Predictor(model, "cpu", engine="torch-compile")
+    events, probability = finish(predictor.predict(volume))
+    assert texts(events) == [f"torch.compile failed ({reason}): going on with PyTorch."]
+    assert predictor.engine.name == "torch"
+    close(probability, drain(Predictor(model, "cpu").predict(volume)), atol=0)
+    assert texts(finish(predictor.predict(volume))[0]) == [], "said once"
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_pytorch_out_of_memory_halves_the_batch(monkeypatch, make_head):
+    volume, _ = make_head((4, 48, 48))
+    predictor = Predictor(model_of(narrow()), "cpu", 4, engine="torch-compile")
+    network = predictor.engine._network
+
+    def at_most_two(slices):
+        if len(slices) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return network(slices)
+
+    predictor.engine._network = at_most_two
+    events, _ = finish(predictor.predict(volume))
+    assert texts(events) == ["Out of memory: going on with 2 instead of 4 slices at once."]
+    assert predictor.engine.name == "torch-compile"
+
+
 # --- beside other programs ---------------------------------------------------------------------
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_lgg_seg.core.metrics import dice
-from napari_lgg_seg.core.postprocess import LOWEST_THRESHOLD, best_threshold, to_labels
+from napari_lgg_seg.core.options import MINOR, SegmentOptions
+from napari_lgg_seg.core.postprocess import LOWEST_THRESHOLD, best_threshold, postprocess, to_labels
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,66 @@ def test_where_nothing_is_likely_nothing_is_found(value):
 
 def test_an_empty_volume_has_a_threshold():
     assert best_threshold(np.zeros((0, 8, 8), np.float32)) == 0.5
+
+
+# --- clean-up and holes ------------------------------------------------------------------------
+
+
+def plainly(probability, options):
+    """Labels in the plain way: whole slices, the whole volume, one piece after the other."""
+    labels = probability >= options.threshold
+    if options.clean_up not in (None, "off"):
+        pieces, count = ndimage.label(labels, structure=np.ones((3, 3, 3)))
+        volumes = [int((pieces == piece).sum()) for piece in range(1, count + 1)]
+        if options.clean_up == "largest":
+            kept = [volumes.index(max(volumes)) + 1] if volumes else []
+        else:
+            least = (
+                options.smallest_volume if options.clean_up == "small" else MINOR * max(volumes, default=0)
+            )
+            kept = [piece for piece, volume in enumerate(volumes, start=1) if volume >= least]
+        labels = np.isin(pieces, kept)
+    if options.fill_holes:
+        labels = np.stack([ndimage.binary_fill_holes(page) for page in labels])
+    return labels.astype(np.uint8)
+
+
+def blobs(seed, shape=(6, 40, 50)):
+    """A probability with pieces of all sizes, some with holes, some at the edges."""
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0.6, 2, 2))
+    probability = (1 / (1 + np.exp(-30 * (smooth - 0.05)))).astype(np.float32)
+    probability[rng.random(shape) < 0.02] = 0
+    return probability
+
+
+@pytest.mark.parametrize("fill_holes", [False, True])
+@pytest.mark.parametrize("clean_up", ["off", "small", "minor", "largest"])
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_labels_are_those_of_the_plain_way(threshold, clean_up, fill_holes):
+    options = SegmentOptions(threshold, clean_up, 20, fill_holes)
+    differ = 0
+    for seed in range(4):
+        probability = blobs(seed)
+        labels = postprocess(probability, options)
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, plainly(probability, options))
+        differ += int((labels != to_labels(probability, threshold)).sum())
+    assert bool(differ) == (fill_holes or clean_up != "off"), "the pieces and holes are not worth testing"
+
+
+@pytest.mark.parametrize("fill_holes", [False, True])
+@pytest.mark.parametrize("clean_up", ["off", "small", "minor", "largest"])
+@pytest.mark.parametrize("kind", ["nothing", "everything", "corners", "one slice", "no slice"])
+def test_labels_of_odd_volumes_are_those_of_the_plain_way(kind, clean_up, fill_holes):
+    probability = np.zeros((0 if kind == "no slice" else 4, 9, 7), np.float32)
+    if kind == "everything":
+        probability[:] = 1
+    elif kind == "corners":
+        probability[0, 0, 0] = probability[-1, -1, -1] = probability[2, 0, -1] = 1
+    elif kind == "one slice":
+        probability[2, 1:6, 1:6] = 1
+        probability[2, 3, 3] = 0
+    options = SegmentOptions(0.5, clean_up, 2, fill_holes)
+    expected = plainly(probability, options) if len(probability) else probability.astype(np.uint8)
+    np.testing.assert_array_equal(postprocess(probability, options), expected)

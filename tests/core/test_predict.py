@@ -511,6 +511,140 @@ def test_gpu_without_memory_for_one_slice_hands_over_to_the_cpu(make_head):
     np.testing.assert_allclose(probability, predict(volume)[1], atol=1e-6)
 
 
+# --- one batch ahead ---------------------------------------------------------------------------
+
+
+class Ahead(devices.Lane):
+    """A way to a device that computes beside: results are there when they are waited for.
+
+    Parameters
+    ----------
+    fail_at : sequence of int
+        Results, counted from 0, that are lost.
+    error : callable
+        Makes the exception.
+    """
+
+    ahead = 1
+
+    def __init__(self, device, fail_at=(), error=out_of_memory):
+        super().__init__(device)
+        self.fail_at, self.error = fail_at, error
+        self.asked = 0
+        self.raw, self.order = [], []
+
+    def send_raw(self, tensor):
+        self.raw.append(tensor.dtype)
+        return tensor
+
+    def fetch(self, tensor):
+        number, self.asked = self.asked, self.asked + 1
+        self.order.append(f"begun {number}")
+
+        def wait():
+            self.order.append(f"waited {number}")
+            if number in self.fail_at:
+                raise self.error()
+            return tensor.cpu()
+
+        return wait
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """Factory: a predictor on such a device, and its lane."""
+
+    def make(network=None, batch_size=2, device="cpu", card=None, **lane):
+        made = []
+
+        def lane_to(there):
+            made.append(Ahead(there, **lane) if not made else devices.Lane(there))
+            return made[-1]
+
+        monkeypatch.setattr(devices, "lane_to", lane_to)
+        predictor = Predictor(model_of(network or BrightFlair(), **(card or {})), device, batch_size)
+        return predictor, made[0]
+
+    return make
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 6, 11, 100])
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_the_next_batch_is_begun_before_a_result_is_waited_for(uneven, ahead, batch_size, neighbours):
+    network, card = Neighbour(0, neighbours), {"neighbouring_slices": neighbours}
+    expected_events, expected = predict(uneven, network, batch_size, **card)
+    predictor, lane = ahead(network, batch_size, card=card)
+    events, probability = finish(predictor.predict(uneven))
+    np.testing.assert_array_equal(probability, expected)
+    assert events == expected_events
+    batches = -(-9 // batch_size)
+    order = [f"begun {n}" for n in range(min(2, batches))]
+    for n in range(batches):
+        order += [f"waited {n}"] + ([f"begun {n + 2}"] if n + 2 < batches else [])
+    assert lane.order == order
+    assert set(lane.raw) == {torch.uint8}, "slices are sent as they were read"
+
+
+def test_closing_with_a_batch_under_way(uneven, ahead):
+    predictor, lane = ahead()
+    work = predictor.predict(uneven)
+    while next(work) != SlicesDone(2, 9):
+        pass
+    assert lane.order == ["begun 0", "begun 1", "waited 0"]
+    work.close()
+    assert lane.order == ["begun 0", "begun 1", "waited 0"]
+    np.testing.assert_array_equal(finish(predictor.predict(uneven))[1], predict(uneven)[1])
+
+
+@pytest.mark.parametrize("fail_at", [(0,), (1,), (0, 2)])
+def test_a_result_that_is_lost_for_lack_of_memory_is_computed_again(uneven, ahead, fail_at):
+    predictor, _ = ahead(batch_size=5, fail_at=fail_at)
+    events, probability = finish(predictor.predict(uneven))
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert len(notices) == len(fail_at)
+    assert all(text.startswith("Out of memory: going on with") for text in notices)
+    done = [event.done for event in events if isinstance(event, SlicesDone)]
+    assert done == sorted(done)
+    assert done[-1] == 9
+    np.testing.assert_allclose(probability, predict(uneven)[1], atol=1e-6)
+
+
+def test_memory_that_ends_while_a_batch_is_under_way(uneven, ahead):
+    """The second batch does not fit beside the first: both are computed again, smaller."""
+
+    class Second(BrightFlair):
+        calls = 0
+
+        def forward(self, slices):
+            self.__class__.calls += 1
+            if self.calls == 2:
+                raise out_of_memory()
+            return super().forward(slices)
+
+    predictor, _ = ahead(Second(), batch_size=4)
+    events, probability = finish(predictor.predict(uneven))
+    assert [e.text for e in events if isinstance(e, Notice)] == [
+        "Out of memory: going on with 2 instead of 4 slices at once."
+    ]
+    assert [e.done for e in events if isinstance(e, SlicesDone)] == [0, 2, 4, 6, 8, 9]
+    np.testing.assert_allclose(probability, predict(uneven)[1], atol=1e-6)
+
+
+@pytest.mark.usefixtures("other_device")
+def test_one_slice_too_many_hands_over_to_the_cpu_with_a_batch_under_way(uneven, ahead):
+    network = BrightFlair(0, out_of_memory, only_on="meta")
+    predictor, _ = ahead(network, 4, "auto")
+    events, probability = finish(predictor.predict(uneven))
+    assert [e.text for e in events if isinstance(e, Notice)][-1].startswith("META is out of memory")
+    np.testing.assert_allclose(probability, predict(uneven)[1], atol=1e-6)
+
+
+def test_a_device_that_is_lost_while_a_result_is_waited_for(uneven, ahead):
+    predictor, _ = ahead(fail_at=(1,), error=lambda: RuntimeError("CUDA error: device lost"))
+    with pytest.raises(DeviceError, match=r"failed \(CUDA error: device lost\)"):
+        finish(predictor.predict(uneven))
+
+
 @pytest.mark.usefixtures("other_device")
 def test_device_that_does_not_answer(monkeypatch, make_head):
     def fail(*arguments):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
 from flair_model import write_flair_model
 
 from napari_lgg_seg import api
+from napari_lgg_seg.core import segment_cohort as module
 from napari_lgg_seg.core.checkpoint import load_model
 from napari_lgg_seg.core.cohort_index import Record
 from napari_lgg_seg.core.cohort_results import CohortResults
@@ -107,6 +109,36 @@ def test_corrected_during_the_run_is_kept(folders, results, predictor):
             results.write_corrected(NAMES[0], corrected)
     assert of_kind(events, CaseSkipped)
     assert not results.read_labels(NAMES[0]).any()
+
+
+def test_the_next_patient_is_read_while_one_is_segmented(folders, results, predictor, monkeypatch):
+    begun, read = [], module.read_patient
+
+    def noted(folder):
+        begun.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(module, "read_patient", noted)
+    work = segment_cases(folders, results, predictor, OPTIONS, RUN)
+    while not isinstance(next(work), SlicesDone):
+        pass
+    deadline = time.monotonic() + 30
+    while len(begun) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert begun == folders[:2]
+    assert [event.folder for event in of_kind(list(work), CaseSegmented)] == folders
+
+
+def test_corrected_after_it_was_read_ahead_is_kept(folders, results, predictor):
+    events = []
+    for event in segment_cases(folders, results, predictor, OPTIONS, RUN):
+        events.append(event)
+        if isinstance(event, SlicesDone) and len(of_kind(events, CaseStarted)) == 1:
+            results.write_corrected(NAMES[1], Labelling(NAMES[1], np.zeros((6, 64, 64), np.uint8)))
+    assert [event.name for event in of_kind(events, CaseSkipped)] == NAMES[1:2]
+    assert not results.read_labels(NAMES[1]).any()
+    assert len(of_kind(events, CaseSegmented)) == 2
 
 
 def test_cancelling_leaves_the_patient_in_work_as_it_was(folders, results, predictor):

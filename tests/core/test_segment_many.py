@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ import tifffile
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
-from napari_lgg_seg.core.errors import ClusterError
+from napari_lgg_seg.core import segment_many
+from napari_lgg_seg.core.errors import ClusterError, ExportError
 from napari_lgg_seg.core.export import write_masks, write_patient
 from napari_lgg_seg.core.options import OptionsError, SegmentOptions
 from napari_lgg_seg.core.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
@@ -109,6 +112,141 @@ def test_a_missing_extra_is_named(cohort, model, tmp_path, monkeypatch, where):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ClusterError, match=r"pip install 'napari-lgg-seg\[cluster\]'"):
         list(lgg.segment_cohort(cohort, tmp_path / "out", model, **where))
+    assert not (tmp_path / "out").exists()
+
+
+# --- beside the computing ----------------------------------------------------------------------
+
+
+def outcomes(events) -> list[tuple[type, str]]:
+    """What became of which patient, in the order in which it was told."""
+    return [
+        (type(event), event.folder.name)
+        for event in events
+        if isinstance(event, PatientSegmented | PatientSkipped | PatientFailed)
+    ]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps of a run as they begin and end, and a place for what a test does in between."""
+    noted, extra = [], {}
+
+    def noting(kind, work, name_of):
+        def step(job, subject, *rest):
+            name = name_of(subject)
+            noted.append(f"{kind} {name}")
+            extra.get(f"{kind} {name}", lambda: None)()
+            return work(job, subject, *rest)
+
+        return step
+
+    monkeypatch.setattr(
+        segment_many, "read_for", noting("read", segment_many.read_for, lambda folder: folder.name)
+    )
+    monkeypatch.setattr(
+        segment_many,
+        "write_result",
+        noting("write", segment_many.write_result, lambda computed: computed.read.folder.name),
+    )
+    return noted, extra
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
+
+
+def test_the_next_patient_is_read_while_one_is_segmented_and_no_other(cohort, model, tmp_path, steps):
+    noted, _ = steps
+    run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
+    with closing(run) as events:
+        event = next(e for e in events if isinstance(e, PatientProgress))
+        assert event.folder == cohort / NAMES[0]
+        wait_until(lambda: len(noted) == 2)
+        time.sleep(0.05)
+        assert noted == [f"read {NAMES[0]}", f"read {NAMES[1]}"]
+        assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
+
+
+def test_a_result_is_written_while_the_next_patient_is_segmented(cohort, model, tmp_path, steps):
+    """And its outcome comes before the next one's, however long that takes."""
+    _, extra = steps
+    seen, told = threading.Event(), []
+    extra[f"write {NAMES[0]}"] = lambda: told.append(seen.wait(60))
+    events = []
+    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu")):
+        events.append(event)
+        if isinstance(event, PatientProgress) and event.folder == cohort / NAMES[1] and event.share == 1:
+            assert outcomes(events) == []
+            seen.set()
+    assert told == [True], "the next patient was not segmented before the result was written"
+    assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_failures_are_told_of_the_right_patient_in_order(segment, cohort, steps, broken):
+    _, extra = steps
+    for number, name in enumerate(NAMES):
+        if number == broken:
+            (cohort / name / f"{name}_2.tif").write_bytes(b"no TIFF")
+        else:
+            extra[f"write {name}"] = lambda: time.sleep(0.05)  # a failure that is known at once waits for it
+    expected = [(PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)]
+    events = segment()
+    assert outcomes(events) == expected
+    (failed,) = (event for event in events if isinstance(event, PatientFailed))
+    assert str(cohort / NAMES[broken] / f"{NAMES[broken]}_2.tif") in failed.sentence
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_result_that_cannot_be_written_is_told_of_its_patient(segment, tmp_path, steps, broken):
+    _, extra = steps
+
+    def refuse():
+        raise ExportError("The disk is full.")
+
+    extra[f"write {NAMES[broken]}"] = refuse
+    events = segment()
+    assert outcomes(events) == [
+        (PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)
+    ]
+    assert [e.sentence for e in events if isinstance(e, PatientFailed)] == ["The disk is full."]
+    assert kinds(segment()) == [
+        PatientFailed if n == broken else PatientSkipped for n, name in enumerate(NAMES)
+    ]
+
+
+def test_closing_waits_for_a_result_that_is_being_written(cohort, model, segment, tmp_path, steps):
+    noted, extra = steps
+    extra[f"write {NAMES[0]}"] = lambda: time.sleep(0.3)
+    with closing(lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))) as events:
+        next(e for e in events if isinstance(e, PatientProgress) and e.folder == cohort / NAMES[1])
+        assert noted.count(f"write {NAMES[0]}") == 1
+        assert not (tmp_path / "out" / NAMES[0]).exists()
+    assert [folder.name for folder in (tmp_path / "out").iterdir()] == [NAMES[0]]
+    assert f"write {NAMES[1]}" not in noted
+    before = contents(tmp_path / "out")
+    extra.clear()
+    assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSegmented]
+    assert {f: c for f, c in contents(tmp_path / "out").items() if f in before} == before
+
+
+def test_closing_does_not_wait_for_a_patient_that_is_being_read(cohort, model, tmp_path, steps):
+    noted, extra = steps
+    go_on = threading.Event()
+    extra[f"read {NAMES[1]}"] = lambda: go_on.wait(60)
+    run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
+    try:
+        with closing(run) as events:
+            next(e for e in events if isinstance(e, PatientProgress))
+            wait_until(lambda: len(noted) == 2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+    finally:
+        go_on.set()
     assert not (tmp_path / "out").exists()
 
 

@@ -10,25 +10,26 @@ import gc
 import importlib.util
 import os
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from .errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
 #: What a user may ask for; ``auto`` takes the first of cuda, mps, cpu that is there.
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 
 #: What may compute the network; ``auto`` takes OpenVINO on the CPU where it is installed, else PyTorch.
-EngineChoice = Literal["auto", "torch", "openvino"]
+EngineChoice = Literal["auto", "torch", "openvino", "torch-compile"]
 ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
 #: Their names for people.
-ENGINE_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+ENGINE_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO", "torch-compile": "compiled PyTorch"}
 
 
 def available_devices() -> tuple[str, ...]:
@@ -73,7 +74,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def available_engines() -> tuple[str, ...]:
-    """The engines that are installed, the preferred one first; none is imported."""
+    """The engines that are installed, the preferred one first; none is imported.
+
+    Compiled PyTorch is not among them: whether there is a compiler shows when it is needed.
+    """
     return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
 
 
@@ -89,7 +93,7 @@ def choose_engine(name: str, device: torch.device) -> str:
         raise DeviceError(f"Engine {name!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}.")
     if name == "auto":
         return available_engines()[0] if device.type == "cpu" else "torch"
-    if name not in available_engines():
+    if name == "openvino" and name not in available_engines():
         raise DeviceError(
             f"Engine {name!r} is not installed; install napari-lgg-seg[{name}], or choose another engine."
         )
@@ -156,6 +160,103 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
+class Lane:
+    """The way to a device and back: one batch after the other.
+
+    Attributes
+    ----------
+    ahead : int
+        Batches that may be under way while another one's result is waited for.
+    """
+
+    ahead = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def send_raw(self, tensor: Tensor) -> Tensor:
+        """Bring slices as they were read to where they are resampled: the CPU."""
+        return tensor
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """Bring what the network needs to the device, if it is not there."""
+        return tensor.to(self.device)
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """Ask for a result; what is returned waits for it and gives it, on the CPU."""
+        return tensor.cpu
+
+
+class CudaLane(Lane):
+    """The way to a CUDA device: the next batch is prepared and copied while this one is computed.
+
+    Nothing waits for the device but for a result that is due: copies go from and to pinned memory, in a
+    queue of their own for each direction. Slices are sent as they were read, a quarter of their size in
+    fp32, and resampled there.
+    """
+
+    ahead = 1
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        super().__init__(device)
+        self._there = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._back = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def send_raw(self, tensor: Tensor) -> Tensor:
+        """See :class:`Lane`; to the device."""
+        return self.send(tensor)
+
+    def send(self, tensor: Tensor) -> Tensor:
+        """See :class:`Lane`."""
+        import torch
+
+        if tensor.device.type == "cuda":
+            return tensor
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._there):
+            sent = tensor.pin_memory().to(self.device, non_blocking=True)
+        computing.wait_stream(self._there)
+        sent.record_stream(computing)  # else its memory would be free for the next copy too early
+        return sent
+
+    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """See :class:`Lane`."""
+        import torch
+
+        self._back.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._back):
+            fetched = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            fetched.copy_(tensor, non_blocking=True)
+            # Waiting for it leaves the core to what is done beside.
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            arrived.record()
+        tensor.record_stream(self._back)
+
+        def wait() -> Tensor:
+            arrived.synchronize()
+            return fetched
+
+        return wait
+
+
+def lane_to(device: torch.device) -> Lane:
+    """The way to a device and back."""
+    return CudaLane(device) if device.type == "cuda" else Lane(device)
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """A network that is compiled when it first computes, which takes a minute or so.
+
+    Its code is for slices of any number and size, since windows and last batches differ.
+    """
+    import torch
+
+    made: Any = torch.compile(network, dynamic=True)
+    return cast("nn.Module", made)
+
+
 def join_device(name: str, local_rank: int) -> str:
     """Give one of several processes of a machine its GPU; returns the backend by which they talk."""
     import torch
@@ -186,6 +287,8 @@ def automatic_batch_size(device: torch.device, size: int) -> int:
     if device.type != "cuda":
         return max(1, 8 * 256**2 // size**2) if size > 256 else 8
     free, _ = torch.cuda.mem_get_info(device)
+    # What PyTorch keeps of earlier volumes is free, too; else batches would shrink from one to the next.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # The widest floor holds a few hundred channels of 2 bytes for each pixel; 2 kB is a safe bound.
     return int(min(64, max(1, 0.5 * free // (2048 * size**2))))
 

@@ -1,4 +1,4 @@
-"""What computes a network: PyTorch on any device, or OpenVINO on the CPU, where it is quicker.
+"""What computes a network: PyTorch on any device, as it is or compiled, or OpenVINO on the CPU.
 
 Which of them, with how many threads and in which number format is decided in :mod:`.devices`; what the
 network sees and what becomes of its answer, in :mod:`.predict`.
@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from . import devices
+from .errors import EngineError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,8 @@ def make_engine(name: str, network: nn.Module, channels: int, device: torch.devi
     EngineError
         If OpenVINO cannot take the network.
     """
+    if name == "torch-compile":
+        return CompiledEngine(network, device)
     if name == "openvino":
         from .openvino_engine import OpenVinoEngine
 
@@ -96,6 +99,25 @@ class TorchEngine:
         x = slices.to(self._dtype).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self._network(x)[:, 0].float()
         return logits
+
+
+class CompiledEngine(TorchEngine):
+    """PyTorch with code that is made for the network and the device, by the compiler that is there."""
+
+    name = "torch-compile"
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__(network, device)
+        self._network = devices.compiled(self._network)
+
+    def logits(self, slices: Tensor) -> Tensor:
+        """See :class:`Engine`."""
+        try:
+            return super().logits(slices)
+        except Exception as error:  # compilers fail in many ways; all mean the same
+            if devices.is_out_of_memory(error):
+                raise
+            raise EngineError(f"torch.compile failed ({reason(error)})") from error
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:

@@ -39,7 +39,7 @@ class Origin:
     version : str
         Of this package.
     engine : str
-        What computed the network: "torch" or "openvino"; empty as long as nothing did.
+        What computed the network: "torch", "openvino" or "torch-compile"; empty as long as nothing did.
     """
 
     images: str

@@ -113,10 +113,29 @@ class PatientFailed:
 Outcome = PatientSegmented | PatientSkipped | PatientFailed
 
 
+@dataclass(frozen=True)
+class PatientRead:
+    """A patient that is to be segmented, and what its result will be made from."""
+
+    folder: Path
+    patient: Patient
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class PatientComputed:
+    """A patient's result, not written yet; the rest as in :class:`PatientSegmented`."""
+
+    read: PatientRead
+    result: Segmentation
+    runs_on: str
+    notices: tuple[str, ...]
+
+
 def segment_patient(
     job: CohortJob, predictor: Predictor, folder: Path
 ) -> Generator[PatientProgress, None, PatientSegmented | PatientSkipped]:
-    """Segment one patient and write the result, unless that is finished.
+    """Segment one patient and write the result, unless that is finished: all steps, one after the other.
 
     Yields
     ------
@@ -133,6 +152,20 @@ def segment_patient(
     LggSegError
         One sentence: what is wrong with the patient, or what is in the way of the result.
     """
+    read = read_for(job, folder)
+    if isinstance(read, PatientSkipped):
+        return read
+    return write_result(job, (yield from compute(job, predictor, read)))
+
+
+def read_for(job: CohortJob, folder: Path) -> PatientRead | PatientSkipped:
+    """Read a patient, unless it is finished, and make sure that its result can be written.
+
+    Raises
+    ------
+    LggSegError
+        As :func:`segment_patient`.
+    """
     before = None
     if not job.overwrite:
         name = find_slices(folder).name
@@ -144,23 +177,50 @@ def segment_patient(
     if before == origin and _is_finished(job, patient, origin):
         return PatientSkipped(folder, patient.name)
     _check_target(job, patient.name, origin, before)
-    notices = []
-    work = segment_stepwise(patient, predictor, job.options)
+    return PatientRead(folder, patient, origin)
+
+
+def compute(
+    job: CohortJob, predictor: Predictor, read: PatientRead
+) -> Generator[PatientProgress, None, PatientComputed]:
+    """Segment a patient that was read.
+
+    Raises
+    ------
+    LggSegError
+        As :func:`segment_patient`.
+    """
+    notices: list[str] = []
+    work = segment_stepwise(read.patient, predictor, job.options)
     while True:
         try:
             event = next(work)
         except StopIteration as stop:
-            result = stop.value
-            break
+            return PatientComputed(read, stop.value, predictor.runs_on, tuple(notices))
         if isinstance(event, Notice):
             notices.append(event.text)
         else:
-            yield PatientProgress(folder, event.done / event.total)
-    _write(job, result, origin)
+            yield PatientProgress(read.folder, event.done / event.total)
+
+
+def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
+    """Write a result, and say what it is.
+
+    Raises
+    ------
+    LggSegError
+        As :func:`segment_patient`.
+    """
+    result, patient = computed.result, computed.read.patient
+    _write(job, result, computed.read.origin)
     truth = patient.truth if not patient.unmarked else None
-    agreement = None if truth is None else dice(result.labels, truth)
     return PatientSegmented(
-        folder, patient.name, result.figures, agreement, predictor.runs_on, tuple(notices)
+        computed.read.folder,
+        patient.name,
+        result.figures,
+        None if truth is None else dice(result.labels, truth),
+        computed.runs_on,
+        computed.notices,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +15,7 @@ from .engines import make_engine
 from .errors import DeviceError, EngineError, ImageError
 from .neighbours import IntArray, input_channels, with_neighbours
 from .patients import SEQUENCES
-from .preprocess import back_to_grid, crop_and_resample, measure, normalise
+from .preprocess import back_to_grid, crop_and_resample, figures_of, measure, normalise_each
 from .windows import Extent, window_around
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Predictor:
     tta : bool
         Test-time augmentation: average the answers for each slice and its mirror image.
     engine : str
-        "auto", "torch" or "openvino".
+        One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`.
     whole_slices : bool
         Let the network see slices without head and the air around heads, too: to measure what that is worth.
 
@@ -108,6 +109,7 @@ class Predictor:
         card = self.card
         channels = input_channels(card.sequences, card.neighbouring_slices)
         try:
+            self._lane = devices.lane_to(self.device)
             self.engine = make_engine(engine, self._model.network, channels, self.device)
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
@@ -168,55 +170,82 @@ class Predictor:
         # Where there is no head there is no tumour: those slices keep 0.
         todo = [i for i, z in enumerate(wanted) if self._whole_slices or preparation.extents[z] is not None]
         yield SlicesDone(0, total)
+        yield from self._compute(volume, around, preparation, todo, probability)
+        yield from self._take_notices()
+        if len(todo) < total:
+            yield SlicesDone(total, total)
+        return probability
+
+    def _compute(
+        self,
+        volume: npt.NDArray[np.generic],
+        around: IntArray,
+        preparation: Preparation,
+        todo: list[int],
+        probability: Probability,
+    ) -> Generator[Event, None, None]:
+        """Fill in the probability of some slices, batch by batch; where the device allows it, one ahead."""
+        batch = yield from self._first_batch()
+        done = begun = 0
+        under_way: deque[tuple[list[int], Callable[[], Tensor]]] = deque()
+        while done < len(todo):
+            yield from self._take_notices()
+            part = todo[begun : begun + batch]
+            try:
+                if part:
+                    under_way.append((part, self._begin_batch(volume, around[part], preparation)))
+                    begun += len(part)
+                    if begun < len(todo) and len(under_way) <= self._lane.ahead:
+                        continue
+                part, result = under_way[0]
+                probability[part] = result().numpy()
+            except (RuntimeError, MemoryError, EngineError) as error:
+                batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
+                # What is under way may be lost as well: it is computed again.
+                under_way.clear()
+                begun = done
+                yield notice
+                continue
+            under_way.popleft()
+            done += len(part)
+            yield SlicesDone(done, len(probability))
+
+    def _first_batch(self) -> Generator[Event, None, int]:
+        """How many slices at once to begin with."""
         try:
-            batch = self._batch_size or devices.automatic_batch_size(
+            return self._batch_size or devices.automatic_batch_size(
                 self.device, self.card.preprocess.working_size
             )
         except RuntimeError as error:  # the device does not answer
             batch, notice = self._recover(error, 1)
             yield notice
-        done = 0
-        while done < len(todo):
-            yield from self._take_notices()
-            part = todo[done : done + batch]
-            try:
-                probability[part] = self._predict_batch(volume, around[part], preparation)
-            except (RuntimeError, MemoryError, EngineError) as error:
-                batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
-                yield notice
-                continue
-            done += len(part)
-            yield SlicesDone(done, total)
-        yield from self._take_notices()
-        if done < total:
-            yield SlicesDone(total, total)
-        return probability
+            return batch
 
     def _take_notices(self) -> list[Notice]:
         """What is to be told since the last volume or batch: that an engine could not be used."""
         taken, self._notices = self._notices, []
         return taken
 
-    def _predict_batch(
+    def _begin_batch(
         self, volume: npt.NDArray[np.generic], around: IntArray, preparation: Preparation
-    ) -> Probability:
-        """Of slices that are given with their neighbours, as indices of the volume's: (m, 2n + 1)."""
+    ) -> Callable[[], Tensor]:
+        """Of slices that are given with their neighbours, as indices of the volume's: (m, 2n + 1).
+
+        Returns what waits for their probability, shape (m, y, x).
+        """
         import torch
 
         # Each slice that is seen is prepared once, however many others it is a neighbour of.
         needed, places = np.unique(around, return_inverse=True)
-        box, size = preparation.box, self.card.preprocess.working_size
+        box, size, lane = preparation.box, self.card.preprocess.working_size, self._lane
         window = self._window([preparation.extents[z] for z in needed], preparation)
         with torch.inference_mode():
-            raw = window.cut(crop_and_resample(volume[needed], box, size))
-            if self.device.type == "cuda":
-                raw = raw.pin_memory()
-            x = normalise(raw.to(self.device, non_blocking=True), preparation)
-            seen = torch.from_numpy(places.reshape(around.shape)).to(self.device)
+            raw = window.cut(crop_and_resample(volume[needed], box, size, lane.send_raw))
+            x = normalise_each(lane.send(raw), lane.send(figures_of(preparation)))
+            seen = lane.send(torch.from_numpy(places.reshape(around.shape)))
             values = window.put_back(self._probability(x[seen].flatten(1, 2)), size)
             height, width = volume.shape[1:3]
-            result: Probability = back_to_grid(values, box, (height, width)).cpu().numpy()
-            return result
+            return lane.fetch(back_to_grid(values, box, (height, width)))
 
     def _window(self, extents: Sequence[Extent | None], preparation: Preparation) -> Extent:
         """What the network sees of resampled slices."""
@@ -286,8 +315,9 @@ def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...
         volume = volume[..., [SEQUENCES.index(s) for s in sequences]]
     if volume.dtype.kind in "if":
         with np.errstate(over="ignore"):
-            volume = np.nan_to_num(volume.astype(np.float32), nan=0, posinf=0, neginf=0)
-        volume = np.clip(volume, -1e37, 1e37)  # sums and differences of such values stay finite
-        lowest = volume.min(axis=(0, 1, 2))
-        volume = volume - np.minimum(lowest, 0)
+            numbers = volume.astype(np.float32)  # one copy, that the rest is done in
+        np.nan_to_num(numbers, copy=False, nan=0, posinf=0, neginf=0)
+        np.clip(numbers, -1e37, 1e37, out=numbers)  # sums and differences of such values stay finite
+        numbers -= np.minimum(numbers.min(axis=(0, 1, 2)), 0)
+        volume = numbers
     return volume

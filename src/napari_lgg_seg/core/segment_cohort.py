@@ -1,24 +1,31 @@
-"""Segment many patients of a cohort, one after the other, into its results folder."""
+"""Segment many patients of a cohort, one after the other, into its results folder.
+
+The next patient is read while one is segmented.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .beside import read_ahead
 from .case_details import CaseDetails, measure_case
 from .cohort_index import Record
 from .cohort_results import CohortResults
-from .errors import CorrectedError, ImageError, LggSegError
+from .errors import CorrectedError, LggSegError
 from .formats import Labelling
 from .patients import read_patient
 from .postprocess import postprocess, threshold_of
 from .predict import Notice, SlicesDone
+from .segmentation import voxels_of
 
 if TYPE_CHECKING:
     from .options import SegmentOptions
-    from .predict import Predictor
+    from .patients import Patient
+    from .predict import Predictor, Probability
 
 
 @dataclass(frozen=True)
@@ -91,33 +98,38 @@ def segment_cases(
         was.
     """
     chosen = options.complete(predictor.card)
-    for number, folder in enumerate(folders, start=1):
-        name = folder.name
-        yield CaseStarted(name, number, len(folders))
-        try:
-            may_replace = name in replaceable
-            if results.record(name).by_hand and not may_replace:
-                raise CorrectedError(f"{name} has corrected labels, which were kept.")  # before the work
-            patient = read_patient(folder)
-            if patient.volume is None:
-                raise ImageError(f"{folder} holds masks only; there is nothing to segment.")
-            probability = yield from predictor.predict(patient.volume)
-            threshold = threshold_of(probability, chosen.threshold)
-            labels = postprocess(probability, replace(chosen, threshold=threshold))
-            labelling = Labelling(
-                patient.name,
-                labels,
-                patient.slice_numbers,
-                patient.spacing,
-                patient.affine,
-                {**made_with, "threshold": threshold},
-            )
-            record = results.write_prediction(name, labelling, probability, replace_corrected=may_replace)
-            yield CaseSegmented(folder, record, measure_case(patient, labels))
-        except CorrectedError as error:
-            yield CaseSkipped(name, str(error))
-        except LggSegError as error:
-            yield CaseFailed(name, str(error))
+    with closing(read_ahead(read_patient, folders)) as patients:
+        for number, (folder, reading) in enumerate(patients, start=1):
+            name = folder.name
+            yield CaseStarted(name, number, len(folders))
+            try:
+                may_replace = name in replaceable
+                if results.record(name).by_hand and not may_replace:
+                    raise CorrectedError(f"{name} has corrected labels, which were kept.")  # before the work
+                patient = reading.result()
+                probability = yield from predictor.predict(voxels_of(patient))
+                labelling = _label(patient, probability, chosen, made_with)
+                # Written at once: what a cancelled run wrote beside it, nobody would show.
+                record = results.write_prediction(name, labelling, probability, replace_corrected=may_replace)
+                yield CaseSegmented(folder, record, measure_case(patient, labelling.labels))
+            except CorrectedError as error:
+                yield CaseSkipped(name, str(error))
+            except LggSegError as error:
+                yield CaseFailed(name, str(error))
+
+
+def _label(
+    patient: Patient, probability: Probability, options: SegmentOptions, made_with: Mapping[str, Any]
+) -> Labelling:
+    threshold = threshold_of(probability, options.threshold)
+    return Labelling(
+        patient.name,
+        postprocess(probability, replace(options, threshold=threshold)),
+        patient.slice_numbers,
+        patient.spacing,
+        patient.affine,
+        {**made_with, "threshold": threshold},
+    )
 
 
 def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from .beside import read_ahead
 from .checkpoint import DEFAULT_MODEL, load_model, read_card
 from .errors import LggSegError, PatientError
 from .formats import FileFormat
 from .options import OptionsError, SegmentOptions
 from .origin import model_checksum
-from .patient_job import CohortJob, Outcome, PatientFailed, PatientProgress, segment_patient
+from .patient_job import (
+    CohortJob,
+    Outcome,
+    PatientComputed,
+    PatientFailed,
+    PatientProgress,
+    PatientRead,
+    PatientSkipped,
+    compute,
+    read_for,
+    write_result,
+)
 from .patients import find_slices, has_slices
 from .predict import Notice, Predictor, predictor_for
 
@@ -71,8 +86,9 @@ def segment_cohort(
     ------
     CohortEvent
         First :class:`CohortFound`, then what happens to the patients: for each of them one
-        ``PatientSegmented``, ``PatientSkipped`` or ``PatientFailed``. Close the generator to stop;
-        patients that are done stay done.
+        ``PatientSegmented``, ``PatientSkipped`` or ``PatientFailed``, with one process in their order; it
+        comes when the result is written, by when the next patient may have begun. Close the generator to
+        stop; patients that are done stay done.
 
     Raises
     ------
@@ -177,9 +193,52 @@ def _one_folder_each(folders: Sequence[Path]) -> tuple[list[Path], list[PatientF
 def _one_by_one(
     job: CohortJob, predictor: Predictor, folders: Sequence[Path]
 ) -> Generator[CohortEvent, None, None]:
-    """Segment patients in this process."""
-    for folder in folders:
-        try:
-            yield (yield from segment_patient(job, predictor, folder))
-        except LggSegError as error:
-            yield PatientFailed(folder, str(error))
+    """Segment patients in this process; meanwhile the next one is read, and the one before written.
+
+    Closing the generator waits for a result that is being written: that patient is done.
+    """
+    with (
+        ThreadPoolExecutor(1, "napari-lgg-seg-write") as writer,
+        closing(read_ahead(partial(read_for, job), folders)) as patients,
+    ):
+        before: Future[Outcome] | None = None
+        for folder, reading in patients:
+            with closing(_one(job, predictor, folder, reading, writer)) as steps:
+                while not isinstance(step := next(steps), Future):
+                    if before is not None and before.done():
+                        yield before.result()
+                        before = None
+                    yield step
+            if before is not None:
+                yield before.result()
+            before = step
+        if before is not None:
+            yield before.result()
+
+
+def _one(
+    job: CohortJob,
+    predictor: Predictor,
+    folder: Path,
+    reading: Future[PatientRead | PatientSkipped],
+    writer: Executor,
+) -> Generator[PatientProgress | Future[Outcome], None, None]:
+    """Segment one patient; its outcome, which comes last, is known when its result is written."""
+    try:
+        read = reading.result()
+        if isinstance(read, PatientRead):
+            computed = yield from compute(job, predictor, read)
+            yield writer.submit(_written, job, computed)
+        else:
+            yield writer.submit(lambda: read)
+    except LggSegError as error:
+        failed = PatientFailed(folder, str(error))
+        yield writer.submit(lambda: failed)
+
+
+def _written(job: CohortJob, computed: PatientComputed) -> Outcome:
+    """Write a result."""
+    try:
+        return write_result(job, computed)
+    except LggSegError as error:
+        return PatientFailed(computed.read.folder, str(error))

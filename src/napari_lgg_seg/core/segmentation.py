@@ -45,7 +45,7 @@ class Segmentation:
     model : str
         The model's name.
     engine : str
-        What computed it: "torch" or "openvino".
+        What computed it: "torch", "openvino" or "torch-compile".
     figures : Figures
         Volume, slices and largest diameter.
     """
