@@ -62,7 +62,8 @@ def measure(
     target = file or (None if quick else FILE)
     sections = _read(target)
     with tempfile.TemporaryDirectory(prefix="speed-", ignore_cleanup_errors=True) as work:
-        settings = Settings(Path(work), dataset, 1 if quick else rounds, patients, quick, full)
+        counts = (1, 2) if quick else (rounds, patients)
+        settings = Settings(Path(work), dataset, *counts, quick, full)
         print("Preparing...", flush=True)
         prepared = settings.prepare()
         for name in chosen:

@@ -16,8 +16,13 @@ from typing import Any
 from speed_limit import describe_processor
 from speed_turns import FailedError, Group, call, programs_in_turn, run_program, take_turns
 
+from napari_lgg_seg.core.devices import ENGINE_CHOICES
+
 HERE = Path(__file__).parent
 PROGRAM = [sys.executable, "-m", "napari_lgg_seg"]
+#: Everything that can compute the network here, and what computes whole patients.
+ENGINES = tuple(name for name in ENGINE_CHOICES if name != "auto")
+PATIENT_ENGINES = ("torch", "openvino")
 #: Whole slices, and what the shipped model works on.
 SIZE, WORKING_SIZE = 256, 192
 #: Slices of the largest patient of the dataset, and of the one whose threshold is moved.
@@ -180,11 +185,11 @@ def network(settings: Settings) -> dict[str, Any]:
         Group(("onnx one", "onnx batch"), "speed_ways:onnx_ways", shared),
         *(
             Group((f"{name} whole", f"{name} working"), "speed_ways:engine_ways", {"engine": name, **engines})
-            for name in ("torch", "openvino")
+            for name in ENGINES
         ),
         *(
             Group((f"{name} windows",), "speed_ways:window_ways", {"engine": name, **windows})
-            for name in ("torch", "openvino")
+            for name in PATIENT_ENGINES
         ),
     ]
     return {
@@ -207,10 +212,7 @@ def patient(settings: Settings) -> dict[str, Any]:
     groups = [
         Group(("keras",), "speed_keras:patient_ways", {"network": settings.network, **output}),
         Group(("study",), "speed_study:patient_ways", output),
-        *(
-            Group((name,), "speed_ways:patient_ways", {"engine": name, **output})
-            for name in ("torch", "openvino")
-        ),
+        *(Group((name,), "speed_ways:patient_ways", {"engine": name, **output}) for name in PATIENT_ENGINES),
     ]
     first = folders[:1]
     empty = settings.work / "empty cache"
@@ -228,7 +230,7 @@ def patient(settings: Settings) -> dict[str, Any]:
 
 def cohort(settings: Settings) -> dict[str, Any]:
     """Seconds for several patients, start-up counted on all sides."""
-    folders = settings.folders(2 if settings.quick else settings.patients)
+    folders = settings.folders(settings.patients)
     return {
         "slices": [_slices(Path(folder)) for folder in folders],
         "programs": programs_in_turn(_programs(settings, folders), settings.few),

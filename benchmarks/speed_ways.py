@@ -307,7 +307,7 @@ def make_patients(
 ) -> dict[str, list[str]]:
     """Write made patients, and the sample patient with other numbers of slices; says where they are.
 
-    Pixels are left out for a smaller ``size``; of the others only the ``first`` slices from the middle are kept.
+    Pixels are left out for a smaller ``size``; of the others ``first`` slices from the middle are kept.
     """
     import dataclasses
 
