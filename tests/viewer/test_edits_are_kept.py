@@ -41,7 +41,7 @@ def truth(viewer: Any, patient_on_disk: Callable[..., Path]) -> Any:
     return viewer.layers["truth"]
 
 
-def _leave_behind(folder: Path) -> None:
+def _leave_behind(folder: Path, more: str = "") -> None:
     """A session that kept an edit of the patient and was killed."""
     program = textwrap.dedent(
         f"""
@@ -53,7 +53,7 @@ def _leave_behind(folder: Path) -> None:
         labels = np.zeros(patient.truth.shape, np.uint8); labels[1, :4, :5] = 1
         about = {{**describe(patient.name, "tumour", patient.slice_numbers, folder={str(folder)!r})}}
         about |= {{"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}}
-        title = patient.name + " tumour"
+        title = patient.name + " tumour{more}"
         recovery.keep(recovery.Edit(patient.name, title, labels, {str(folder)!r}, about))
         os.kill(os.getpid(), signal.SIGKILL)
         """
@@ -125,6 +125,15 @@ def test_restored_over_the_patients_images(
     assert described(layer)["patient"] == PATIENT
     assert recovery.leftovers() == []
     assert len(kept()) == 1, "this session keeps what is not saved yet"
+
+
+def test_restored_twice_has_no_longer_name(
+    viewer: Any, kept: Any, patient_on_disk: Callable[..., Path], wait_until: Any
+) -> None:
+    _leave_behind(patient_on_disk(), " (restored)")
+    _press(offer(viewer), "Restore")
+    wait_until(lambda: len(viewer.layers) == 5)
+    assert viewer.layers[-1].name == f"{PATIENT} tumour (restored)"
 
 
 def test_restored_alone_where_the_images_are_gone(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _SHOWN = 6
+_RESTORED = " (restored)"
 
 
 def on_activate(_: Any = None) -> None:
@@ -113,7 +114,7 @@ def _show(viewer: Viewer, leftover: Leftover) -> None:
     looks = tumour_properties(edit.patient)
     if info["role"] == TRUTH:
         looks["colormap"] = label_colours(colour("truth_colour"))
-    looks["name"] = f"{leftover.title} (restored)"
+    looks["name"] = f"{leftover.title.removesuffix(_RESTORED)}{_RESTORED}"  # also after a second crash
     layer: Labels = viewer.add_labels(edit.labels, metadata={METADATA_KEY: info}, **about, **looks)
     keeper = keeper_of(viewer)
     if keeper is not None:
