@@ -294,7 +294,7 @@ def window_tables(section: Section) -> dict[str, str]:
 
 def growth_tables(section: Section) -> dict[str, str]:
     """Time and memory as cohorts grow."""
-    named = {f"{count} patients": found for count, found in section["cohorts"].items()}
+    named = {f"{n} patient{'s' * (n != '1')}": found for n, found in section["cohorts"].items()}
     named["the largest patient"] = section["largest"]
     rows = []
     for name, found in named.items():

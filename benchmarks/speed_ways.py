@@ -264,14 +264,17 @@ def _timed(task: Callable[[], Any]) -> Way:
 
 
 def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[str]) -> list[Way]:
-    """Seconds a slice of a step of a training from scratch: data, augmentation, network, optimiser."""
+    """Seconds a slice of a step of a training from scratch: data, augmentation, network, optimiser.
+
+    The last patient is the one that would validate.
+    """
     from napari_lgg_seg.core.options import TrainOptions
     from napari_lgg_seg.core.preprocess import PreprocessOptions
     from napari_lgg_seg.core.run import Run
     from napari_lgg_seg.core.start import find_start
 
     devices.keep_memory_mapped()
-    patients = [read_patient(folder) for folder in folders]
+    *patients, last = [read_patient(folder) for folder in folders]
     output = Path(tempfile.gettempdir()) / "speed-training.safetensors"
 
     def way(size: int, batch: int) -> Way:
@@ -284,7 +287,7 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[s
             learning_rate=1e-4,
             device="cpu",
         ).complete(fine_tuning=False)
-        run = Run(find_start(options, PreprocessOptions(working_size=size)), [], output, options)
+        run = Run(find_start(options, PreprocessOptions(working_size=size)), [last], output, options)
         for _ in run.read(patients):
             pass
         batches = run.batches()

@@ -130,7 +130,7 @@ def _move_threshold(widget: Any, viewer: Any, value: float) -> dict[str, float]:
     before = np.asarray(tumour.data).copy()
     QApplication.processEvents()
     began = time.perf_counter()
-    widget.threshold.value = value
+    widget.controls.threshold.value = value
     labels = time.perf_counter() - began
     QApplication.processEvents()
     drawn = time.perf_counter() - began
