@@ -24,6 +24,9 @@ UInt8 = npt.NDArray[np.uint8]
 # Read when napari's settings are imported, which is after this file is loaded. An empty path: napari's
 # fixtures reset its settings, and would save that over the user's own.
 os.environ["NAPARI_CONFIG"] = ""
+# Read when Qt starts: without a display it draws nowhere.
+if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
 def _write_tiff(path: Path, pixels: npt.NDArray[np.generic], writer: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
 TIMEOUT_MS = 180_000  # for a busy machine; quiet ones need seconds
-
-# Read when Qt and napari start, which is after this file is loaded.
-if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 _WITHOUT_WINDOWS = ("offscreen", "minimal")
 

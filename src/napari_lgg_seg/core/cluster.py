@@ -114,7 +114,7 @@ def _own_workers(count: int) -> Iterator[Any]:
     from distributed import Client
 
     # What dask means for its workers it sets for this process as well.
-    new_variables = {"PYTHONHASHSEED", "__DASK_PARENT_PID"} - set(os.environ)
+    before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
     with (
         TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
         dask.config.set({**_QUIET, "temporary-directory": scratch}),
@@ -128,8 +128,11 @@ def _own_workers(count: int) -> Iterator[Any]:
             # Ctrl-C while they start: what is started nevertheless must be stopped.
             if starting.exception() is None:
                 starting.result().close()
-            for name in new_variables:
-                os.environ.pop(name, None)
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def _start_workers(count: int, scratch: str) -> Any:
