@@ -246,7 +246,10 @@ def test_a_worker_without_the_package_is_one_sentence(cohort, model, running, ad
         sys.modules["kept"], sys.modules[module] = sys.modules.get(module), None
 
     def undo():
-        sys.modules[module] = sys.modules.pop("kept")
+        del sys.modules[module]
+        kept = sys.modules.pop("kept")
+        if kept is not None:  # else no worker had imported it yet
+            sys.modules[module] = kept
 
     # The functions travel with the code of this file, so that they do not need the module.
     with (
