@@ -102,7 +102,11 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
             "cpu",
             r"not installed; install napari-lgg-seg\[openvino\], or choose another engine\.$",
         ),
-        ("onnx", "cpu", r"is not known; choose one of auto, torch, openvino, torch-compile\.$"),
+        (
+            "onnx",
+            "cpu",
+            r"is not known; choose one of auto, torch, openvino, torch-compile, openvino-int8\.$",
+        ),
         ("", "cuda", "is not known"),
     ],
 )

@@ -15,11 +15,15 @@ import pytest
 import torch
 from narrow_network import narrow_network
 
-from napari_lgg_seg.core import devices, openvino_engine
-from napari_lgg_seg.core.checkpoint import Model, ModelCard
-from napari_lgg_seg.core.engines import Engine, make_engine
+from napari_lgg_seg.core import devices, eight_bits, openvino_engine
+from napari_lgg_seg.core.checkpoint import Model, ModelCard, load_model
+from napari_lgg_seg.core.eight_bits import example_slices, in_eight_bits
+from napari_lgg_seg.core.engines import Engine, fold_batch_norm, make_engine
 from napari_lgg_seg.core.errors import DeviceError, EngineError
+from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.networks import NETWORKS, build_network
+from napari_lgg_seg.core.patients import read_patient
+from napari_lgg_seg.core.postprocess import to_labels
 from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, drain
 from napari_lgg_seg.core.preprocess import PreprocessOptions
 
@@ -410,6 +414,141 @@ def test_what_cannot_be_traced_is_an_error_of_the_engine():
     with pytest.raises(EngineError, match=r"^OpenVINO failed \(.*\)$") as error:
         make_engine("openvino", Untraceable(), 3, CPU)
     assert "\n" not in str(error.value)
+
+
+# --- 8 bits ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_example(monkeypatch, make_patient):
+    """A small patient in the place of the sample patient, which takes seconds to draw."""
+    monkeypatch.setattr(eight_bits, "make_sample_patient", lambda: make_patient(shape=(20, 64, 64)))
+
+
+def operations(request) -> dict[str, set[str]]:
+    """Kind of operation -> number formats in which a compiled network runs it."""
+    found: dict[str, set[str]] = {}
+    for operation in request.get_compiled_model().get_runtime_model().get_ops():
+        info = operation.get_rt_info()
+        kind, precision = (str(info[key].astype(str)) for key in ("layerType", "runtimePrecision"))
+        found.setdefault(kind, set()).add(precision)
+    return found
+
+
+@pytest.mark.usefixtures("openvino", "exact", "quick_example")
+@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.parametrize("card", [{}, {"neighbouring_slices": 1}, {"sequences": ("FLAIR",)}], ids=str)
+def test_logits_in_8_bits_are_nearly_those_of_pytorch(architecture, card):
+    channels = len(card.get("sequences", "abc")) * (2 * card.get("neighbouring_slices", 0) + 1)
+    network = narrow(architecture, channels)
+    described = model_of(network, architecture=architecture, **card).card
+    engine = make_engine("openvino-int8", network, channels, CPU, described)
+    assert engine.name == "openvino-int8"
+    for shape in [(2, 48, 64), (1, 32, 32), (1, 50, 41)]:
+        x = slices(shape[0], channels, *shape[1:])
+        with torch.inference_mode():
+            first, second = engine.logits(x), make_engine("torch", network, channels, CPU).logits(x)
+        assert first.shape == second.shape == shape
+        difference = float((first - second).abs().mean() / second.std())
+        assert 0 < difference < 0.2
+
+
+@pytest.mark.usefixtures("openvino", "quick_example")
+def test_8_bits_are_computed_with_whole_numbers():
+    network = narrow()
+    engine = make_engine("openvino-int8", network, 3, CPU, model_of(network).card)
+    formats = operations(engine._request)
+    assert "u8" in formats["Convolution"]
+    assert formats["Deconvolution"] <= {"u8", "i8"}
+    assert formats["Pooling"] <= {"u8", "i8"}
+
+
+def test_rounding_changes_neither_the_network_nor_what_it_finds():
+    network = fold_batch_norm(narrow())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    rounded = in_eight_bits(network, slices(3, 3, 48, 48))
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    x = slices(2, 3, 48, 48, seed=5)
+    with torch.inference_mode():
+        exact, coarse = network(x), rounded(x)
+    assert 0 < float((exact - coarse).abs().mean() / exact.std()) < 0.2
+
+
+def test_rounded_values_are_steps_of_whole_numbers():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1)).eval()
+    rounded = in_eight_bits(network, slices(2, 1, 16, 16))
+    with torch.inference_mode():
+        between = rounded[:2](slices(1, 1, 16, 16, seed=1))
+        expected = network[:2](slices(1, 1, 16, 16, seed=1))
+    steps = between / rounded[1].step
+    close(steps, steps.round(), atol=1e-3)
+    assert 0 <= steps.min() <= steps.max() <= 255
+    close(between, expected.clamp(max=255 * rounded[1].step), atol=rounded[1].step)
+
+
+@pytest.mark.parametrize("card", [{"neighbouring_slices": 2}, {"sequences": ("FLAIR",)}], ids=str)
+def test_8_bits_are_fitted_to_slices_as_the_model_sees_them(card):
+    described = model_of(narrow(), **card).card
+    examples = example_slices(described)
+    channels = len(card.get("sequences", "abc")) * (2 * card.get("neighbouring_slices", 0) + 1)
+    assert examples.shape[1:] == (channels, 48, 48)
+    assert len(examples) > 8
+    assert torch.equal(examples, example_slices(described))
+    assert abs(float(examples.mean())) < 2
+    assert 0.3 < float(examples.std()) < 3
+
+
+@pytest.mark.usefixtures("quick_example")
+def test_8_bits_are_kept_beside_the_rest_and_used_again(conversions, tmp_path):
+    network, x = narrow(), slices(1, 3, 32, 32)
+    card = model_of(network).card
+    make_engine("openvino", network, 3, CPU)
+    first = make_engine("openvino-int8", network, 3, CPU, card).logits(x)
+    assert len(conversions) == 2
+    assert torch.equal(make_engine("openvino-int8", network, 3, CPU, card).logits(x), first)
+    make_engine("openvino", network, 3, CPU)
+    assert len(conversions) == 2
+    other = model_of(network, neighbouring_slices=1).card
+    with suppress(EngineError):  # such a network does not take those slices; it is not the one that is kept
+        make_engine("openvino-int8", network, 3, CPU, other)
+        pytest.fail("it took what was kept for another model")
+
+
+@pytest.mark.usefixtures("openvino", "quick_example")
+def test_8_bits_are_taken_only_if_somebody_wants_them(monkeypatch, make_head):
+    model = model_of(narrow())
+    assert Predictor(model, "cpu").engine.name == "openvino"
+    predictor = Predictor(model, engine="openvino-int8")
+    assert (predictor.engine.name, predictor.runs_on) == ("openvino-int8", "CPU (OpenVINO, 8 bits)")
+    probability = drain(predictor.predict(make_head((4, 64, 64))[0]))
+    exact = drain(Predictor(model, "cpu").predict(make_head((4, 64, 64))[0]))
+    assert 0 < np.abs(probability - exact).mean() < 0.05
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Predictor(model, engine="openvino-int8").device == CPU
+    with pytest.raises(DeviceError, match="OpenVINO runs on the CPU"):
+        Predictor(model, "cuda", engine="openvino-int8")
+
+
+def test_8_bits_without_openvino_are_refused():
+    with pytest.raises(DeviceError, match=r"'openvino-int8' is not installed; .*napari-lgg-seg\[openvino\]"):
+        Predictor(model_of(narrow()), "cpu", engine="openvino-int8")
+
+
+@pytest.mark.real_data
+@pytest.mark.usefixtures("openvino")
+def test_8_bits_move_the_dice_of_a_real_patient_little(lgg_dataset):
+    model = load_model()
+    patient = read_patient(lgg_dataset / model.card.validation_patients[1])
+    first, second = (
+        dice(
+            to_labels(drain(Predictor(model, "cpu", engine=engine).predict(patient.volume)), 0.5),
+            patient.truth,
+        )
+        for engine in ("openvino", "openvino-int8")
+    )
+    assert abs(first - second) < 0.02
 
 
 # --- compiled PyTorch --------------------------------------------------------------------------

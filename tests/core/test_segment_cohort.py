@@ -166,6 +166,9 @@ def test_runs_are_told_apart_by_model_and_options(model, tmp_path):
     assert is_done(Record("segmented", made_with=run), elsewhere)
     assert is_done(Record("exported", made_with=run), run)
     assert not is_done(Record("segmented", made_with=run), describe_run(model, SegmentOptions(tta=True)))
+    coarse = describe_run(model, SegmentOptions(device="cpu", engine="openvino-int8"))
+    assert not is_done(Record("segmented", made_with=run), coarse)
+    assert is_done(Record("segmented", made_with=coarse), coarse)
     assert not is_done(Record("corrected", by_hand=True, made_with=run), run)
     assert not is_done(Record("new"), run)
     os.utime(model, ns=(1, 1))  # trained anew under the same name

@@ -273,6 +273,17 @@ def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path)
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
+@pytest.mark.usefixtures("openvino")
+def test_results_in_8_bits_are_others(segment, cohort, tmp_path):
+    segment(engine="openvino")
+    failed = [e for e in segment(engine="openvino-int8") if isinstance(e, PatientFailed)]
+    assert len(failed) == 3
+    assert "holds results that were made with another engine;" in failed[0].sentence
+    assert kinds(segment(engine="openvino-int8", overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(engine="openvino-int8")) == [PatientSkipped] * 3
+    assert kinds(segment(engine="torch")) == [PatientFailed] * 3
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_two_runs_write_the_same_bytes(segment, tmp_path, file_format):
     if file_format == "nifti":

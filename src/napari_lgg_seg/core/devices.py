@@ -26,10 +26,17 @@ DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 
 #: What may compute the network; ``auto`` takes OpenVINO on the CPU where it is installed, else PyTorch.
-EngineChoice = Literal["auto", "torch", "openvino", "torch-compile"]
+EngineChoice = Literal["auto", "torch", "openvino", "torch-compile", "openvino-int8"]
 ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
+#: Computes so much more coarsely than the others that its labels count as made otherwise.
+ROUNDED_ENGINE = "openvino-int8"
 #: Their names for people.
-ENGINE_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO", "torch-compile": "compiled PyTorch"}
+ENGINE_NAMES = {
+    "torch": "PyTorch",
+    "openvino": "OpenVINO",
+    "torch-compile": "compiled PyTorch",
+    "openvino-int8": "OpenVINO, 8 bits",
+}
 
 
 def available_devices() -> tuple[str, ...]:
@@ -56,7 +63,7 @@ def choose_device(name: str = "auto", engine: str = "auto") -> torch.device:
 
     present = available_devices()
     if name == "auto":
-        return torch.device(present[-1] if engine == "openvino" else present[0])
+        return torch.device(present[-1] if engine.startswith("openvino") else present[0])
     if name not in DEVICE_CHOICES:
         raise DeviceError(f"Device {name!r} is not known; choose one of {', '.join(DEVICE_CHOICES)}.")
     if name not in present:
@@ -76,7 +83,8 @@ def describe_device(device: torch.device) -> str:
 def available_engines() -> tuple[str, ...]:
     """The engines that are installed, the preferred one first; none is imported.
 
-    Compiled PyTorch is not among them: whether there is a compiler shows when it is needed.
+    Compiled PyTorch is not among them: whether there is a compiler shows when it is needed. Neither is
+    OpenVINO in 8 bits, whose labels are others: somebody has to want it.
     """
     return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
 
@@ -93,11 +101,11 @@ def choose_engine(name: str, device: torch.device) -> str:
         raise DeviceError(f"Engine {name!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}.")
     if name == "auto":
         return available_engines()[0] if device.type == "cpu" else "torch"
-    if name == "openvino" and name not in available_engines():
+    if name.startswith("openvino") and "openvino" not in available_engines():
         raise DeviceError(
-            f"Engine {name!r} is not installed; install napari-lgg-seg[{name}], or choose another engine."
+            f"Engine {name!r} is not installed; install napari-lgg-seg[openvino], or choose another engine."
         )
-    if name == "openvino" and device.type != "cpu":
+    if name.startswith("openvino") and device.type != "cpu":
         raise DeviceError(f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose one of the two.")
     return name
 

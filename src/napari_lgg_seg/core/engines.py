@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .checkpoint import ModelCard
+
 
 class Engine(Protocol):
     """A network made ready for one device, its batch normalisation folded."""
@@ -47,7 +49,9 @@ class Engine(Protocol):
         """
 
 
-def make_engine(name: str, network: nn.Module, channels: int, device: torch.device) -> Engine:
+def make_engine(
+    name: str, network: nn.Module, channels: int, device: torch.device, card: ModelCard | None = None
+) -> Engine:
     """Make a network ready; it is copied, not changed.
 
     Parameters
@@ -60,6 +64,8 @@ def make_engine(name: str, network: nn.Module, channels: int, device: torch.devi
         Input channels of a slice.
     device : torch.device
         Where it computes.
+    card : ModelCard, optional
+        The model's; "openvino-int8" needs it.
 
     Raises
     ------
@@ -70,10 +76,10 @@ def make_engine(name: str, network: nn.Module, channels: int, device: torch.devi
     """
     if name == "torch-compile":
         return CompiledEngine(network, device)
-    if name == "openvino":
+    if name.startswith("openvino"):
         from .openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(network, channels)
+        return OpenVinoEngine(network, channels, card if name == "openvino-int8" else None)
     return TorchEngine(network, device)
 
 

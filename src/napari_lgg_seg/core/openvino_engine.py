@@ -24,6 +24,8 @@ from .errors import EngineError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from .checkpoint import ModelCard
+
 #: Converted networks that are kept, about 40 MiB each; every fine-tuned model has one of its own.
 _KEPT = 4
 #: Seconds after which what another process began to write is taken for abandoned.
@@ -41,6 +43,8 @@ class OpenVinoEngine:
         Any whose forward can be traced; it is copied, not changed.
     channels : int
         Input channels of a slice.
+    eight_bits_for : ModelCard, optional
+        Compute in 8 bits, rounded as suits the slices that this model sees.
 
     Raises
     ------
@@ -50,9 +54,11 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, network: nn.Module, channels: int) -> None:
+    def __init__(self, network: nn.Module, channels: int, eight_bits_for: ModelCard | None = None) -> None:
+        if eight_bits_for is not None:
+            self.name = "openvino-int8"
         try:
-            self._request = _compiled(network, channels).create_infer_request()
+            self._request = _compiled(network, channels, eight_bits_for).create_infer_request()
         except Exception as error:  # OpenVINO's converter raises many kinds; all mean the same
             raise _failure(error) from error
 
@@ -95,7 +101,7 @@ def cache_folder() -> Path:
     return user_cache_path("napari-lgg-seg", appauthor=False) / "openvino"
 
 
-def _compiled(network: nn.Module, channels: int) -> Any:
+def _compiled(network: nn.Module, channels: int, card: ModelCard | None) -> Any:
     """The network ready to run: compiled from the cache if it is there, else converted and put there.
 
     What is kept is the converted network. To compile it takes a fifteenth of the time of converting it,
@@ -105,7 +111,7 @@ def _compiled(network: nn.Module, channels: int) -> Any:
     """
     openvino = load_openvino()
     core, settings = openvino.Core(), devices.openvino_settings()
-    folder = cache_folder() / _key(network, openvino.__version__)
+    folder = cache_folder() / _key(network, openvino.__version__, card)
     if folder.is_dir():
         with suppress(OSError):  # a folder that is for reading only is as good
             os.utime(folder)
@@ -113,26 +119,35 @@ def _compiled(network: nn.Module, channels: int) -> Any:
             return core.compile_model(folder / _FILE, "CPU", settings)
         except RuntimeError:
             shutil.rmtree(folder, ignore_errors=True)
-    model = _converted(openvino, network, channels)
+    model = _converted(openvino, network, channels, card)
     with suppress(OSError, RuntimeError):
         _keep(openvino, model, folder)
     return core.compile_model(model, "CPU", settings)
 
 
-def _key(network: nn.Module, version: str) -> str:
+def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
     """A name for what is kept of a network: by its structure, its weights, and the versions at work."""
     digest = hashlib.sha256(f"{__version__} {version} {network}".encode())
+    if card is not None:
+        digest.update(f"8 bits {card.preprocess} {card.sequences} {card.neighbouring_slices}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()[:32]
 
 
-def _converted(openvino: Any, network: nn.Module, channels: int) -> Any:
-    """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are."""
+def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard | None) -> Any:
+    """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are.
+
+    With a model's card it is rounded to 8 bits.
+    """
     import torch
 
     folded = fold_batch_norm(network).cpu().float()
+    if card is not None:
+        from .eight_bits import example_slices, in_eight_bits
+
+        folded = in_eight_bits(folded, example_slices(card))
     model = openvino.convert_model(folded, example_input=torch.zeros(1, channels, 32, 32))
     model.reshape([-1, channels, -1, -1])
     return model

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from .devices import ROUNDED_ENGINE
 from .errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Origin:
     model : str
         SHA-256 of the model file, wherever it is.
     options : dict
-        Those of :class:`napari_lgg_seg.core.options.SegmentOptions` that change labels.
+        Those of :class:`napari_lgg_seg.core.options.SegmentOptions` that change labels; the engine only if
+        that computes in 8 bits.
     version : str
         Of this package.
     engine : str
@@ -74,6 +76,8 @@ def origin_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Origin
     images = zlib.crc32(np.ascontiguousarray(volume).tobytes(), zlib.crc32(repr(volume.shape).encode()))
     fields = dataclasses.fields(options)
     deciding = {f.name: getattr(options, f.name) for f in fields if not f.metadata.get("may_change")}
+    if options.engine == ROUNDED_ENGINE:
+        deciding["engine"] = options.engine
     return Origin(f"{images:08x}", model, deciding, __version__)
 
 

@@ -110,7 +110,7 @@ class Predictor:
         channels = input_channels(card.sequences, card.neighbouring_slices)
         try:
             self._lane = devices.lane_to(self.device)
-            self.engine = make_engine(engine, self._model.network, channels, self.device)
+            self.engine = make_engine(engine, self._model.network, channels, self.device, card)
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
 

@@ -15,6 +15,7 @@ from .beside import read_ahead
 from .case_details import CaseDetails, measure_case
 from .cohort_index import Record
 from .cohort_results import CohortResults
+from .devices import ROUNDED_ENGINE
 from .errors import CorrectedError, LggSegError
 from .formats import Labelling
 from .patients import read_patient
@@ -160,6 +161,9 @@ _PLACE = ("device", "batch_size", "engine")
 
 
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run: where it was computed does not."""
-    options = {k: v for k, v in run.get("options", {}).items() if k not in _PLACE}
+    """What decides the result of a run: where it was computed does not, but for 8 bits."""
+    every = run.get("options", {})
+    options = {k: v for k, v in every.items() if k not in _PLACE}
+    if every.get("engine") == ROUNDED_ENGINE:
+        options["engine"] = ROUNDED_ENGINE
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}
