@@ -1,6 +1,6 @@
 """How fast it is, beside what people use today and beside what the processor can do.
 
-    tox run -e bench                                   # everything that is installed: some 15 minutes
+    tox run -e bench                                   # everything that is installed
     python benchmarks/speed.py measure --quick         # a try, whose figures mean little
     python benchmarks/speed.py measure --only network,window
     python benchmarks/speed.py show                    # the tables again, also into docs/speed.md
