@@ -2,8 +2,7 @@
 
 So drift of the machine hits all alike, no way disturbs another one's threads or memory, and one that is not
 installed or fails becomes a sentence in the table. What a process serves is made by a function of the other
-``speed_*`` modules, named ``module:function``. This module imports nothing large: peak memory of a child
-begins with that of its parent.
+``speed_*`` modules, named ``module:function``. This module imports nothing large, since it watches programs too.
 """
 
 from __future__ import annotations
@@ -134,11 +133,24 @@ def _child(word: str, function: str, options: Mapping[str, Any], errors: IO[str]
 def run_program(command: Sequence[str], **environment: str) -> dict[str, Any]:
     """Start a program and wait for it: seconds from start to end, and its peak memory in MB.
 
+    The system counts what a process had before it became the program as well, which is a copy of its parent:
+    so a small process of its own is the parent, however large this one has grown.
+
     Raises
     ------
     FailedError
         If it fails.
     """
+    found: dict[str, Any] = call(
+        "speed_turns:watch_program", {"command": list(command), "environment": environment}
+    )
+    if "problem" in found:
+        raise FailedError(found["problem"])
+    return found
+
+
+def watch_program(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """What :func:`run_program` gives, or ``{"problem": sentence}``; for a process that is small."""
     with tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         child = subprocess.Popen(
@@ -147,7 +159,7 @@ def run_program(command: Sequence[str], **environment: str) -> dict[str, Any]:
         peak = _wait(child)
         seconds = time.perf_counter() - began
         if child.returncode:
-            raise FailedError(reason_in(errors, child.returncode))
+            return {"problem": reason_in(errors, child.returncode)}
     return {"seconds": seconds} | ({"peak_mb": peak} if peak is not None else {})
 
 
