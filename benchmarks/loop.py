@@ -1,11 +1,11 @@
 """Does correcting the most uncertain pay? A script that plays the user; the truth is the correction.
 
-    python benchmarks/loop.py play kaggle_3m --model runs/fold-fold0.safetensors
+    python benchmarks/loop.py play kaggle_3m --model runs/fold-fold0.safetensors --fold 0
     python benchmarks/loop.py show
 
-The model has not seen the fold's test patients. Half of them are the pool, as new in the user's cohort, half
-stay untouched. A round: the pool is segmented as the Cohort widget does it, the most uncertain patients
-that are not corrected yet are corrected, and the model is fine-tuned on all corrected ones as Fine-tune does
+The patients are those that the model has not seen, or of these a fold's test patients. Half of them, or as many
+as --pool says, are the pool, as new in the user's cohort; the others stay untouched. A round: the pool is
+segmented as the Cohort widget does it, the most uncertain patients that are not corrected yet are corrected, and the model is fine-tuned on all corrected ones as Fine-tune does
 it, with as many of the patients that it was trained on. What counts is Dice on the untouched patients.
 Beside it, the same with patients in an order drawn by chance. Each round starts from the given model,
 not from the last round's: so all rounds have the same number of steps.
@@ -140,8 +140,12 @@ class Log:
 @app.command()
 def play(
     dataset: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="All patients.")],
-    model: Annotated[Path, typer.Option(help="The model that has not seen the fold's patients.")] = MODEL,
-    fold: Annotated[int, typer.Option(help="Whose test patients are the cohort.")] = 0,
+    model: Annotated[Path, typer.Option(help="The model to begin with.")] = MODEL,
+    fold: Annotated[
+        int | None,
+        typer.Option(help="Whose test patients are the cohort; by default all that the model has not seen."),
+    ] = None,
+    pool: Annotated[int | None, typer.Option(min=2, help="Patients to correct; half of them all.")] = None,
     folds: Annotated[Path, typer.Option(help="The test patients of all folds.")] = FOLDS,
     per_round: Annotated[int, typer.Option(min=2, help="Patients corrected in a round.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 4,
@@ -157,8 +161,8 @@ def play(
     options = TrainOptions(
         init=str(model), epochs=epochs, slices_per_epoch=slices_per_epoch, seed=seed
     ).complete(fine_tuning=True)
-    test = json.loads(folds.read_text(encoding="utf-8"))[fold]
-    plan = make_plan(dataset, model, test, per_round, rounds, share, options)
+    test = None if fold is None else json.loads(folds.read_text(encoding="utf-8"))[fold]
+    plan = make_plan(dataset, model, test, pool, per_round, rounds, share, options)
     log = Log(file, plan)
     before = next((row["dice"] for row in log.rows if row["round"] == 0), None)
     for order in (UNCERTAIN, RANDOM):
@@ -171,13 +175,16 @@ def play(
 def make_plan(
     dataset: Path,
     model: Path,
-    test: list[str],
+    test: list[str] | None,
+    pool_size: int | None,
     per_round: int,
     rounds: int,
     share: float,
     options: TrainOptions,
 ) -> Plan:
-    """Split a fold's test patients in two halves, each with its share of the institutions.
+    """Split a fold's test patients, or all that the model has not seen, in pool and untouched ones.
+
+    Both have their share of the institutions.
 
     Raises
     ------
@@ -186,12 +193,16 @@ def make_plan(
     """
     card = read_card(model)
     there = [folder.name for folder in patient_folders(dataset)]
-    cohort = [name for name in test if name in there]
-    seen = sorted({*card.seen_patients(), *card.validation_patients} & set(cohort))
+    known = {*card.seen_patients(), *card.validation_patients}
+    cohort = [name for name in (there if test is None else test) if name in there]
+    if test is None:
+        cohort = [name for name in cohort if name not in known]
+    seen = sorted(known & set(cohort))
     if seen or len(cohort) < 2:
         what = f"has seen {seen[0]}" if seen else f"has fewer than two test patients in {dataset}"
         raise typer.BadParameter(f"{model} {what}; choose the fold that it was not trained on.")
-    pool, untouched = split_patients(cohort, 0.5, options.seed)
+    share_untouched = 0.5 if pool_size is None else max(0.0, 1 - pool_size / len(cohort))
+    pool, untouched = split_patients(cohort, share_untouched, options.seed)
     old = sorted(card.seen_patients() & set(there))
     return Plan(dataset, model, tuple(pool), tuple(untouched), tuple(old), per_round, rounds, share, options)
 
@@ -216,7 +227,7 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         if row is None or not tuned.exists():
             split = tune(plan, corrected, results, tuned)
         if row is None:
-            doubts = {name: record.uncertainty for name, record in records.items()}
+            doubts = {name: 1 - (record.expected_dice or 0) for name, record in records.items()}
             epoch = read_card(tuned).training["epoch"]
             rest = {**split, "epoch": epoch, "uncertainty": doubts, "dice": score(tuned, plan)}
             log.add({"order": order, "round": number, "chosen": chosen, "corrected": corrected, **rest})
@@ -240,9 +251,9 @@ def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -
 
 
 def choose(plan: Plan, left: list[str], records: dict[str, Record]) -> list[str]:
-    """Who is corrected next: in whom nothing was found, then who is least sure; else by chance."""
+    """Who is corrected next: in whom nothing was found, then who promises least; else by chance."""
     if records:
-        ordered = sorted(left, key=lambda n: (not records[n].nothing_found, -(records[n].uncertainty or 0)))
+        ordered = sorted(left, key=lambda n: (not records[n].nothing_found, records[n].expected_dice or 0))
     else:
         order = random.Random(plan.options.seed).sample(plan.pool, len(plan.pool))
         ordered = [name for name in order if name in left]

@@ -140,7 +140,8 @@ def _exported(folder: Path) -> str:
 def engine_ways(engine: str, sizes: Sequence[int], slices: int) -> list[Way]:
     """An engine of ours with as many slices at once as it takes by itself: seconds a slice by size."""
     devices.keep_memory_mapped()
-    ready = make_engine(engine, load_model().network, 3, CPU)
+    model = load_model()
+    ready = make_engine(engine, model.network, 3, CPU, model.card)
 
     def way(size: int) -> Way:
         parts = torch.randn(slices, 3, size, size).split(devices.automatic_batch_size(CPU, size))

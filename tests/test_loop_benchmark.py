@@ -108,15 +108,23 @@ def test_a_model_that_has_seen_the_fold_is_refused(play, loop):
         play(fold=0)
 
 
+def test_without_a_fold_all_unseen_patients_take_part(loop, given):
+    dataset, _, model = given
+    options = train.TrainOptions(init=str(model))
+    plan = loop.make_plan(dataset, model, None, 4, 2, 1, 0.5, options)
+    assert sorted(plan.pool + plan.untouched) == NEW
+    assert len(plan.pool) == 4
+
+
 def test_where_nothing_was_found_comes_first(loop, given):
     dataset, _, model = given
     options = train.TrainOptions(init=str(model))
-    plan = loop.make_plan(dataset, model, NEW, 2, 1, 0.5, options)
+    plan = loop.make_plan(dataset, model, NEW, None, 2, 1, 0.5, options)
     record = loop.Record
     records = {
-        "a": record(uncertainty=0.2),
-        "b": record(uncertainty=0.9),
-        "c": record(uncertainty=0.1, nothing_found=True),
+        "a": record(expected_dice=0.8),
+        "b": record(expected_dice=0.4),
+        "c": record(expected_dice=0.9, nothing_found=True),
     }
     assert loop.choose(plan, ["a", "b", "c"], records) == ["c", "b"]
 

@@ -453,6 +453,11 @@ def test_logits_in_8_bits_are_nearly_those_of_pytorch(architecture, card):
         assert 0 < difference < 0.2
 
 
+def test_8_bits_are_not_had_without_the_card_of_the_model():
+    with pytest.raises(ValueError, match="takes the card of its model"):
+        make_engine("openvino-int8", narrow(), 3, CPU)
+
+
 @pytest.mark.usefixtures("openvino", "quick_example")
 def test_8_bits_are_computed_with_whole_numbers():
     network = narrow()

@@ -626,7 +626,7 @@ def test_only_engines_that_are_installed_are_offered(viewer, dock):
 def test_openvino_is_offered_and_the_result_says_what_computed_it(viewer, open_patient, dock, run):
     open_patient()
     widget = dock()
-    assert widget.controls.engine.choices == ("auto", "openvino", "torch")
+    assert widget.controls.engine.choices == ("auto", "openvino", "torch", "openvino-int8")
     run(widget)
     assert "on CPU (OpenVINO)." in widget.status.value
     tumour = viewer.layers[f"{NAME} tumour"]

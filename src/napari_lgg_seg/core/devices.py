@@ -89,6 +89,12 @@ def available_engines() -> tuple[str, ...]:
     return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
 
 
+def offered_engines() -> tuple[str, ...]:
+    """What a menu has to offer: the engines that are installed, and OpenVINO in 8 bits where that is."""
+    installed = available_engines()
+    return (*installed, ROUNDED_ENGINE) if "openvino" in installed else installed
+
+
 def choose_engine(name: str, device: torch.device) -> str:
     """The engine for a user's choice on a device.
 
@@ -321,14 +327,26 @@ def failure(device: torch.device, error: BaseException) -> DeviceError:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give the device's cached memory back to the system."""
+    """Give the device's cached memory back to the system.
+
+    What nothing refers to any more is free already. After a failure there is more, see
+    :func:`reclaim_memory`.
+    """
     import torch
 
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def reclaim_memory(device: torch.device) -> None:
+    """:func:`free_memory`, also of what only objects in circles hold on to, as tracebacks do.
+
+    Python stands still while it looks for those, in napari for a fifth of a second.
+    """
+    gc.collect()
+    free_memory(device)
 
 
 def free_main_memory() -> int | None:

@@ -73,13 +73,18 @@ def make_engine(
         As PyTorch raises it, if the device does not take the network.
     EngineError
         If OpenVINO cannot take the network.
+    ValueError
+        If there is no card for "openvino-int8".
     """
     if name == "torch-compile":
         return CompiledEngine(network, device)
     if name.startswith("openvino"):
         from .openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(network, channels, card if name == "openvino-int8" else None)
+        rounded = name == devices.ROUNDED_ENGINE
+        if rounded and card is None:
+            raise ValueError("To round a network to 8 bits takes the card of its model.")
+        return OpenVinoEngine(network, channels, card if rounded else None)
     return TorchEngine(network, device)
 
 

@@ -129,7 +129,7 @@ class Learner:
                 self._recover(error, min(self._part, len(images)))
             # Only here, without the error, is nothing left that holds on to the failed step's memory.
             self.optimiser.zero_grad(set_to_none=True)
-            devices.free_memory(self.device)
+            devices.reclaim_memory(self.device)
 
     def _gradients(self, images: Tensor, masks: Tensor, whole: int) -> float:
         """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
@@ -212,4 +212,4 @@ class Learner:
         self.optimiser.state.clear()
         for module in (self.network, self._average):
             module.to("cpu")
-        devices.free_memory(self.device)
+        devices.reclaim_memory(self.device)

@@ -272,7 +272,7 @@ class Predictor:
             return batch, self._use_torch(error)
         if not devices.is_out_of_memory(error):
             raise devices.failure(device, error) from error
-        devices.free_memory(device)
+        devices.reclaim_memory(device)
         if batch > 1:
             return batch // 2, Notice(
                 f"Out of memory: going on with {batch // 2} instead of {batch} slices at once."
@@ -282,7 +282,7 @@ class Predictor:
                 "There is not enough memory for a single slice; close other programs and try again."
             ) from error
         self._move_to(devices.choose_device("cpu"))
-        devices.free_memory(device)
+        devices.reclaim_memory(device)
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
 
 

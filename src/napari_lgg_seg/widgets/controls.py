@@ -118,7 +118,7 @@ class Controls:
             label="Engine",
             choices=[
                 ("Auto", "auto"),
-                *((devices.ENGINE_NAMES[name], name) for name in devices.available_engines()),
+                *((devices.ENGINE_NAMES[name], name) for name in devices.offered_engines()),
             ],
             tooltip=option_help("engine"),
         )
