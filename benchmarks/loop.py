@@ -3,12 +3,13 @@
     python benchmarks/loop.py play kaggle_3m --model runs/fold-fold0.safetensors --fold 0
     python benchmarks/loop.py show
 
-The patients are those that the model has not seen, or of these a fold's test patients. Half of them, or as many
-as --pool says, are the pool, as new in the user's cohort; the others stay untouched. A round: the pool is
-segmented as the Cohort widget does it, the most uncertain patients that are not corrected yet are corrected, and the model is fine-tuned on all corrected ones as Fine-tune does
-it, with as many of the patients that it was trained on. What counts is Dice on the untouched patients.
-Beside it, the same with patients in an order drawn by chance. Each round starts from the given model,
-not from the last round's: so all rounds have the same number of steps.
+The patients are those that the model has not seen, or of these a fold's test patients. Half of them, or as
+many as --pool says, are the pool, as new in the user's cohort; the others stay untouched. A round: the pool
+is segmented as the Cohort widget does it, the most uncertain patients that are not corrected yet are
+corrected, and the model is fine-tuned on all corrected ones as Fine-tune does it, with as many of the
+patients that it was trained on. What counts is Dice on the untouched patients. Beside it, the same with
+patients in an order drawn by chance. Each round starts from the given model, not from the last round's: so
+all rounds have the same number of steps.
 
 ``play`` writes docs/experiments/loop.json after each round and goes on where it was stopped; models and
 results are in the folder of ``--work``. ``show`` prints the file and draws docs/figures/loop.png.

@@ -47,7 +47,7 @@ def measure(
         Path | None, typer.Option(envvar="LGG_DATASET", exists=True, file_okay=False, help="kaggle_3m.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of the network alone; others take fewer.")] = 4,
-    patients: Annotated[int, typer.Option(min=1, help="Of the cohort that is compared.")] = 4,
+    patients: Annotated[int, typer.Option(min=1, help="Of the cohort that is compared.")] = 8,
     quick: Annotated[
         bool, typer.Option("--quick", help="As little as shows that everything works; kept in --file only.")
     ] = False,

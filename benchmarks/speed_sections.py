@@ -16,21 +16,23 @@ from typing import Any
 from speed_limit import describe_processor
 from speed_turns import FailedError, Group, call, programs_in_turn, run_program, take_turns
 
-from napari_lgg_seg.core.devices import ENGINE_CHOICES
+from napari_lgg_seg.core.devices import ENGINE_CHOICES, ROUNDED_ENGINE
 
 HERE = Path(__file__).parent
 PROGRAM = [sys.executable, "-m", "napari_lgg_seg"]
-#: Everything that can compute the network here, and what computes whole patients.
+#: Everything that can compute the network here; what of it computes whole patients; and which of these is
+#: taken unasked, the first that is there.
 ENGINES = tuple(name for name in ENGINE_CHOICES if name != "auto")
-PATIENT_ENGINES = ("torch", "openvino")
+PATIENT_ENGINES = ("torch", "openvino", ROUNDED_ENGINE)
+AUTOMATIC_ENGINES = ("openvino", "torch")
 #: Whole slices, and what the shipped model works on.
 SIZE, WORKING_SIZE = 256, 192
 #: Slices of the largest patient of the dataset, and of the one whose threshold is moved.
 MOST_SLICES, THRESHOLD_SLICES = 88, 60
 #: In a try: sides of slices, and slices of patients.
 TINY, FEW_SLICES = 64, 4
-#: Size and batch of the training steps.
-STEPS = ((192, 8), (192, 16), (256, 8), (256, 16))
+#: Size and batch of the training steps; the first part of a training from scratch has the smallest.
+STEPS = ((128, 8), (192, 8), (192, 16), (256, 8), (256, 16))
 #: Patients of the cohorts over which time and memory are followed.
 COHORTS, WHOLE_COHORT = (1, 5, 20), 90
 
@@ -223,7 +225,7 @@ def patient(settings: Settings) -> dict[str, Any]:
     return {
         "slices": [_slices(Path(folder)) for folder in folders],
         "warm": take_turns(groups, settings.few),
-        "cold": programs_in_turn(_programs(settings, first), settings.few),
+        "cold": programs_in_turn({**_programs(settings, first), "study": _study(first)}, settings.few),
         "first run ever": fresh,
     }
 
@@ -275,13 +277,12 @@ def _ours(folders: Sequence[str], *options: str) -> Callable[[Path], list[str]]:
 
 def _programs(settings: Settings, folders: Sequence[str]) -> dict[str, Callable[[Path], list[str]]]:
     keras = [sys.executable, str(HERE / "speed_keras.py"), settings.network, *folders]
-    study = [sys.executable, str(HERE / "speed_study.py"), *folders]
-    return {
-        "keras": lambda output: [*keras, str(output)],
-        "study": lambda output: [*study, str(output)],
-        "torch": _ours(folders, "--engine", "torch"),
-        "openvino": _ours(folders, "--engine", "openvino"),
-    }
+    ours = {engine: _ours(folders, "--engine", engine) for engine in PATIENT_ENGINES}
+    return {"keras": lambda output: [*keras, str(output)], **ours}
+
+
+def _study(folders: Sequence[str]) -> Callable[[Path], list[str]]:
+    return lambda output: [sys.executable, str(HERE / "speed_study.py"), *folders, str(output)]
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -361,7 +362,8 @@ def start(settings: Settings) -> dict[str, Any]:
     viewers: dict[str, list[float]] = {"with": [], "without": []}
     environment = os.environ | ({} if has_display() else {"QT_QPA_PLATFORM": "offscreen"})
     problem = None
-    for _ in range(settings.rounds + 1):  # the first ones fill the caches
+    # The first ones fill the caches; there are many, since the difference is small beside the whole.
+    for _ in range(2 if settings.quick else 3 * settings.rounds + 1):
         for word, seconds in viewers.items():
             command = [sys.executable, str(HERE / "speed_start.py"), word, str(time.time())]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

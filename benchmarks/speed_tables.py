@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from results import as_table
-from speed_sections import ENGINES, PATIENT_ENGINES, WORKING_SIZE
+from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, STEPS, WORKING_SIZE
 
-from napari_lgg_seg.core.devices import ENGINE_NAMES
+from napari_lgg_seg.core.devices import ENGINE_NAMES, ROUNDED_ENGINE
+from napari_lgg_seg.core.options import TrainOptions
 
 Section = Mapping[str, Any]
 Ways = Mapping[str, Mapping[str, Any]]
@@ -364,12 +365,12 @@ class Goal:
         return [*row, self.show(found), "met" if met else "**not met**"]
 
 
-def _of_network(what: str) -> Callable[[Section], float | None]:
-    """Times Keras in batches, of the quicker of the engines that segment patients."""
+def _of_network(what: str, engines: Sequence[str] = AUTOMATIC_ENGINES) -> Callable[[Section], float | None]:
+    """Times Keras in batches, of the quicker of some engines."""
 
     def figure(section: Section) -> float | None:
         ways = section["ways"]
-        ours = (ways[f"{engine} {what}"] for engine in PATIENT_ENGINES)
+        ours = (ways.get(f"{engine} {what}") for engine in engines)
         found = [r for way in ours if (r := ratio(ways["keras batch"], way)) is not None]
         return max(found, default=None)
 
@@ -378,21 +379,38 @@ def _of_network(what: str) -> Callable[[Section], float | None]:
 
 def _share_of_limit(section: Section) -> float | None:
     product = typical(section["ways"]["bf16 product"], "gflops")
-    rates = [network_rate(section, f"{name} whole") for name in PATIENT_ENGINES]
+    rates = [network_rate(section, f"{name} whole") for name in AUTOMATIC_ENGINES]
     known = [rate for rate in rates if rate is not None]
     return max(known) / product if known and product else None
 
 
 def _automatic(ways: Ways) -> Mapping[str, Any] | None:
     """What a user gets who chooses nothing."""
-    return next((ways[name] for name in PATIENT_ENGINES[::-1] if typical(ways.get(name)) is not None), None)
+    return next((ways[name] for name in AUTOMATIC_ENGINES if typical(ways.get(name)) is not None), None)
 
 
 def _worst_step(section: Section) -> float | None:
-    names = [f"{size} {batch}" for size, batch in section["steps"]]
+    names = [f"{size} {batch}" for size, batch in section["steps"] if (size, batch) != STEPS[0]]
     found = [ratio(section["ways"][f"keras {name}"], section["ways"][f"ours {name}"]) for name in names]
     known = [value for value in found if value is not None]
     return min(known, default=None)
+
+
+def _whole_training(section: Section) -> float | None:
+    """Times Keras, of a slice in a training from scratch with the default options, smaller slices first."""
+    options = TrainOptions(init="scratch").complete(fine_tuning=False)
+    ways, batch, first = section["ways"], options.batch_size, options.small_share
+    keras = ways.get(f"keras {WORKING_SIZE} {batch}")
+    small = ways.get(f"ours {options.small_size} {batch}")
+    large = ways.get(f"ours {WORKING_SIZE} {batch}")
+    if typical(keras) is None or typical(small) is None or typical(large) is None:
+        return None
+    assert keras is not None
+    assert small is not None
+    assert large is not None
+    assert first is not None
+    turns = zip(small["seconds"], large["seconds"], strict=False)
+    return ratio(keras, {"seconds": [first * s + (1 - first) * w for s, w in turns]})
 
 
 def _largest(key: str) -> Callable[[Section], float | None]:
@@ -449,6 +467,14 @@ GOALS = (
         _of_network("windows"),
     ),
     Goal(
+        "the same in 8 bits, which is a choice",
+        "network",
+        8,
+        True,
+        times,
+        _of_network("windows", [ROUNDED_ENGINE]),
+    ),
+    Goal(
         "network alone, whole slices: share of the rate of PyTorch's bf16 product",
         "network",
         0.85,
@@ -465,6 +491,14 @@ GOALS = (
         lambda s: ratio(s["programs"]["keras"], _automatic(s["programs"])),
     ),
     Goal(
+        "the same in 8 bits, which is a choice",
+        "cohort",
+        6,
+        True,
+        times,
+        lambda s: ratio(s["programs"]["keras"], s["programs"].get(ROUNDED_ENGINE)),
+    ),
+    Goal(
         "a patient, warm: share of time outside of the network",
         "patient",
         0.15,
@@ -473,6 +507,14 @@ GOALS = (
         lambda s: typical(_automatic(s["warm"]), "outside"),
     ),
     Goal("training step, the worst size and batch: times Keras", "training", 3, True, times, _worst_step),
+    Goal(
+        "training from scratch, smaller slices first as by default: times Keras",
+        "training",
+        3,
+        True,
+        times,
+        _whole_training,
+    ),
     Goal("training: share of time waiting for data", "training", 0.05, False, percent, _largest("waiting")),
     Goal(
         "window: longest stall from the second run on",

@@ -2,7 +2,8 @@
 
 So drift of the machine hits all alike, no way disturbs another one's threads or memory, and one that is not
 installed or fails becomes a sentence in the table. What a process serves is made by a function of the other
-``speed_*`` modules, named ``module:function``. This module imports nothing large, since it watches programs too.
+``speed_*`` modules, named ``module:function``. This module imports nothing large, since it watches programs
+too.
 """
 
 from __future__ import annotations

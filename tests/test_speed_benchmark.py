@@ -240,6 +240,7 @@ def sections():
         "openvino working": _way(0.05, 0.1),
         "torch windows": _way(0.1, 0.2, share_of_pixels=[0.6, 0.6]),
         "openvino windows": _way(0.03, 0.06, share_of_pixels=[0.6, 0.6]),
+        "openvino-int8 windows": _way(0.02, 0.04, share_of_pixels=[0.6, 0.6]),
         "fp32 product": _way(1, gflops=[300.0]),
         "bf16 product": _way(1, gflops=[600.0, 660.0]),
     }
@@ -264,8 +265,11 @@ def sections():
         },
         "cohort": {"slices": [30, 30], "programs": programs},
         "training": {
-            "steps": [[192, 8]],
-            "ways": {"keras 192 8": _way(0.9), "ours 192 8": _way(0.2)},
+            "steps": [[128, 8], [192, 8]],
+            "ways": {
+                **{"keras 128 8": _way(0.2), "ours 128 8": _way(0.1)},
+                **{"keras 192 8": _way(0.9), "ours 192 8": _way(0.2)},
+            },
             "cohorts": {"4": {**cohort, "data_mb": 13.0, "waiting": 0.01}, "20": _BAD},
         },
         "parts": {
@@ -300,9 +304,13 @@ def test_goals_stand_beside_what_was_measured(sections):
     assert _row(table, "network alone, whole slices: times")[1:] == [">= 3.00", "3.10", "met"]
     assert _row(table, "network alone, with everything")[1:] == [">= 8.00", "10.33", "met"]
     assert _row(table, "network alone, whole slices: share")[2:] == ["87.8 %", "met"]
+    eight_bits = [line for line in table.splitlines() if line.startswith("| the same in 8 bits")]
+    assert [line.split("|")[3].strip() for line in eight_bits] == ["15.50", ""]
     assert _row(table, "a cohort from folder")[2:] == ["", "not measured"]  # there is no Keras
     assert _row(table, "a patient, warm")[2:] == ["10.0 %", "met"]
     assert _row(table, "training step")[2:] == ["4.50", "met"]
+    # 0.65 of the slices are small.
+    assert _row(table, "training from scratch")[2:] == ["6.67", "met"]
     assert _row(table, "window: longest stall")[1:] == ["< 50 ms", "40 ms", "met"]
     assert _row(table, "what the plugin adds")[1:] == ["< 30 ms", "25 ms", "met"]
     assert _row(table, "peak memory of `segment`, largest cohort")[2:] == ["1.10", "**not met**"]
