@@ -1019,8 +1019,12 @@ def test_most_uncertain_come_first_after_those_in_whom_nothing_was_found(
     click(widget, "Most uncertain first")
     assert shown(widget) == [THIRD, SECOND, FIRST, BROKEN]
     assert cell(widget, THIRD, "Uncertainty") == "none found"
-    promised = [float(cell(widget, name, "Dice\nexpected")) for name in (SECOND, FIRST)]
-    assert 0 < promised[0] < promised[1] < 1
+    doubts = [float(cell(widget, name, "Uncertainty")) for name in (SECOND, FIRST)]
+    assert 1 > doubts[0] > doubts[1] > 0
+    for name in (FIRST, SECOND):
+        record = results.record(name)
+        assert cell(widget, name, "Uncertainty") == f"{1 - record.expected_dice:.3f}"
+        assert cell(widget, name, "Mean\nentropy") == f"{record.uncertainty:.3f}"
 
 
 def test_the_order_of_uncertainty_stays_while_reviewing(viewer, segmented, click, wait_until):

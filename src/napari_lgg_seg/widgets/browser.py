@@ -248,7 +248,7 @@ class CohortBrowser(Container):
         c.found.value = text or words.NO_COHORT
         for control in (c.previous, c.following, c.segment_all, c.segment_selected, c.export):
             control.enabled = bool(rows)
-        c.uncertain_first.enabled = any(row.record.uncertainty is not None for row in rows)
+        c.uncertain_first.enabled = any(row.uncertainty is not None for row in rows)
         c.accept.enabled = self.open_name is not None
 
     def _show_open(self) -> None:

@@ -78,6 +78,16 @@ class PatientRow:
         """One of :data:`SHOWN_STATES`."""
         return UNREADABLE if self.problem else self.record.state
 
+    @property
+    def uncertainty(self) -> float | None:
+        """What the prediction does not promise of Dice; above all others where nothing was found."""
+        if self.problem:
+            return None
+        # Both are the prediction's and stay when it is corrected, so that the order of review stays, too.
+        if self.record.nothing_found:
+            return _ABOVE_ALL
+        return None if self.record.expected_dice is None else 1 - self.record.expected_dice
+
     def learn(self, record: Record | None, details: CaseDetails | None) -> None:
         """Take what is known now."""
         if record is not None:
@@ -104,19 +114,12 @@ def _missing(row: PatientRow) -> str | None:
     return ", ".join(name.removesuffix("-contrast") for name in row.details.missing)
 
 
-def _uncertainty(row: PatientRow) -> float | None:
-    if row.record.uncertainty is None or row.problem:
-        return None
-    # Both are the prediction's and stay when it is corrected, so that the order of review stays, too.
-    return _ABOVE_ALL if row.record.nothing_found else row.record.uncertainty
-
-
 def _uncertainty_text(value: float) -> str:
     return _NOTHING_FOUND if value == _ABOVE_ALL else f"{value:.3f}"
 
 
-def _expected_dice(row: PatientRow) -> float | None:
-    return None if row.problem else row.record.expected_dice
+def _entropy(row: PatientRow) -> float | None:
+    return None if row.problem else row.record.uncertainty
 
 
 def _count(value: int) -> str:
@@ -149,17 +152,16 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "Uncertainty",
-        "Mean entropy of the predicted probability where tumour was found or is in doubt: 0 sure, 1 not at "
-        "all. Patients in whom nothing was found come before all others.",
-        _uncertainty,
+        "What the prediction does not promise of Dice: 1 less the Dice that it would have with the truth if "
+        "its probabilities were right. Patients in whom nothing was found come before all others.",
+        lambda row: row.uncertainty,
         _uncertainty_text,
         widest=_NOTHING_FOUND,
     ),
     Column(
-        "Dice\nexpected",
-        "The Dice that the prediction promised: what it would have with the truth if its probabilities were "
-        "right. Lower is less sure.",
-        _expected_dice,
+        "Mean\nentropy",
+        "Of the predicted probability where tumour was found or is in doubt, in bits: 0 sure, 1 not at all.",
+        _entropy,
         "{:.3f}".format,
         widest="0.000",
     ),

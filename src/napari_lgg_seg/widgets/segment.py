@@ -25,7 +25,7 @@ from ..core.options import option_help
 from ..core.patients import SEQUENCES
 from ..core.postprocess import postprocess, threshold_of
 from ..core.predict import Event, Notice
-from ..core.uncertainty import mean_entropy
+from ..core.uncertainty import expected_dice
 from ..layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
 from . import results
 from .controls import Controls, wrap
@@ -381,7 +381,7 @@ class SegmentWidget(Container):
             text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
         probability = find_layer(self._viewer.layers, subject.name, PROBABILITY)
         if probability is not None and probability.data.shape == layer.data.shape and figures.voxels:
-            text += f" Uncertainty {mean_entropy(probability.data, layer.data):.2f}."
+            text += f" Uncertainty {1 - (expected_dice(probability.data, layer.data) or 0):.2f}."
         self._say(f"{text} {self._summary}".strip())
 
     def _result_layer(self, role: str) -> Any:
