@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from qtpy.QtWidgets import QDockWidget, QMainWindow
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QVBoxLayout, QWidget
+
+from napari_lgg_seg.widgets.scrolling import ScrollingColumn
 
 WIDGETS = ("Cohort", "Segment", "Correct", "Compare", "Fine-tune")
 
@@ -40,3 +42,22 @@ def test_what_the_user_takes_out_of_the_tabs_stays_out(viewer: Any, wait_until: 
     compare, _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Compare")
     wait_until(lambda: window.tabifiedDockWidgets(segment) == [compare])
     assert correct.isFloating()
+
+
+def test_what_matters_now_is_scrolled_into_sight(qtbot: Any) -> None:
+    column = QWidget()
+    layout = QVBoxLayout(column)
+    rows = [QLabel(f"row {number}") for number in range(60)]
+    for row in rows[:-1]:
+        layout.addWidget(row)
+    scrolling = ScrollingColumn(column)
+    qtbot.addWidget(scrolling)
+    scrolling.resize(300, 200)
+    scrolling.show()
+    assert rows[40].visibleRegion().isEmpty()
+    layout.addWidget(rows[-1])  # which has no place yet
+    scrolling.show_from(rows[40])
+    qtbot.waitUntil(lambda: not rows[40].visibleRegion().isEmpty())
+    assert rows[39].visibleRegion().isEmpty()
+    scrolling.show_from(rows[-1])
+    qtbot.waitUntil(lambda: not rows[-1].visibleRegion().isEmpty())

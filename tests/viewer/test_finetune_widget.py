@@ -25,6 +25,7 @@ from napari_lgg_seg.widgets import finetune
 from napari_lgg_seg.widgets.finetune_words import FEW_WARNING, NEEDS_EXTRA, Progress, in_time
 from napari_lgg_seg.widgets.labelled import as_uint8
 from napari_lgg_seg.widgets.models import KnownModels, known_models
+from napari_lgg_seg.widgets.preview import Preview
 
 FIRST, SECOND, THIRD = (f"TCGA_DU_000{n}_19990101" for n in (1, 2, 3))
 
@@ -255,6 +256,31 @@ def test_preview_of_a_folder_opens_a_validation_patient(
     patient = preview.metadata["lgg"]["patient"]
     assert f"{patient} FLAIR" in viewer.layers
     assert {layer.metadata["lgg"]["patient"] for layer in viewer.layers} == {patient}
+
+
+def test_a_patient_that_the_preview_opens_is_shown_where_its_tumour_is_largest(viewer, make_patient):
+    patient = make_patient(FIRST, shape=(6, 64, 64))
+    labels = np.zeros((6, 64, 64), np.uint8)
+    labels[1, 10:12, 10] = labels[4, 10:20, 10:20] = 1
+    preview = Preview(viewer, shown=True)
+    preview.offer_patient(patient)
+    preview.update(FIRST, labels)
+    assert viewer.dims.current_step[0] == 4
+    viewer.dims.set_current_step(0, 2)
+    preview.update(FIRST, labels)  # the next epoch leaves the view alone
+    assert viewer.dims.current_step[0] == 2
+
+
+def test_the_preview_covers_nothing_that_somebody_paints_in(viewer, make_patient):
+    mine = viewer.add_labels(np.zeros((6, 64, 64), np.uint8))
+    mine.mode = "paint"
+    preview = Preview(viewer, shown=True)
+    preview.offer_patient(make_patient(FIRST, shape=(6, 64, 64)))
+    preview.update(FIRST, np.ones((6, 64, 64), np.uint8))
+    assert list(viewer.layers) == [mine]
+    mine.mode = "pan_zoom"
+    preview.update(FIRST, np.ones((6, 64, 64), np.uint8))
+    assert f"{FIRST} FLAIR" in viewer.layers
 
 
 # --- on whom -----------------------------------------------------------------------------------

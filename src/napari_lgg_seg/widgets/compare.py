@@ -86,7 +86,8 @@ class CompareWidget(Container):
         wrap(self.status, lines=2)
         self._column = column
         self.tabs = QTabWidget()
-        self.tabs.addTab(ScrollingColumn(column.native), "Two layers")
+        self._scrolling = ScrollingColumn(column.native)
+        self.tabs.addTab(self._scrolling, "Two layers")
         self.tabs.addTab(ScrollingColumn(self.folders.native), "All patients")
         for page in (column.native, self.folders.native):
             page.layout().setContentsMargins(*_MARGINS)
@@ -208,6 +209,7 @@ class CompareWidget(Container):
         self._show_place()
         if self._asked:
             self._overlay.show(pair, result.overlay)
+            self._scrolling.show_from(self.status.native)
         else:
             self._overlay.update(result.overlay)
         self._say_what_is_shown()

@@ -119,7 +119,8 @@ class FineTuneWidget(Container):
         wrap(c.old_found, lines=1)
         wrap(c.status, lines=4)
         self._column = column
-        self.native.layout().addWidget(ScrollingColumn(column.native))
+        self._scrolling = ScrollingColumn(column.native)
+        self.native.layout().addWidget(self._scrolling)
 
     def _connect(self) -> None:
         c = self.controls
@@ -260,6 +261,7 @@ class FineTuneWidget(Container):
             self._plot_earlier(self._job.output)
         self.plot.show()
         self._set_running(running=True)
+        self._scrolling.show_from(self.button.native)
         self._say(self._progress.text)
         self._worker = create_worker(
             run_training,

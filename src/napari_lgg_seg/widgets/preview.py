@@ -10,7 +10,9 @@ import numpy.typing as npt
 from ..core.patients import Patient
 from ..layers import PREVIEW, find_layer, patient_layers, preview_properties
 from .results import like_layer
+from .strokes import is_painting
 from .subject import grid_of, proposed_sequences, subjects_in
+from .view import go_to_largest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -88,7 +90,10 @@ class Preview:
             return
         # Whoever paints in another layer meanwhile goes on painting there.
         active = self._viewer.layers.selection.active
-        flair = self._flair(self._name, self._labels.shape) or self._open_patient()
+        flair = self._flair(self._name, self._labels.shape)
+        opens = flair is None
+        if flair is None:
+            flair = None if is_painting(active) else self._open_patient()
         if flair is None:
             return
         before = find_layer(self._viewer.layers, self._name, PREVIEW)
@@ -98,9 +103,14 @@ class Preview:
         self._layer = self._viewer.add_labels(self._labels, **properties)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
+        if opens:
+            go_to_largest(self._viewer, self._layer)
 
     def _open_patient(self) -> Image | None:
-        """Add the layers of the offered patient; once, so that a user who removes them has peace."""
+        """Add the layers of the offered patient; once, so that a user who removes them has peace.
+
+        They cover what else is open: nobody wants that while painting there.
+        """
         from ..commands import add_layers
 
         patient, self._patient = self._patient, None

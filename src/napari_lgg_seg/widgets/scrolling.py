@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QPoint, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 
 _PREFERRED_WIDTH = 330
@@ -24,6 +24,17 @@ class ScrollingColumn(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(column)
+
+    def show_from(self, widget: QWidget) -> None:
+        """Scroll so that a part of the column, and what is below it, can be seen: what matters now."""
+        # Only when what was shown or hidden just now has its place.
+        QTimer.singleShot(0, self, lambda: self._scroll_to(widget))
+
+    def _scroll_to(self, widget: QWidget) -> None:
+        content = self.widget()
+        if content.isAncestorOf(widget):
+            content.layout().activate()
+            self.verticalScrollBar().setValue(widget.mapTo(content, QPoint(0, 0)).y())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Qt's hook: the content's width, which changes with what is shown."""

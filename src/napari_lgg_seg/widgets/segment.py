@@ -43,7 +43,7 @@ from .subject import (
     subjects_in,
     take_arrays,
 )
-from .view import go_to_slice, slice_in_view
+from .view import go_to_largest, go_to_slice, slice_in_view
 from .worker import Failure
 
 if TYPE_CHECKING:
@@ -289,7 +289,8 @@ class SegmentWidget(Container):
         self._viewer.layers.selection.active = tumour
         self._summary = f"{self._notice}{result.seconds:.1f} s on {result.device}."
         self._show_figures(job.subject)
-        self._go_to_largest(tumour, job.only_slice)
+        if job.only_slice is None:
+            go_to_largest(self._viewer, tumour)
 
     def _whole(self, job: Job, role: str, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A result on the layer's own grid; a single slice goes into what was there before."""
@@ -396,10 +397,6 @@ class SegmentWidget(Container):
             return
         results.set_spacing(self._viewer, subject.name, flair, spacing)
         self._figures_timer.start()
-
-    def _go_to_largest(self, tumour: Labels, only_slice: int | None) -> None:
-        if tumour.ndim == 3 and only_slice is None and tumour.data.any():
-            go_to_slice(self._viewer, tumour, int(tumour.data.sum(axis=(1, 2), dtype=np.int64).argmax()))
 
     def go_to_tumour(self, direction: int) -> None:
         """Show the next (1) or previous (-1) slice with tumour, going round at the end."""

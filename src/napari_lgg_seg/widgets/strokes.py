@@ -84,3 +84,8 @@ class Strokes:
 
 def _is_labels(layer: Any) -> bool:
     return bool(layer._type_string == "labels")
+
+
+def is_painting(layer: Any) -> bool:
+    """Whether a layer, or None, is one of labels with a tool in hand."""
+    return layer is not None and _is_labels(layer) and str(layer.mode) not in ("pan_zoom", "transform")

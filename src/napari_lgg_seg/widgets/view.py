@@ -25,6 +25,13 @@ def go_to_slice(viewer: ViewerModel, layer: Any, index: int) -> None:
     viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(position))
 
 
+def go_to_largest(viewer: ViewerModel, labels: Any) -> None:
+    """Show the slice of a labels layer in which most is labelled, if anything is and it has slices."""
+    if labels.ndim == 3 and labels.data.any():
+        areas = np.count_nonzero(labels.data, axis=(1, 2))
+        go_to_slice(viewer, labels, int(areas.argmax()))
+
+
 def at_once(viewer: ViewerModel) -> AbstractContextManager[None]:
     """A block in which many layers come and go.
 
