@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QVBoxLayout, QWidget
 
-from napari_lgg_seg.widgets.scrolling import ScrollingColumn
+from napari_lgg_seg.widgets.scrolling import ScrollingColumn, show_from
 
 WIDGETS = ("Cohort", "Segment", "Correct", "Compare", "Fine-tune")
 
@@ -54,10 +54,9 @@ def test_what_matters_now_is_scrolled_into_sight(qtbot: Any) -> None:
     qtbot.addWidget(scrolling)
     scrolling.resize(300, 200)
     scrolling.show()
-    assert rows[40].visibleRegion().isEmpty()
+    qtbot.waitUntil(lambda: rows[40].visibleRegion().isEmpty() and not rows[0].visibleRegion().isEmpty())
     layout.addWidget(rows[-1])  # which has no place yet
-    scrolling.show_from(rows[40])
-    qtbot.waitUntil(lambda: not rows[40].visibleRegion().isEmpty())
-    assert rows[39].visibleRegion().isEmpty()
-    scrolling.show_from(rows[-1])
+    show_from(rows[40])
+    qtbot.waitUntil(lambda: rows[39].visibleRegion().isEmpty() and not rows[40].visibleRegion().isEmpty())
+    show_from(rows[-1])
     qtbot.waitUntil(lambda: not rows[-1].visibleRegion().isEmpty())

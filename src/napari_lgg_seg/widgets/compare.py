@@ -34,7 +34,7 @@ from .docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
 from .folders import FolderComparison
 from .overlay import Overlay
 from .pair_choice import PairChoice
-from .scrolling import ScrollingColumn
+from .scrolling import ScrollingColumn, show_from
 from .view import go_to_slice, slice_in_view
 from .watch import Watch
 from .worker import Failure
@@ -86,8 +86,7 @@ class CompareWidget(Container):
         wrap(self.status, lines=2)
         self._column = column
         self.tabs = QTabWidget()
-        self._scrolling = ScrollingColumn(column.native)
-        self.tabs.addTab(self._scrolling, "Two layers")
+        self.tabs.addTab(ScrollingColumn(column.native), "Two layers")
         self.tabs.addTab(ScrollingColumn(self.folders.native), "All patients")
         for page in (column.native, self.folders.native):
             page.layout().setContentsMargins(*_MARGINS)
@@ -209,7 +208,7 @@ class CompareWidget(Container):
         self._show_place()
         if self._asked:
             self._overlay.show(pair, result.overlay)
-            self._scrolling.show_from(self.status.native)
+            show_from(self.status.native)
         else:
             self._overlay.update(result.overlay)
         self._say_what_is_shown()

@@ -37,7 +37,7 @@ from .finetune_job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob,
 from .labelled import Taken
 from .models import known_models, preferred_model
 from .preview import Preview
-from .scrolling import ScrollingColumn
+from .scrolling import ScrollingColumn, show_from
 from .sources import Sources
 from .worker import Failure
 
@@ -119,8 +119,7 @@ class FineTuneWidget(Container):
         wrap(c.old_found, lines=1)
         wrap(c.status, lines=4)
         self._column = column
-        self._scrolling = ScrollingColumn(column.native)
-        self.native.layout().addWidget(self._scrolling)
+        self.native.layout().addWidget(ScrollingColumn(column.native))
 
     def _connect(self) -> None:
         c = self.controls
@@ -261,7 +260,7 @@ class FineTuneWidget(Container):
             self._plot_earlier(self._job.output)
         self.plot.show()
         self._set_running(running=True)
-        self._scrolling.show_from(self.button.native)
+        show_from(self.button.native)
         self._say(self._progress.text)
         self._worker = create_worker(
             run_training,

@@ -21,6 +21,7 @@ from .cohort_model import CohortModel
 from .cohort_table import CohortTable
 from .compare_rows import COLUMNS, DICE, ComparedRow
 from .controls import form, path_edit, wrap
+from .scrolling import show_from
 from .worker import Failure, failing_softly
 
 _LABELS_HELP = "a patient's folder or a folder of them, with dataset masks, TIFF or NIfTI labels."
@@ -157,6 +158,7 @@ class FolderComparison:
         self.button.text, self.button.enabled = "Cancel", True
         self.progress.max, self.progress.value = 0, 0
         self.progress.visible = True
+        show_from(self.button.native)
         self.say("Looking for patients...")
         self._worker = create_worker(
             run_folders,

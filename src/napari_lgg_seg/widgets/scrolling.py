@@ -8,6 +8,15 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 _PREFERRED_WIDTH = 330
 
 
+def show_from(widget: QWidget) -> None:
+    """Let a part of a column, and what is below it, be seen: what matters now."""
+    above: QWidget | None = widget
+    while above is not None and not isinstance(above, ScrollingColumn):
+        above = above.parentWidget()
+    if above is not None:
+        above.scroll_to(widget)
+
+
 class ScrollingColumn(QScrollArea):
     """As wide as its content needs, scroll bar included, and as low as it must be.
 
@@ -24,17 +33,22 @@ class ScrollingColumn(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(column)
+        self._wanted: QWidget | None = None
+        # In a moment, when what was shown or hidden just now has its place.
+        self._soon = QTimer(self, singleShot=True, interval=50)
+        self._soon.timeout.connect(self._scroll)
 
-    def show_from(self, widget: QWidget) -> None:
-        """Scroll so that a part of the column, and what is below it, can be seen: what matters now."""
-        # Only when what was shown or hidden just now has its place.
-        QTimer.singleShot(0, self, lambda: self._scroll_to(widget))
+    def scroll_to(self, widget: QWidget) -> None:
+        """Scroll so that a part of the column is at the top."""
+        self._wanted = widget
+        self._soon.start()
 
-    def _scroll_to(self, widget: QWidget) -> None:
-        content = self.widget()
-        if content.isAncestorOf(widget):
+    def _scroll(self) -> None:
+        content, widget = self.widget(), self._wanted
+        if widget is not None and content.isAncestorOf(widget):
             content.layout().activate()
             self.verticalScrollBar().setValue(widget.mapTo(content, QPoint(0, 0)).y())
+        self._wanted = None
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Qt's hook: the content's width, which changes with what is shown."""

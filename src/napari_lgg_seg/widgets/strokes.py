@@ -87,5 +87,5 @@ def _is_labels(layer: Any) -> bool:
 
 
 def is_painting(layer: Any) -> bool:
-    """Whether a layer, or None, is one of labels with a tool in hand."""
-    return layer is not None and _is_labels(layer) and str(layer.mode) not in ("pan_zoom", "transform")
+    """Whether a layer, or None, has a tool in hand: one that does more than look."""
+    return layer is not None and str(layer.mode) not in ("pan_zoom", "transform")
