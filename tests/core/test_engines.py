@@ -303,7 +303,7 @@ print(f"{float(logits.abs().sum()):.6f}")
 
 @pytest.mark.usefixtures("openvino")
 def test_several_processes_may_begin_at_once(tmp_path):
-    command = [sys.executable, "-c", SEVERAL_AT_ONCE, str(time.time() + 20)]
+    command = [sys.executable, "-c", SEVERAL_AT_ONCE, str(time.time() + 10)]
     environment = at_home(tmp_path)
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

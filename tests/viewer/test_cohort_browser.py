@@ -748,7 +748,7 @@ def test_closing_is_not_undone_by_what_is_written_late(
     viewer, segmented, open_case, cohort, wait_until, monkeypatch
 ):
     go_on, keep = threading.Event(), case_sources.keep
-    monkeypatch.setattr(case_sources, "keep", lambda *args: (go_on.wait(60), keep(*args))[1])
+    monkeypatch.setattr(case_sources, "keep", lambda *args: (go_on.wait(3), keep(*args))[1])
     widget = segmented()
     open_case(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
