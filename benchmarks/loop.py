@@ -21,7 +21,7 @@ import dataclasses
 import json
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,6 +128,10 @@ class Log:
         """The row of a round."""
         return next((r for r in self.rows if (r["order"], r["round"]) == (order, number)), None)
 
+    def with_all(self, pool: Collection[str]) -> dict[str, Any] | None:
+        """The row of a round after which all of the pool were corrected."""
+        return next((row for row in self.rows if set(row["corrected"]) == set(pool)), None)
+
     def add(self, row: dict[str, Any]) -> None:
         """Write one more row."""
         self.rows.append(row)
@@ -224,6 +228,11 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         for name in chosen:
             correct(plan.dataset / name, results)
         corrected = [*corrected, *chosen]
+        if row is None and len(corrected) == len(plan.pool) and (same := log.with_all(plan.pool)) is not None:
+            # All of them, in whatever order, make the same model.
+            rest = {"order": order, "round": number, "chosen": chosen, "corrected": corrected}
+            log.add({**same, **rest, "uncertainty": {}})
+            return
         tuned = work / f"round-{number}.safetensors"
         if row is None or not tuned.exists():
             split = tune(plan, corrected, results, tuned)
