@@ -228,10 +228,11 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         for name in chosen:
             correct(plan.dataset / name, results)
         corrected = [*corrected, *chosen]
-        if row is None and len(corrected) == len(plan.pool) and (same := log.with_all(plan.pool)) is not None:
-            # All of them, in whatever order, make the same model.
-            rest = {"order": order, "round": number, "chosen": chosen, "corrected": corrected}
-            log.add({**same, **rest, "uncertainty": {}})
+        if len(corrected) == len(plan.pool) and (same := log.with_all(plan.pool)) is not None:
+            # All of them, in whatever order, make the same model, and none comes after it.
+            if row is None:
+                rest = {"order": order, "round": number, "chosen": chosen, "corrected": corrected}
+                log.add({**same, **rest, "uncertainty": {}})
             return
         tuned = work / f"round-{number}.safetensors"
         if row is None or not tuned.exists():
