@@ -331,7 +331,8 @@ def draw(file: Path, figure: Path) -> None:
                 values = [getattr(summarise(row["dice"]), statistic) for row in mine]
                 axes.plot(counts, values, style, color=colour, ms=4, label=f"{order}, {statistic}")
         axes.set(xlabel="Corrected patients", ylabel="Dice on untouched patients")
-        axes.legend(frameon=False)
+        axes.set_xticks(sorted({len(row["corrected"]) for row in rows}))
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def table(content: Mapping[str, Any]) -> str:
