@@ -343,7 +343,7 @@ def free_memory(device: torch.device) -> None:
 def reclaim_memory(device: torch.device) -> None:
     """:func:`free_memory`, also of what only objects in circles hold on to, as tracebacks do.
 
-    Python stands still while it looks for those, in napari for a fifth of a second.
+    Python stands still while it looks for those, in napari long enough to be felt.
     """
     gc.collect()
     free_memory(device)

@@ -108,8 +108,8 @@ class SegmentOptions:
     engine: EngineChoice = field(
         default="auto",
         metadata=_may_change(
-            "What computes the network: PyTorch (torch) on any device, or OpenVINO (extra openvino), which "
-            "takes about half the time on the CPU. Auto takes OpenVINO on the CPU where it is installed. "
+            "What computes the network: PyTorch (torch) on any device, or OpenVINO (extra openvino) on the "
+            "CPU, which takes a little less processor time. Auto takes it on the CPU where it is installed. "
             "torch-compile is PyTorch that compiles the network first, a minute or so, for cohorts on a GPU; "
             "openvino-int8 is OpenVINO in 8 bits, quicker once more, with labels that differ a little."
         ),
