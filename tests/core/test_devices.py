@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -313,6 +315,22 @@ def test_free_memory_empties_the_cache_of_the_device(monkeypatch):
     for name in ("cpu", "cuda", "mps"):
         devices.free_memory(torch.device(name))
     assert emptied == ["cuda", "mps"]
+
+
+def test_what_holds_on_to_itself_is_looked_for_only_when_asked():
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+    gc.disable()
+    try:
+        lost = weakref.ref(Circle())
+        devices.free_memory(CPU)
+        assert lost() is not None
+        devices.reclaim_memory(CPU)
+        assert lost() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])

@@ -56,7 +56,7 @@ class OpenVinoEngine:
 
     def __init__(self, network: nn.Module, channels: int, eight_bits_for: ModelCard | None = None) -> None:
         if eight_bits_for is not None:
-            self.name = "openvino-int8"
+            self.name = devices.ROUNDED_ENGINE
         try:
             self._request = _compiled(network, channels, eight_bits_for).create_infer_request()
         except Exception as error:  # OpenVINO's converter raises many kinds; all mean the same
