@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from flair_model import write_flair_model
@@ -19,13 +18,11 @@ OLD = [f"TCGA_HT_000{n}_20000202" for n in range(5)]
 
 
 @pytest.fixture(scope="module")
-def loop():
+def loop(benchmarks):
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-        import loop as script
+    import loop as script
 
-        yield script
+    return script
 
 
 @pytest.fixture

@@ -13,16 +13,9 @@ import pytest
 
 from napari_lgg_seg.core.export import write_patient
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-DOCUMENT = BENCHMARKS.parent / "docs" / "speed.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "speed.md"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _importable():
-    """The scripts as modules."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture

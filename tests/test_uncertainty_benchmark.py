@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from flair_model import write_flair_model
@@ -16,13 +15,11 @@ NAMES = [f"TCGA_DU_000{n}_19990101" for n in range(5)]
 
 
 @pytest.fixture(scope="module")
-def script():
+def script(benchmarks):
     """The script as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-        import uncertainty
+    import uncertainty
 
-        yield uncertainty
+    return uncertainty
 
 
 @pytest.fixture
