@@ -168,7 +168,7 @@ def network(settings: Settings) -> dict[str, Any]:
     side, slices = (512, 2) if settings.quick else (4096, 8)
     sizes = [settings.size, settings.working_size]
     engines = {"sizes": sizes, "slices": slices}
-    windows = {"folders": settings.folders(1 if settings.quick else 2)}
+    seen = {"folders": settings.folders(1 if settings.quick else 2)}
     groups = [
         Group(("fp32 product", "bf16 product"), "speed_ways:multiplication_ways", {"side": side}),
         Group(
@@ -190,8 +190,11 @@ def network(settings: Settings) -> dict[str, Any]:
             for name in ENGINES
         ),
         *(
-            Group((f"{name} windows",), "speed_ways:window_ways", {"engine": name, **windows})
+            Group(
+                (f"{name} {what}",), "speed_ways:window_ways", {"engine": name, "thorough": thorough, **seen}
+            )
             for name in PATIENT_ENGINES
+            for what, thorough in (("windows", True), ("seen", False))
         ),
     ]
     return {

@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model
-from napari_lgg_seg.core.engines import make_engine
+from napari_lgg_seg.core.engines import Engine, make_engine
 from napari_lgg_seg.core.networks import build_network, count_parameters
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.patients import read_patient
-from napari_lgg_seg.core.predict import Predictor, drain
+from napari_lgg_seg.core.predict import Predictor, drain, predictor_for
 
 CPU = torch.device("cpu")
 #: How far probabilities may be from those of the network in plain PyTorch.
@@ -159,25 +160,25 @@ def engine_ways(engine: str, sizes: Sequence[int], slices: int) -> list[Way]:
 
 
 class Recorder:
-    """An engine that keeps what it is shown and finds nothing."""
+    """An engine that keeps what another one is shown."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.name = engine, engine.name
         self.seen: list[torch.Tensor] = []
 
     def logits(self, slices: torch.Tensor) -> torch.Tensor:
         """See :class:`napari_lgg_seg.core.engines.Engine`."""
         self.seen.append(slices.clone())
-        return torch.full((len(slices), *slices.shape[-2:]), -9.0)
+        return self._engine.logits(slices)
 
 
-def window_ways(engine: str, folders: Sequence[str]) -> list[Way]:
+def window_ways(engine: str, folders: Sequence[str], thorough: bool) -> list[Way]:
     """The network alone on what it sees of patients: seconds for each of their slices, seen or not."""
     devices.keep_memory_mapped()
     volumes = [read_patient(folder).volume for folder in folders]
-    predictor = Predictor(load_model(), "cpu", engine=engine)
-    ready, recorder = predictor.engine, Recorder(engine)
-    predictor.engine = recorder
+    predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine, thorough=thorough))
+    ready = predictor.engine
+    predictor.engine = recorder = Recorder(ready)
     for volume in volumes:
         drain(predictor.predict(volume))
     slices = sum(len(volume) for volume in volumes)
@@ -216,7 +217,7 @@ def patient_ways(engine: str, folders: Sequence[str], output: str) -> list[Way]:
     import napari_lgg_seg as lgg
 
     devices.keep_memory_mapped()
-    predictor = Predictor(load_model(), "cpu", engine=engine)
+    predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine))
     predictor.engine = timed = Timed(predictor.engine)
 
     def all_patients() -> dict[str, float]:
@@ -235,7 +236,6 @@ def part_ways(folder: str, slices: int) -> list[Way]:
     import tifffile
     from speed_keras import slice_files
 
-    from napari_lgg_seg.core.options import SegmentOptions
     from napari_lgg_seg.core.postprocess import postprocess
 
     model = load_model()

@@ -44,9 +44,10 @@ def write_flair_model(
     neighbours: int = 0,
     offset: int = 0,
     training_patients: tuple[str, ...] = (),
+    working_size: int = 32,
     **card_fields: Any,
 ) -> Path:
-    """Write such a model, of working size 32; FLAIR brighter than ``cut`` standard deviations is tumour.
+    """Write such a model; FLAIR brighter than ``cut`` standard deviations is tumour.
 
     ``sequences`` are those that it wants; FLAIR must be among them. It sees so many ``neighbours`` on each
     side, and looks at the slice that lies ``offset`` away. It says that it learned from
@@ -61,7 +62,7 @@ def write_flair_model(
     network = _one_channel_unet(len(sequences) * (2 * neighbours + 1), channel)
     with torch.no_grad():
         network.head.bias[0] = -8 * cut
-    preprocess = PreprocessOptions(working_size=32)
+    preprocess = PreprocessOptions(working_size=working_size)
     card = ModelCard(
         path.stem,
         sequences=sequences,

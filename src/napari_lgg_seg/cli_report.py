@@ -113,10 +113,11 @@ def _sheet_name(patient: str) -> str:
 def _load(model: Path | None, device: DeviceChoice) -> Predictor:
     from .core import devices
     from .core.checkpoint import DEFAULT_MODEL, load_model
-    from .core.predict import Predictor
+    from .core.options import SegmentOptions
+    from .core.predict import predictor_for
 
     devices.keep_memory_mapped()
-    return Predictor(load_model(model or DEFAULT_MODEL), device)
+    return predictor_for(load_model(model or DEFAULT_MODEL), SegmentOptions(device=device))
 
 
 @dataclass

@@ -46,6 +46,7 @@ def segment(
     smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
     tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help=option_help("thorough"))] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
     engine: Annotated[EngineChoice, typer.Option(help=option_help("engine"))] = "auto",
     workers: Annotated[
@@ -76,7 +77,7 @@ def segment(
     if workers is not None and scheduler is not None:
         raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
     options = SegmentOptions(
-        threshold, clean_up, smallest_volume, fill_holes, tta, batch_size, device, engine
+        threshold, clean_up, smallest_volume, fill_holes, tta, thorough, batch_size, device, engine
     )
     if workers is None and scheduler is None:
         devices.keep_memory_mapped()

@@ -169,6 +169,11 @@ def test_runs_are_told_apart_by_model_and_options(model, tmp_path):
     coarse = describe_run(model, SegmentOptions(device="cpu", engine="openvino-int8"))
     assert not is_done(Record("segmented", made_with=run), coarse)
     assert is_done(Record("segmented", made_with=coarse), coarse)
+    thorough = describe_run(model, SegmentOptions(device="cpu", thorough=True))
+    assert not is_done(Record("segmented", made_with=run), thorough)
+    assert is_done(Record("segmented", made_with=thorough), thorough)
+    before = {**run, "options": {k: v for k, v in run["options"].items() if k != "thorough"}}
+    assert is_done(Record("segmented", made_with=before), run)
     assert not is_done(Record("corrected", by_hand=True, made_with=run), run)
     assert not is_done(Record("new"), run)
     os.utime(model, ns=(1, 1))  # trained anew under the same name

@@ -273,6 +273,15 @@ def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path)
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
+def test_results_of_a_thorough_look_are_others(segment):
+    segment()
+    failed = [e for e in segment(thorough=True) if isinstance(e, PatientFailed)]
+    assert len(failed) == 3
+    assert "holds results that were made with another look;" in failed[0].sentence
+    assert kinds(segment(thorough=True, overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(thorough=True)) == [PatientSkipped] * 3
+
+
 @pytest.mark.usefixtures("openvino")
 def test_results_in_8_bits_are_others(segment, cohort, tmp_path):
     segment(engine="openvino")

@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from narrow_network import narrow_network
-from torch import nn
+from noted_network import SIZE, Noted, finish, predictor
 
-from napari_lgg_seg.core.checkpoint import Model, ModelCard
 from napari_lgg_seg.core.errors import DeviceError
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.neighbours import input_channels
 from napari_lgg_seg.core.networks import NETWORKS, build_network
 from napari_lgg_seg.core.patients import patient_folders, read_patient
 from napari_lgg_seg.core.postprocess import to_labels
-from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, drain
+from napari_lgg_seg.core.predict import Notice, SlicesDone, drain
 from napari_lgg_seg.core.preprocess import PreprocessOptions, measure
-
-SIZE = 96
-
-
-class Noted(nn.Module):
-    """Finds what is bright in FLAIR, and notes what it is given; fails with more slices than ``at_most``."""
-
-    def __init__(self, channel=1, at_most=1000):
-        super().__init__()
-        self.channel, self.at_most = channel, at_most
-        self.seen = []
-
-    def forward(self, slices):
-        if len(slices) > self.at_most:
-            raise MemoryError
-        self.seen.append(tuple(slices.shape))
-        return 6 * (slices[:, self.channel : self.channel + 1] - 1.5)
-
-    @property
-    def pixels(self):
-        return sum(n * h * w for n, _, h, w in self.seen)
-
-
-def model_of(network, size=SIZE, **card):
-    return Model(
-        network.eval(), ModelCard("test", preprocess=PreprocessOptions(working_size=size), **card), Path("m")
-    )
-
-
-def predictor(network, batch_size=None, *, size=SIZE, tta=False, whole=False, **card):
-    # A copy is made of a network; its list of what was seen has to be the network's own.
-    made = Predictor(model_of(network, size, **card), "cpu", batch_size, tta=tta, whole_slices=whole)
-    if isinstance(network, Noted):
-        made.engine._network.seen = network.seen
-    return made
-
-
-def finish(work):
-    events = []
-    while True:
-        try:
-            events.append(next(work))
-        except StopIteration as stop:
-            return events, stop.value
 
 
 @pytest.fixture(scope="module")

@@ -177,6 +177,32 @@ def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_wa
     np.testing.assert_array_equal(layer.data, by_itself)
 
 
+@pytest.mark.parametrize("thorough", [False, True])
+def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
+    viewer, open_patient, dock, run, wait_until, tmp_path, thorough
+):
+    model = write_flair_model(tmp_path / "large.safetensors", working_size=192, clean_up="minor")
+    open_patient(shape=(8, 64, 64))
+    widget = dock()
+    widget.offer_model(model)
+    widget.controls.thorough.value = thorough
+    run(widget)
+    (layer,) = tumours(viewer)
+    assert layer.data.any()
+    assert layer.metadata["lgg"]["made_with"]["quick_look"] is not thorough
+    assert layer.metadata["lgg"]["made_with"]["options"]["thorough"] is thorough
+    hint = "Segment again for weak pieces"
+    assert hint not in widget.status.value
+    widget.controls.clean_up.value = "off"
+    if thorough:
+        wait_until(lambda: not widget._figures_timer.isActive())
+        assert hint not in widget.status.value
+    else:
+        wait_until(lambda: hint in widget.status.value)
+    run(widget)
+    assert hint not in widget.status.value
+
+
 def test_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path):
     from dataclasses import replace
 

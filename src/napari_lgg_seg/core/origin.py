@@ -78,6 +78,8 @@ def origin_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Origin
     deciding = {f.name: getattr(options, f.name) for f in fields if not f.metadata.get("may_change")}
     if options.engine == ROUNDED_ENGINE:
         deciding["engine"] = options.engine
+    if options.thorough:
+        deciding["look"] = "thorough"
     return Origin(f"{images:08x}", model, deciding, __version__)
 
 

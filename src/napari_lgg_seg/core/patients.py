@@ -406,7 +406,8 @@ def _read_tiff(path: Path) -> tuple[npt.NDArray[np.generic], int]:
             end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
             if len(tiff.pages) > 1 or end > path.stat().st_size:
                 raise ValueError("it is cut short" if len(tiff.pages) == 1 else "it has several pages")
-            return page.asarray(), page.photometric
+            # The strips of a slice are few and small: threads for them take longer than they save.
+            return page.asarray(maxworkers=1), page.photometric
     except Exception as error:  # tifffile raises many kinds on broken files; all mean the same
         raise PatientError(
             f"{path} cannot be read as a TIFF slice ({_one_line(error)}); copy it again from its source."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import devices
+from . import devices, quick_look
 from .engines import make_engine
 from .errors import DeviceError, EngineError, ImageError
 from .neighbours import IntArray, input_channels, with_neighbours
 from .patients import SEQUENCES
 from .preprocess import back_to_grid, crop_and_resample, figures_of, measure, normalise_each
-from .windows import Extent, window_around
+from .windows import AIR, Extent, window_around
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,21 @@ class Notice:
 Event = SlicesDone | Notice
 
 
+@dataclass(frozen=True)
+class _Look:
+    """How a volume is looked at: which part of each slice, at which size."""
+
+    volume: npt.NDArray[np.generic]
+    #: Of each slice that is asked for, itself and its neighbours in the volume.
+    around: IntArray
+    preparation: Preparation
+    size: int
+    #: Slices at once to begin with.
+    batch: int
+    #: Slices that need no look any more.
+    done: int = 0
+
+
 class Predictor:
     """A model made ready for one device; use it for as many volumes as you like.
 
@@ -63,6 +79,9 @@ class Predictor:
         Test-time augmentation: average the answers for each slice and its mirror image.
     engine : str
         One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`.
+    quick : bool
+        Look closely only where a quick look finds a chance of tumour: see :mod:`.quick_look`. With a small
+        working size, and of a few slices, everything is looked at closely all the same.
     whole_slices : bool
         Let the network see slices without head and the air around heads, too: to measure what that is worth.
 
@@ -70,6 +89,8 @@ class Predictor:
     ----------
     device : torch.device
         Where the network runs; another one after it had too little memory.
+    quick : bool
+        Whether there are quick looks.
     engine : Engine
         What computes the network; another one after it failed.
 
@@ -87,10 +108,13 @@ class Predictor:
         *,
         tta: bool = False,
         engine: str = "auto",
+        quick: bool = False,
         whole_slices: bool = False,
     ) -> None:
         self.card = model.card
         self._tta, self._whole_slices = tta, whole_slices
+        enough = model.card.preprocess.working_size >= quick_look.SMALLEST
+        self.quick = quick and enough and not whole_slices
         self._model = model
         self._batch_size = batch_size
         self._wanted_engine = engine
@@ -170,22 +194,41 @@ class Predictor:
         # Where there is no head there is no tumour: those slices keep 0.
         todo = [i for i, z in enumerate(wanted) if self._whole_slices or preparation.extents[z] is not None]
         yield SlicesDone(0, total)
-        yield from self._compute(volume, around, preparation, todo, probability)
+        batch = (yield from self._first_batch()) if todo else 1
+        look = _Look(volume, around, preparation, self.card.preprocess.working_size, batch)
+        if self.quick and slices is None and len(todo) >= quick_look.FEWEST:
+            look, todo = yield from self._look_quickly(look, todo, probability)
+        yield from self._compute(look, todo, probability)
         yield from self._take_notices()
-        if len(todo) < total:
+        if look.done + len(todo) < total:
             yield SlicesDone(total, total)
         return probability
 
+    def _look_quickly(
+        self, look: _Look, todo: list[int], probability: Probability
+    ) -> Generator[Event, None, tuple[_Look, list[int]]]:
+        """Fill in what a quick look at all slices gives; returns what is left to be looked at, and how."""
+        looked, preparation = quick_look.looked_at(todo), look.preparation
+        size = quick_look.size_of(look.size, self._multiple)
+        quick = dataclasses.replace(look, size=size, batch=4 * look.batch)  # of a quarter of the size
+        for event in self._compute(quick, looked, probability):
+            yield SlicesDone(0, len(probability)) if isinstance(event, SlicesDone) else event
+        quick_look.spread(probability, todo, looked)
+        extents = quick_look.closer(probability, todo, preparation.extents, preparation.box, look.size)
+        # What a quick look finds is no more than a reason for a closer one.
+        np.minimum(probability, quick_look.WORTH_IT, out=probability)
+        left = [z for z in todo if extents[z] is not None]
+        preparation = dataclasses.replace(preparation, extents=extents)
+        closely = dataclasses.replace(look, preparation=preparation, done=len(probability) - len(left))
+        if closely.done:
+            yield SlicesDone(closely.done, len(probability))
+        return closely, left
+
     def _compute(
-        self,
-        volume: npt.NDArray[np.generic],
-        around: IntArray,
-        preparation: Preparation,
-        todo: list[int],
-        probability: Probability,
+        self, look: _Look, todo: list[int], probability: Probability
     ) -> Generator[Event, None, None]:
         """Fill in the probability of some slices, batch by batch; where the device allows it, one ahead."""
-        batch = yield from self._first_batch()
+        batch = look.batch
         done = begun = 0
         under_way: deque[tuple[list[int], Callable[[], Tensor]]] = deque()
         while done < len(todo):
@@ -193,12 +236,12 @@ class Predictor:
             part = todo[begun : begun + batch]
             try:
                 if part:
-                    under_way.append((part, self._begin_batch(volume, around[part], preparation)))
+                    under_way.append((part, self._begin_batch(look, part)))
                     begun += len(part)
                     if begun < len(todo) and len(under_way) <= self._lane.ahead:
                         continue
                 part, result = under_way[0]
-                probability[part] = result().numpy()
+                found = result().numpy()
             except (RuntimeError, MemoryError, EngineError) as error:
                 batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
                 # What is under way may be lost as well: it is computed again.
@@ -206,9 +249,12 @@ class Predictor:
                 begun = done
                 yield notice
                 continue
+            for z, plane in zip(part, found, strict=True):
+                # Outside of the window, where it is 0, an earlier look at the slice stays.
+                np.copyto(probability[z], plane, where=plane > 0)
             under_way.popleft()
             done += len(part)
-            yield SlicesDone(done, len(probability))
+            yield SlicesDone(look.done + done, len(probability))
 
     def _first_batch(self) -> Generator[Event, None, int]:
         """How many slices at once to begin with."""
@@ -226,19 +272,15 @@ class Predictor:
         taken, self._notices = self._notices, []
         return taken
 
-    def _begin_batch(
-        self, volume: npt.NDArray[np.generic], around: IntArray, preparation: Preparation
-    ) -> Callable[[], Tensor]:
-        """Of slices that are given with their neighbours, as indices of the volume's: (m, 2n + 1).
-
-        Returns what waits for their probability, shape (m, y, x).
-        """
+    def _begin_batch(self, look: _Look, part: list[int]) -> Callable[[], Tensor]:
+        """Of some of the slices that are asked for; returns what waits for their probability, (m, y, x)."""
         import torch
 
+        volume, preparation, around = look.volume, look.preparation, look.around[part]
         # Each slice that is seen is prepared once, however many others it is a neighbour of.
         needed, places = np.unique(around, return_inverse=True)
-        box, size, lane = preparation.box, self.card.preprocess.working_size, self._lane
-        window = self._window([preparation.extents[z] for z in needed], preparation)
+        box, size, lane = preparation.box, look.size, self._lane
+        window = self._window([preparation.extents[z] for z in needed], look)
         with torch.inference_mode():
             raw = window.cut(crop_and_resample(volume[needed], box, size, lane.send_raw))
             x = normalise_each(lane.send(raw), lane.send(figures_of(preparation)))
@@ -247,14 +289,19 @@ class Predictor:
             height, width = volume.shape[1:3]
             return lane.fetch(back_to_grid(values, box, (height, width)))
 
-    def _window(self, extents: Sequence[Extent | None], preparation: Preparation) -> Extent:
+    def _window(self, extents: Sequence[Extent | None], look: _Look) -> Extent:
         """What the network sees of resampled slices."""
+        if self._whole_slices:
+            return Extent(0, look.size, 0, look.size)
+        air = AIR * look.size // self.card.preprocess.working_size
+        return window_around(extents, look.preparation.box, look.size, self._multiple, air)
+
+    @property
+    def _multiple(self) -> int:
+        """By what the network divides the size of a slice."""
         from .networks import NETWORKS
 
-        size = self.card.preprocess.working_size
-        if self._whole_slices:
-            return Extent(0, size, 0, size)
-        return window_around(extents, preparation.box, size, NETWORKS[self.card.architecture].multiple)
+        return NETWORKS[self.card.architecture].multiple
 
     def _probability(self, x: Tensor) -> Tensor:
         import torch
@@ -288,7 +335,14 @@ class Predictor:
 
 def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
     """A predictor as a user's options ask for it."""
-    return Predictor(model, options.device, options.batch_size, tta=options.tta, engine=options.engine)
+    return Predictor(
+        model,
+        options.device,
+        options.batch_size,
+        tta=options.tta,
+        engine=options.engine,
+        quick=options.looks_quickly(model.card),
+    )
 
 
 def drain(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:

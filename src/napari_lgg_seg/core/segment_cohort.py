@@ -157,13 +157,18 @@ def is_done(record: Record, run: dict[str, Any]) -> bool:
 
 
 #: Options that say where and how a result is computed, which does not change it beyond rounding.
-_PLACE = ("device", "batch_size", "engine")
+_PLACE = ("device", "batch_size", "engine", "thorough")
 
 
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run: where it was computed does not, but for 8 bits."""
+    """What decides the result of a run: where it was computed does not, but for 8 bits.
+
+    Who wants a thorough look is not content with an earlier one that was quick.
+    """
     every = run.get("options", {})
     options = {k: v for k, v in every.items() if k not in _PLACE}
     if every.get("engine") == ROUNDED_ENGINE:
         options["engine"] = ROUNDED_ENGINE
+    if every.get("thorough"):
+        options["thorough"] = True
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

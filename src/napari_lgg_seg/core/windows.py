@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Air kept around the head on each side, in pixels of the working size. By ``benchmarks/agreement.py``
 #: labels then agree with those of whole slices; with 8 they do not over all voxels.
-_AIR = 16
+AIR = 16
 
 #: Sides of windows differ by so many pixels: OpenVINO prepares itself anew for each size that it meets, which
 #: takes as long as half a slice. Single patients take longer with 8, and all with 32.
@@ -83,7 +83,9 @@ def _within(extent: Extent, box: Box) -> Extent | None:
     return Extent(top, bottom, left, right) if top < bottom and left < right else None
 
 
-def window_around(extents: Iterable[Extent | None], box: Box, size: int, multiple: int) -> Extent:
+def window_around(
+    extents: Iterable[Extent | None], box: Box, size: int, multiple: int, air: int = AIR
+) -> Extent:
     """The window of resampled slices that shows the heads of all of them.
 
     Parameters
@@ -96,6 +98,8 @@ def window_around(extents: Iterable[Extent | None], box: Box, size: int, multipl
         Working size in pixels.
     multiple : int
         By what the network divides the size of a slice on its way down.
+    air : int
+        What is kept around the head on each side, in pixels of the working size.
 
     Returns
     -------
@@ -107,14 +111,15 @@ def window_around(extents: Iterable[Extent | None], box: Box, size: int, multipl
     scaled = (edges - (box.top, box.top, box.left, box.left)) * (size / box.side)
     (first_row, _, first_column, _), (_, last_row, _, last_column) = scaled.min(axis=0), scaled.max(axis=0)
     return Extent(
-        *_span(first_row, last_row, size, multiple), *_span(first_column, last_column, size, multiple)
+        *_span(first_row - air, last_row + air, size, multiple),
+        *_span(first_column - air, last_column + air, size, multiple),
     )
 
 
 def _span(first: float, last: float, size: int, multiple: int) -> tuple[int, int]:
-    """From a multiple to a multiple around the head and its air, of one of few lengths."""
-    start = int(max(first - _AIR, 0) // multiple) * multiple
-    length = math.ceil((min(last + _AIR, size) - start) / _STEP) * _STEP
+    """From a multiple to a multiple, of one of few lengths, around what there is to be seen."""
+    start = int(max(first, 0) // multiple) * multiple
+    length = math.ceil((min(last, size) - start) / _STEP) * _STEP
     if start + length < size:
         return start, start + length
     return max(size - length, 0) // multiple * multiple, size

@@ -106,6 +106,7 @@ class Controls:
         )
         self.fill_holes = CheckBox(label="Fill holes", tooltip=option_help("fill_holes"))
         self.tta = CheckBox(label="Average mirror image", tooltip=option_help("tta"))
+        self.thorough = CheckBox(label="Thorough", tooltip=option_help("thorough"))
         self.current_slice = CheckBox(
             label="Current slice only",
             tooltip="Segment the slice in view and leave the others; quick, for a first look.",
@@ -131,6 +132,7 @@ class Controls:
             smallest_volume=self.smallest_volume.value,
             fill_holes=self.fill_holes.value,
             tta=self.tta.value,
+            thorough=self.thorough.value,
             batch_size=self.batch_size.value or None,
             device=self.device.value,
             engine=self.engine.value,
@@ -185,6 +187,7 @@ class Controls:
                     self.smallest_volume,
                     self.fill_holes,
                     self.tta,
+                    self.thorough,
                     self.current_slice,
                     self.batch_size,
                     self.engine,

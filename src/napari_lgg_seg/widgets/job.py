@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gives: probability and entropy of the slices it computed, where and by what."""
+    """What one run gives: probability and entropy of the slices it computed, where, by what and how."""
 
     probability: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
@@ -43,6 +43,7 @@ class Result:
     device: str
     engine: str
     seconds: float
+    quick: bool
 
 
 def present_devices() -> list[tuple[str, str]]:
@@ -69,10 +70,10 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     try:
         only = None if job.only_slice is None else [job.only_slice]
         probability = yield from predictor.predict(volume, only)
-        name, engine = predictor.runs_on, predictor.engine.name
+        name, engine, quick = predictor.runs_on, predictor.engine.name, predictor.quick and only is None
     finally:
         device = predictor.device
         del predictor
         devices.free_memory(device)
     uncertainty = voxel_entropy(probability)
-    return Result(probability, uncertainty, model.card.name, name, engine, monotonic() - started)
+    return Result(probability, uncertainty, model.card.name, name, engine, monotonic() - started, quick)

@@ -21,7 +21,7 @@ from ..commands import export_masks, labels_to_export
 from ..core.errors import LggSegError
 from ..core.figures import measure_labels
 from ..core.metrics import dice
-from ..core.options import option_help
+from ..core.options import DROPS_MINOR, option_help
 from ..core.patients import SEQUENCES
 from ..core.postprocess import postprocess, threshold_of
 from ..core.predict import Event, Notice
@@ -279,7 +279,12 @@ class SegmentWidget(Container):
                 f"The layers of {job.subject} were removed or changed during the run; nothing was added."
             )
             return
-        made_with = {"model": result.model, "engine": result.engine, "options": job.options.as_dict()}
+        made_with = {
+            "model": result.model,
+            "engine": result.engine,
+            "options": job.options.as_dict(),
+            "quick_look": result.quick,
+        }
         name = job.subject.name
         layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
         tumour = self._show_labels(job.flair, name, layer)
@@ -383,7 +388,15 @@ class SegmentWidget(Container):
         probability = find_layer(self._viewer.layers, subject.name, PROBABILITY)
         if probability is not None and probability.data.shape == layer.data.shape and figures.voxels:
             text += f" Uncertainty {1 - (expected_dice(probability.data, layer.data) or 0):.2f}."
+        if self._left_out_weak_pieces(probability):
+            text += " Segment again for weak pieces that lie apart, which this run did not look for."
         self._say(f"{text} {self._summary}".strip())
+
+    def _left_out_weak_pieces(self, probability: Image | None) -> bool:
+        """Whether clean-up now keeps what the quick look of a run leaves out."""
+        keeps = self.controls.clean_up.value not in DROPS_MINOR
+        made_with = {} if probability is None else probability.metadata["lgg"].get("made_with", {})
+        return keeps and bool(made_with.get("quick_look"))
 
     def _result_layer(self, role: str) -> Any:
         subject = self.subject
