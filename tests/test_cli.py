@@ -497,6 +497,37 @@ def test_info_of_another_model_and_of_no_model(run, small_model, tmp_path):
     assert str(tmp_path / "no model") in done.err
 
 
+def test_quick_look_finds_a_limit_and_writes_the_model_with_it(run, write, dataset, tmp_path):
+    write(shape=(12, 64, 64))
+    write(OTHER, shape=(10, 64, 64), seed=1)
+    card = {"working_size": 192, "validation_patients": (NAME, OTHER)}
+    model = write_flair_model(tmp_path / "model.safetensors", 3, **card)
+    before, new = contents(tmp_path), tmp_path / "new.safetensors"
+    done = run("quick-look", model, dataset, "--device", "cpu")
+    assert done.code == 0
+    assert "0.01: Dice with a close look 1.00000 over all voxels, 1.0000 in the worst of 2" in done.out
+    assert "Worth a closer look from a probability of 0.01 on." in done.out
+    assert contents(tmp_path) == before
+    assert read_card(model).quick_look is None
+    done = run("quick-look", model, dataset, "--device", "cpu", "--output", new)
+    assert f"{new} is written." in done.out
+    assert read_card(new) == dataclasses.replace(read_card(model), quick_look=0.01)
+    refused = run("quick-look", model, dataset, "--device", "cpu", "--output", new)
+    assert refused.code == 1
+    assert f"{new} exists already" in refused.err
+
+
+def test_quick_look_needs_validation_patients(run, write, small_model, dataset, tmp_path):
+    write()
+    done = run("quick-look", small_model, dataset)
+    assert done.code == 1
+    assert f"{small_model} names no validation patients" in done.err
+    missing = write_flair_model(tmp_path / "missing.safetensors", validation_patients=("nobody",))
+    done = run("quick-look", missing, dataset)
+    assert done.code == 1
+    assert str(dataset / "nobody") in done.err
+
+
 @pytest.fixture
 def pretend(monkeypatch) -> dict[str, object]:
     """Let nothing be trained; what would have been asked for is in this dictionary."""

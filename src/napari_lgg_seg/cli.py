@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_quick_look import quick_look
 from .cli_report import report
 from .cli_segment import segment
 from .cli_shape import associate, shape
@@ -158,6 +159,7 @@ def info(
     print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
 
 
+app.command("quick-look")(quick_look)
 app.command()(report)
 app.command()(train)
 app.command()(shape)

@@ -274,6 +274,7 @@ def test_header_without_a_key(tmp_path, read, key):
         ({"threshold": float("nan")}, "threshold of nan"),
         ({"threshold": "high"}, "damaged"),
         ({"clean_up": "thorough"}, "unknown clean-up, 'thorough'"),
+        ({"quick_look": 1.5}, "a quick look with a limit of 1.5"),
         ({"preprocess": {"working_size": 0}}, "working size of 0"),
         ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
         ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),

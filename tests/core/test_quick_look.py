@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from noted_network import Noted, finish, model_of, predictor
+from torch import nn
 
 from napari_lgg_seg.core.checkpoint import load_model
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.options import SegmentOptions
-from napari_lgg_seg.core.patients import patient_folders, read_patient
+from napari_lgg_seg.core.patients import Patient, patient_folders, read_patient
 from napari_lgg_seg.core.postprocess import postprocess, to_labels
 from napari_lgg_seg.core.predict import Notice, SlicesDone, predictor_for
+from napari_lgg_seg.core.quick_limit import LIMITS, try_limits
 
-SIZE, HALF = 192, 96
+SIZE, HALF, LIMIT = 192, 96, 0.003
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,8 @@ def clear(**options):
     return Noted(above=3, **options)
 
 
-def quick(network, batch_size=4, **options):
-    return predictor(network, batch_size, size=SIZE, quick=True, **options)
+def quick(network, batch_size=4, limit=LIMIT, **options):
+    return predictor(network, batch_size, size=SIZE, quick=True, quick_look=limit, **options)
 
 
 def by_size(network):
@@ -67,8 +73,8 @@ def test_elsewhere_the_answer_of_the_quick_look_stays_and_never_stands_out(patie
     volume, _ = patient
     _, probability = finish(quick(clear()).predict(volume))
     far = probability[1:5][volume[1:5].any(axis=-1)]
-    assert 0 < far.mean() < 0.003
-    assert far.max() <= np.float32(0.003)
+    assert 0 < far.mean() < LIMIT
+    assert far.max() <= np.float32(LIMIT)
     assert not probability[[0, -1]].any()
 
 
@@ -93,7 +99,7 @@ def test_without_tumour_nothing_is_looked_at_closely(make_head):
     network = clear()
     events, probability = finish(quick(network).predict(make_head((12, 200, 200), tumour=False)[0]))
     assert by_size(network) == (7, 0)
-    assert probability.max() <= np.float32(0.003)
+    assert probability.max() <= np.float32(LIMIT)
     assert events == [SlicesDone(0, 12), SlicesDone(0, 12), SlicesDone(12, 12)]
 
 
@@ -144,12 +150,12 @@ def assert_closely(network, size):
     assert all(max(shape[2:]) > size / 2 for shape in network.seen)
 
 
-def test_small_slices_are_not_halved(patient):
+def test_a_model_without_a_limit_looks_closely(patient):
     network = clear()
-    made = predictor(network, 2, size=160, quick=True)
+    made = quick(network, limit=None)
     assert not made.quick
     finish(made.predict(patient[0]))
-    assert_closely(network, 160)
+    assert_closely(network, SIZE)
 
 
 def test_a_few_slices_are_looked_at_closely(patient):
@@ -184,11 +190,65 @@ def test_whole_slices_are_looked_at_whole(patient):
         ({"clean_up": "minor"}, {"clean_up": "off"}, False),
         ({"clean_up": "off"}, {"clean_up": "minor"}, True),
         ({"clean_up": "minor"}, {"thorough": True}, False),
+        ({"clean_up": "minor", "quick_look": None}, {}, False),
     ],
 )
 def test_only_where_clean_up_drops_what_it_can_miss(card, options, expected):
-    model = model_of(clear(), SIZE, **card)
+    model = model_of(clear(), SIZE, **{"quick_look": LIMIT, **card})
     assert predictor_for(model, SegmentOptions(device="cpu", **options)).quick is expected
+
+
+# --- which limit a model has -----------------------------------------------------------------------
+
+
+def in_memory(patient, name="TCGA_DU_0001_19990101"):
+    volume, truth = patient
+    return Patient(name, Path(name), volume, truth, tuple(range(1, len(volume) + 1)))
+
+
+def test_the_first_limit_that_keeps_labels_is_the_models(patient):
+    """All of them do here."""
+    found = list(try_limits(model_of(clear(), SIZE), [in_memory(patient)], "cpu"))
+    assert [tried.limit for tried in found] == list(LIMITS[:1])
+    assert found[0].keeps
+    assert found[0].overall == found[0].worst == 1
+    assert found[0].work < 0.5
+
+
+def test_a_limit_that_loses_tumour_is_not_taken(patient):
+    """This one is seen only where both others are looked at closely."""
+    blind = HalfBlind()
+    found = list(try_limits(model_of(blind, SIZE), [in_memory(patient)], "cpu"))
+    assert not any(tried.keeps for tried in found[:-1])
+    assert found[0].worst < 0.9
+    assert 0.0001 < blind.faint < 0.01
+    assert found[-1].keeps == (found[-1].limit <= blind.faint)
+    assert found[-1].limit == max(limit for limit in LIMITS if limit <= blind.faint)
+
+
+def test_nothing_lower_is_tried_where_no_work_is_saved(patient):
+    found = list(try_limits(model_of(Doubtful(), SIZE), [in_memory(patient)], "cpu"))
+    assert [tried.limit for tried in found] == list(LIMITS[:1])
+    assert found[0].work > 1
+    assert not found[0].keeps
+
+
+class HalfBlind(nn.Module):
+    """In slices of half the size it gives tumour a chance of ``faint`` only."""
+
+    faint = 0.002
+
+    def forward(self, slices):
+        bright = slices[:, 1:2] > 3
+        high = 4.0 if slices.shape[-1] > HALF or slices.shape[-2] > HALF else math.log(self.faint)
+        return torch.where(bright, high, -12.0)
+
+
+class Doubtful(nn.Module):
+    """It gives everything a chance."""
+
+    def forward(self, slices):
+        return torch.where(slices[:, 1:2] > 3, 4.0, -2.0)
 
 
 # --- real patients -------------------------------------------------------------------------------

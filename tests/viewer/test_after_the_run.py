@@ -181,7 +181,9 @@ def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_wa
 def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
     viewer, open_patient, dock, run, wait_until, tmp_path, thorough
 ):
-    model = write_flair_model(tmp_path / "large.safetensors", working_size=192, clean_up="minor")
+    model = write_flair_model(
+        tmp_path / "large.safetensors", working_size=192, clean_up="minor", quick_look=0.01
+    )
     open_patient(shape=(8, 64, 64))
     widget = dock()
     widget.offer_model(model)

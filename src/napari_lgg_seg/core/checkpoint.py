@@ -52,6 +52,9 @@ class ModelCard:
     clean_up : str
         What happens to separate pieces, where the user chooses nothing else: one of
         :data:`napari_lgg_seg.core.options.CLEAN_UP_CHOICES`.
+    quick_look : float or None
+        Probability from which, in half the working size, a voxel is worth a closer look, as
+        :mod:`napari_lgg_seg.core.quick_limit` found; None where everything is looked at closely.
     training_patients, validation_patients : tuple of str
         The split, by patient.
     earlier_patients : tuple of str
@@ -73,6 +76,7 @@ class ModelCard:
     preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
     threshold: Threshold = 0.5
     clean_up: CleanUp = "off"
+    quick_look: float | None = None
     training_patients: tuple[str, ...] = ()
     validation_patients: tuple[str, ...] = ()
     earlier_patients: tuple[str, ...] = ()
@@ -151,6 +155,8 @@ class ModelCard:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
         elif self.clean_up not in CLEAN_UP_CHOICES:
             problem = f"wants an unknown clean-up, {self.clean_up!r}"
+        elif self.quick_look is not None and not 0 < float(self.quick_look) < 1:
+            problem = f"wants a quick look with a limit of {self.quick_look}, outside 0 to 1"
         elif self.preprocess.working_size not in range(8, 4097):
             problem = f"has a working size of {self.preprocess.working_size} pixels"
         elif not 0 < self.preprocess.clip_percentile <= 100:

@@ -98,10 +98,10 @@ class SegmentOptions:
     thorough: bool = field(
         default=False,
         metadata=_may_change(
-            "Look closely at the whole head. Otherwise, where clean-up drops minor pieces anyway (minor, "
-            "largest), every second slice is looked at in half the size first, and closely only what may "
-            "hold tumour by that: about 1.5 times as fast, labels agree (Dice 0.999); a tumour that is in a "
-            "single slice can be missed."
+            "Look closely at the whole head. Otherwise, where the model allows it (the shipped one does) "
+            "and clean-up drops minor pieces anyway (minor, largest), every second slice is looked at in "
+            "half the size first, and closely only what may hold tumour by that: about 1.5 times as fast, "
+            "labels agree (Dice 0.999); a tumour that is in a single slice can be missed."
         ),
     )
     batch_size: int | None = field(
@@ -150,7 +150,8 @@ class SegmentOptions:
 
     def looks_quickly(self, card: ModelCard) -> bool:
         """Whether a quick look says where to look closely: what that misses, clean-up would drop anyway."""
-        return not self.thorough and self.complete(card).clean_up in DROPS_MINOR
+        allowed = card.quick_look is not None and self.complete(card).clean_up in DROPS_MINOR
+        return allowed and not self.thorough
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for headers."""

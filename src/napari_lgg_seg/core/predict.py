@@ -80,8 +80,8 @@ class Predictor:
     engine : str
         One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`.
     quick : bool
-        Look closely only where a quick look finds a chance of tumour: see :mod:`.quick_look`. With a small
-        working size, and of a few slices, everything is looked at closely all the same.
+        Look closely only where a quick look finds a chance of tumour: see :mod:`.quick_look`. With a model
+        that has no limit for it, and of a few slices, everything is looked at closely all the same.
     whole_slices : bool
         Let the network see slices without head and the air around heads, too: to measure what that is worth.
 
@@ -113,8 +113,7 @@ class Predictor:
     ) -> None:
         self.card = model.card
         self._tta, self._whole_slices = tta, whole_slices
-        enough = model.card.preprocess.working_size >= quick_look.SMALLEST
-        self.quick = quick and enough and not whole_slices
+        self.quick = quick and model.card.quick_look is not None and not whole_slices
         self._model = model
         self._batch_size = batch_size
         self._wanted_engine = engine
@@ -208,15 +207,17 @@ class Predictor:
         self, look: _Look, todo: list[int], probability: Probability
     ) -> Generator[Event, None, tuple[_Look, list[int]]]:
         """Fill in what a quick look at all slices gives; returns what is left to be looked at, and how."""
+        limit = self.card.quick_look
+        assert limit is not None
         looked, preparation = quick_look.looked_at(todo), look.preparation
         size = quick_look.size_of(look.size, self._multiple)
         quick = dataclasses.replace(look, size=size, batch=4 * look.batch)  # of a quarter of the size
         for event in self._compute(quick, looked, probability):
             yield SlicesDone(0, len(probability)) if isinstance(event, SlicesDone) else event
         quick_look.spread(probability, todo, looked)
-        extents = quick_look.closer(probability, todo, preparation.extents, preparation.box, look.size)
+        extents = quick_look.closer(probability, limit, todo, preparation.extents, preparation.box, look.size)
         # What a quick look finds is no more than a reason for a closer one.
-        np.minimum(probability, quick_look.WORTH_IT, out=probability)
+        np.minimum(probability, limit, out=probability)
         left = [z for z in todo if extents[z] is not None]
         preparation = dataclasses.replace(preparation, extents=extents)
         closely = dataclasses.replace(look, preparation=preparation, done=len(probability) - len(left))

@@ -4,7 +4,8 @@ The same network answers for every second slice at half the working size. Where 
 probability, nor in the slices beside, the network at its full size would find nothing either, and the
 answer of the quick look stays: an eighth of the work tells where the rest is to be done. What it misses are
 weak pieces that lie apart, which clean-up would drop: with that, labels agree with those of a close look at
-everything, by ``benchmarks/agreement.py``.
+everything. From which probability on a closer look is worth it differs from model to model:
+:mod:`.quick_limit` finds it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
     from .preprocess import Box
 
 Probability = npt.NDArray[np.float32]
-
-#: From this probability on, a voxel is worth a closer look. With 0.005 the labels of one patient in 90 are at
-#: the edge of what is called agreement; with 0.002 most of a head is looked at.
-WORTH_IT = 0.003
-
-#: Working sizes below this are not halved: too little would be left to be recognised.
-SMALLEST = 192
 
 #: Fewer slices are soon done, and may have little to do with each other.
 FEWEST = 8
@@ -76,7 +70,12 @@ def spread(probability: Probability, slices: Sequence[int], looked: Sequence[int
 
 
 def closer(
-    probability: Probability, slices: Sequence[int], extents: Sequence[Extent | None], box: Box, size: int
+    probability: Probability,
+    limit: float,
+    slices: Sequence[int],
+    extents: Sequence[Extent | None],
+    box: Box,
+    size: int,
 ) -> tuple[Extent | None, ...]:
     """The part of each slice that is worth a closer look, by the slice itself and those beside it.
 
@@ -84,6 +83,8 @@ def closer(
     ----------
     probability : ndarray of float32
         Shape (z, y, x), from a quick look.
+    limit : float
+        The probability from which a voxel is worth it.
     slices : sequence of int
         Those that may hold tumour, ascending.
     extents : sequence of Extent or None
@@ -101,7 +102,7 @@ def closer(
     around = round(_AROUND * box.side / size)
     found: list[Extent | None] = [None] * len(probability)
     for z in slices:
-        found[z] = _span_of(probability[z] >= WORTH_IT)
+        found[z] = _span_of(probability[z] >= limit)
     grown: list[Extent | None] = [None] * len(probability)
     for before, z, after in zip((None, *slices), slices, (*slices[1:], None), strict=False):
         near = [found[i] for i in (before, z, after) if i is not None]
