@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results import as_table
-from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, STEPS, WORKING_SIZE
+from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, SIZE, STEPS, WORKING_SIZE
 
 from napari_lgg_seg.core.devices import ENGINE_NAMES, ROUNDED_ENGINE
 from napari_lgg_seg.core.options import TrainOptions
@@ -398,6 +398,15 @@ def _worst_step(section: Section) -> float | None:
     return min(known, default=None)
 
 
+def _cropped_step(section: Section) -> float | None:
+    """Times Keras, of slices as each sees them: cut to the head, and whole; the worst batch."""
+    ways = section["ways"]
+    batches = [batch for size, batch in section["steps"] if size == SIZE]
+    found = [ratio(ways.get(f"keras {SIZE} {b}"), ways.get(f"ours {WORKING_SIZE} {b}")) for b in batches]
+    known = [value for value in found if value is not None]
+    return min(known, default=None)
+
+
 def _whole_training(section: Section) -> float | None:
     """Times Keras, of a slice in a training from scratch with the default options, smaller slices first."""
     options = TrainOptions(init="scratch").complete(fine_tuning=False)
@@ -461,6 +470,14 @@ GOALS = (
         _of_network("whole"),
     ),
     Goal(
+        "the same in 8 bits, which is a choice",
+        "network",
+        3,
+        True,
+        times,
+        _of_network("whole", [ROUNDED_ENGINE]),
+    ),
+    Goal(
         "network alone, with everything that saves work: times Keras in batches",
         "network",
         8,
@@ -508,7 +525,22 @@ GOALS = (
         percent,
         lambda s: typical(_automatic(s["warm"]), "outside"),
     ),
-    Goal("training step, the worst size and batch: times Keras", "training", 3, True, times, _worst_step),
+    Goal(
+        f"training step, ours on the head at {WORKING_SIZE}, Keras on whole slices of {SIZE}: times Keras",
+        "training",
+        3,
+        True,
+        times,
+        _cropped_step,
+    ),
+    Goal(
+        "training step at equal sizes, the worst size and batch: times Keras",
+        "training",
+        3,
+        True,
+        times,
+        _worst_step,
+    ),
     Goal(
         "training from scratch, smaller slices first as by default: times Keras",
         "training",
