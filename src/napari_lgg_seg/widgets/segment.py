@@ -73,6 +73,8 @@ class SegmentWidget(Container):
         self._picked: dict[tuple[Subject | None, str], Image | None] = {}
         self._started = 0.0
         self._notice = self._summary = ""
+        self._shown: tuple[Job, Labels] | None = None
+        self._ended = True
         self._devices = DeviceChooser(option_help("device"))
         self._models = ModelChooser(self._say)
         self.controls = Controls(
@@ -123,6 +125,9 @@ class SegmentWidget(Container):
         # Figures follow a moving slider at a distance; the timer goes with the window.
         self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
         self._figures_timer.timeout.connect(lambda: self._show_figures())
+        # Figures take as long as layers do: the window answers in between.
+        self._shown_timer = QTimer(self.native, singleShot=True, interval=0)
+        self._shown_timer.timeout.connect(lambda: self._conclude())
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
@@ -220,7 +225,7 @@ class SegmentWidget(Container):
         except LggSegError as error:
             self._say(str(error))
             return
-        self._started, self._notice = monotonic(), ""
+        self._started, self._notice, self._ended = monotonic(), "", False
         self.button.text = "Cancel"
         self.progress.value, self.progress.max = 0, 1
         self.progress.visible = True
@@ -293,9 +298,19 @@ class SegmentWidget(Container):
             outline(truth)
         self._viewer.layers.selection.active = tumour
         self._summary = f"{self._notice}{result.seconds:.1f} s on {result.device}."
+        self._shown = job, tumour
+        self._shown_timer.start()
+
+    def _conclude(self) -> None:
+        """Say what the labels that were just shown measure, and go to them."""
+        if self._shown is None:
+            return
+        (job, tumour), self._shown = self._shown, None
         self._show_figures(job.subject)
         if job.only_slice is None:
             go_to_largest(self._viewer, tumour)
+        if self._ended:
+            self._ready_again()
 
     def _whole(self, job: Job, role: str, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A result on the layer's own grid; a single slice goes into what was there before."""
@@ -314,6 +329,11 @@ class SegmentWidget(Container):
         self._say(f"Segment failed: {error} ({type(error).__name__}).")
 
     def _finished(self) -> None:
+        self._ended = True
+        if self._shown is None:
+            self._ready_again()
+
+    def _ready_again(self) -> None:
         self._worker = None
         self._job = None
         self.button.text = "Segment"
@@ -326,7 +346,7 @@ class SegmentWidget(Container):
             event.disconnect(self._layers_changed)
         self._models.close()
         self._devices.close()
-        worker, self._worker, self._job = self._worker, None, None
+        worker, self._worker, self._job, self._shown = self._worker, None, None, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
                 signal.disconnect()
