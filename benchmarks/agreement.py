@@ -28,8 +28,8 @@ from napari_lgg_seg.core.options import DROPS_MINOR, SegmentOptions
 from napari_lgg_seg.core.patients import Patient, patient_folders, read_patient
 from napari_lgg_seg.core.postprocess import postprocess
 from napari_lgg_seg.core.predict import Predictor, drain
+from napari_lgg_seg.core.quick_limit import EACH, OVERALL
 
-OVERALL, EACH = 0.999, 0.99
 #: How slices are looked at: the predictor's arguments.
 LOOKS = {
     "whole slices": {"whole_slices": True},

@@ -52,6 +52,7 @@ def predictor(network, batch_size=None, *, size=SIZE, tta=False, quick=False, wh
 
 
 def finish(work):
+    """All events of a prediction, and its result."""
     events = []
     while True:
         try:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from narrow_network import narrow_network
+from noted_network import finish
 
 from napari_lgg_seg.core import devices, eight_bits, openvino_engine
 from napari_lgg_seg.core.checkpoint import Model, ModelCard, load_model
@@ -54,15 +55,6 @@ def slices(*shape, seed=0):
 def model_of(network, **card):
     card = ModelCard("test", preprocess=PreprocessOptions(working_size=48), **card)
     return Model(network.eval(), card, Path("test.safetensors"))
-
-
-def finish(work):
-    events = []
-    while True:
-        try:
-            events.append(next(work))
-        except StopIteration as stop:
-            return events, stop.value
 
 
 def texts(events):

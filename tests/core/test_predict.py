@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noted_network import finish
 from torch import nn
 
 from napari_lgg_seg.core import devices
@@ -57,16 +58,6 @@ def out_of_memory():
 def model_of(network, working_size=48, **card):
     card = ModelCard(name="test", preprocess=PreprocessOptions(working_size=working_size), **card)
     return Model(network.eval(), card, Path("test.safetensors"))
-
-
-def finish(work):
-    """All events of a prediction, and its result."""
-    events = []
-    while True:
-        try:
-            events.append(next(work))
-        except StopIteration as stop:
-            return events, stop.value
 
 
 def predict(volume, network=None, batch_size=None, **options):

@@ -136,9 +136,11 @@ def test_neighbours_are_seen_in_a_quick_look_too(patient):
     assert dice(to_labels(probability, 0.5), patient[1]) > 0.95
 
 
-def test_mirrored_answers_are_averaged_where_it_is_looked_closely(patient):
-    network = clear()
+def test_mirror_images_are_seen_in_a_quick_look_too(patient):
+    once, network = clear(), clear()
+    finish(quick(once).predict(patient[0]))
     _, probability = finish(quick(network, tta=True).predict(patient[0]))
+    assert network.pixels == 2 * once.pixels
     assert dice(to_labels(probability, 0.5), patient[1]) > 0.95
 
 
@@ -221,7 +223,6 @@ def test_a_limit_that_loses_tumour_is_not_taken(patient):
     found = list(try_limits(model_of(blind, SIZE), [in_memory(patient)], "cpu"))
     assert not any(tried.keeps for tried in found[:-1])
     assert found[0].worst < 0.9
-    assert 0.0001 < blind.faint < 0.01
     assert found[-1].keeps == (found[-1].limit <= blind.faint)
     assert found[-1].limit == max(limit for limit in LIMITS if limit <= blind.faint)
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .devices import ENGINE_CHOICES, DeviceChoice, EngineChoice
+from .devices import ENGINE_CHOICES, ROUNDED_ENGINE, DeviceChoice, EngineChoice
 from .errors import LggSegError
 from .losses import LOSSES, Loss
 
@@ -156,6 +157,21 @@ class SegmentOptions:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for headers."""
         return dataclasses.asdict(self)
+
+
+def deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a segmentation's options, as in headers, those that decide its labels.
+
+    Where and how it is computed does not, beyond rounding, but for 8 bits; and who wants a thorough look is
+    not content with an earlier one that was quick.
+    """
+    beside = {f.name for f in dataclasses.fields(SegmentOptions) if f.metadata.get("may_change")}
+    found = {name: value for name, value in options.items() if name not in beside}
+    if options.get("engine") == ROUNDED_ENGINE:
+        found["engine"] = ROUNDED_ENGINE
+    if options.get("thorough"):
+        found["look"] = "thorough"
+    return found
 
 
 def check_threshold(threshold: Threshold | None) -> None:

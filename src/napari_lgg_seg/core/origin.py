@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
-from .devices import ROUNDED_ENGINE
 from .errors import ModelError
+from .options import deciding
 
 if TYPE_CHECKING:
     from .options import SegmentOptions
@@ -74,13 +74,7 @@ class Origin:
 def origin_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Origin:
     """The origin of the result for a patient's volume; ``model`` is from :func:`model_checksum`."""
     images = zlib.crc32(np.ascontiguousarray(volume).tobytes(), zlib.crc32(repr(volume.shape).encode()))
-    fields = dataclasses.fields(options)
-    deciding = {f.name: getattr(options, f.name) for f in fields if not f.metadata.get("may_change")}
-    if options.engine == ROUNDED_ENGINE:
-        deciding["engine"] = options.engine
-    if options.thorough:
-        deciding["look"] = "thorough"
-    return Origin(f"{images:08x}", model, deciding, __version__)
+    return Origin(f"{images:08x}", model, deciding(options.as_dict()), __version__)
 
 
 def model_checksum(path: Path) -> str:

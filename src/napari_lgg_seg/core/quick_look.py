@@ -105,8 +105,10 @@ def closer(
         found[z] = _span_of(probability[z] >= limit)
     grown: list[Extent | None] = [None] * len(probability)
     for before, z, after in zip((None, *slices), slices, (*slices[1:], None), strict=False):
-        near = [found[i] for i in (before, z, after) if i is not None]
-        grown[z] = _within(_union([extent for extent in near if extent is not None]), around, extents[z])
+        near = _union([e for i in (before, z, after) if i is not None and (e := found[i]) is not None])
+        head = extents[z]
+        if near is not None and head is not None:
+            grown[z] = near.grown(around).within(head)
     return tuple(grown)
 
 
@@ -127,12 +129,3 @@ def _union(extents: Sequence[Extent]) -> Extent | None:
         min(e.left for e in extents),
         max(e.right for e in extents),
     )
-
-
-def _within(extent: Extent | None, around: int, head: Extent | None) -> Extent | None:
-    """An extent and what is around it, as far as the head goes."""
-    if extent is None or head is None:
-        return None
-    top, bottom = max(extent.top - around, head.top), min(extent.bottom + around, head.bottom)
-    left, right = max(extent.left - around, head.left), min(extent.right + around, head.right)
-    return Extent(top, bottom, left, right) if top < bottom and left < right else None

@@ -15,9 +15,9 @@ from .beside import read_ahead
 from .case_details import CaseDetails, measure_case
 from .cohort_index import Record
 from .cohort_results import CohortResults
-from .devices import ROUNDED_ENGINE
 from .errors import CorrectedError, LggSegError
 from .formats import Labelling
+from .options import deciding
 from .patients import read_patient
 from .postprocess import postprocess, threshold_of
 from .predict import Notice, SlicesDone
@@ -156,19 +156,7 @@ def is_done(record: Record, run: dict[str, Any]) -> bool:
     return record.state != "new" and not record.by_hand and same
 
 
-#: Options that say where and how a result is computed, which does not change it beyond rounding.
-_PLACE = ("device", "batch_size", "engine", "thorough")
-
-
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run: where it was computed does not, but for 8 bits.
-
-    Who wants a thorough look is not content with an earlier one that was quick.
-    """
-    every = run.get("options", {})
-    options = {k: v for k, v in every.items() if k not in _PLACE}
-    if every.get("engine") == ROUNDED_ENGINE:
-        options["engine"] = ROUNDED_ENGINE
-    if every.get("thorough"):
-        options["thorough"] = True
+    """What decides the result of a run."""
+    options = deciding(run.get("options", {}))
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

@@ -41,6 +41,16 @@ class Extent:
     left: int
     right: int
 
+    def grown(self, by: int) -> Extent:
+        """With so much more on each side."""
+        return Extent(self.top - by, self.bottom + by, self.left - by, self.right + by)
+
+    def within(self, other: Extent) -> Extent | None:
+        """What both have; None where that is nothing."""
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
+        left, right = max(self.left, other.left), min(self.right, other.right)
+        return Extent(top, bottom, left, right) if top < bottom and left < right else None
+
     def cut(self, slices: Tensor) -> Tensor:
         """That part of slices, (..., y, x)."""
         return slices[..., self.top : self.bottom, self.left : self.right]
@@ -65,7 +75,8 @@ def head_extents(head: npt.NDArray[np.bool_], step: int, box: Box) -> tuple[Exte
         Around the head in all slices, but for stray voxels.
     """
     found = [_extent(plane, step) if plane.any() else None for plane in head]
-    return tuple(_within(extent, box) if extent is not None else None for extent in found)
+    whole = Extent(box.top, box.top + box.side, box.left, box.left + box.side)
+    return tuple(extent.within(whole) if extent is not None else None for extent in found)
 
 
 def _extent(plane: npt.NDArray[np.bool_], step: int) -> Extent:
@@ -75,12 +86,6 @@ def _extent(plane: npt.NDArray[np.bool_], step: int) -> Extent:
         inside = np.flatnonzero(counts > min(_STRAY, counts.max() - 1))
         spans += [int(inside[0]) * step, (int(inside[-1]) + 1) * step]
     return Extent(*spans)
-
-
-def _within(extent: Extent, box: Box) -> Extent | None:
-    top, bottom = max(extent.top, box.top), min(extent.bottom, box.top + box.side)
-    left, right = max(extent.left, box.left), min(extent.right, box.left + box.side)
-    return Extent(top, bottom, left, right) if top < bottom and left < right else None
 
 
 def window_around(

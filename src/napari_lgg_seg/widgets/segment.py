@@ -306,11 +306,11 @@ class SegmentWidget(Container):
         if self._shown is None:
             return
         (job, tumour), self._shown = self._shown, None
+        if self._ended:  # whatever may fail below
+            self._ready_again()
         self._show_figures(job.subject)
         if job.only_slice is None:
             go_to_largest(self._viewer, tumour)
-        if self._ended:
-            self._ready_again()
 
     def _whole(self, job: Job, role: str, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A result on the layer's own grid; a single slice goes into what was there before."""
