@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +33,31 @@ def open_patient() -> None:
     open_folder(viewer, Path(folder), on_failure=show_error)
 
 
-def open_folder(viewer: Viewer, folder: Path, on_failure: Any) -> Any:
-    """Read a folder in a worker and add its layers; a failure is passed on as a sentence.
+def open_folder(
+    viewer: Viewer,
+    folder: Path,
+    on_failure: Callable[[str], object],
+    then: Callable[[], object] | None = None,
+) -> None:
+    """Read a folder in a worker and add its layers.
 
-    Returns
-    -------
-    WorkerBase
-        Already started.
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the layers are added.
+    folder : Path
+        A patient, or a dataset.
+    on_failure : callable
+        Given one sentence if the folder cannot be read.
+    then : callable, optional
+        Called after either.
     """
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_info
 
     from .reader import layers_of
 
-    def finished(result: Any) -> None:
+    def returned(result: Any) -> None:
         if isinstance(result, Failure):
             on_failure(result.sentence)
             return
@@ -55,7 +66,12 @@ def open_folder(viewer: Viewer, folder: Path, on_failure: Any) -> Any:
         if notice:
             show_info(notice)
 
-    return create_worker(_read_folder, folder, _connect={"returned": finished})
+    def finished() -> None:
+        if then is not None:
+            then()
+
+    # Connected before the worker starts: it may be done before this returns.
+    create_worker(_read_folder, folder, _connect={"returned": returned, "finished": finished})
 
 
 @failing_softly

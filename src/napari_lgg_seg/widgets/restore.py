@@ -96,11 +96,11 @@ def restore(viewer: Viewer, found: list[Leftover]) -> None:
             _show(viewer, leftover)
     for source, those in waiting.items():
 
-        def opened(*_: Any, those: list[Leftover] = those) -> None:
+        def opened(those: list[Leftover] = those) -> None:
             for leftover in those:
                 _show(viewer, leftover)
 
-        open_folder(viewer, Path(source), on_failure=show_error).finished.connect(opened)
+        open_folder(viewer, Path(source), show_error, opened)
 
 
 def _show(viewer: Viewer, leftover: Leftover) -> None:
