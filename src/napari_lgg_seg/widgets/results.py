@@ -71,9 +71,23 @@ def show_labels(
     if layer is None or layer.data.shape != labels.shape or is_edited(layer):
         layer = viewer.add_labels(labels, **like_layer(like, name, TUMOUR), **tumour_properties(name))
     else:
-        layer.data = labels
+        _replace(layer, labels)
     layer.metadata[METADATA_KEY] |= {_WRITTEN: checksum(labels), "made_with": made_with}
     return layer
+
+
+def _replace(layer: Labels, labels: npt.NDArray[np.generic]) -> None:
+    """Put labels into a layer, in place where that is possible.
+
+    For a new array napari makes the layer's shader anew, which without a graphics card takes as long as all
+    the rest, and happens at each step of the threshold's slider.
+    """
+    data = layer.data
+    if isinstance(data, np.ndarray) and data.dtype == labels.dtype and data.flags.writeable:
+        data[...] = labels
+        layer.refresh()
+    else:
+        layer.data = labels
 
 
 def is_edited(layer: Labels) -> bool:
