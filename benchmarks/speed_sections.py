@@ -243,8 +243,12 @@ def cohort(settings: Settings) -> dict[str, Any]:
 
 
 def growth(settings: Settings) -> dict[str, Any]:
-    """Seconds and peak memory of ``segment``, over cohorts of growing size and for the largest patient."""
+    """Seconds and peak memory of ``segment``, over cohorts of growing size and for the largest patient.
+
+    ``alone`` is the largest patient of the largest cohort.
+    """
     found: dict[str, Any] = {"cohorts": {}}
+    alone = ""
     for count in settings.cohorts:
         folders = settings.folders(count)
         if len(folders) < count:
@@ -252,9 +256,9 @@ def growth(settings: Settings) -> dict[str, Any]:
             continue
         found["cohorts"][str(count)] = _once(_ours(folders)(settings.work / f"cohort of {count}"))
         found["cohorts"][str(count)]["slices"] = sum(_slices(Path(folder)) for folder in folders)
-    largest = settings.largest()
-    found["largest"] = _once(_ours([largest])(settings.work / "largest"))
-    found["largest"]["slices"] = _slices(Path(largest))
+        alone = max(sorted(folders), key=lambda folder: _slices(Path(folder)))
+    for name, folder in {"alone": alone, "largest": settings.largest()}.items():
+        found[name] = _once(_ours([folder])(settings.work / name)) | {"slices": _slices(Path(folder))}
     return found
 
 

@@ -283,7 +283,11 @@ def sections():
             "slices": 60,
             "threshold": {"labels": [0.02], "drawn": [0.03]},
         },
-        "growth": {"cohorts": {"1": cohort, "90": {**cohort, "peak_mb": 990.5}}, "largest": cohort},
+        "growth": {
+            "cohorts": {"1": cohort, "90": {**cohort, "peak_mb": 990.5}},
+            "alone": cohort,
+            "largest": cohort,
+        },
     }
     return {name: {"about": about, "minutes": 1.0, **section} for name, section in found.items()}
 

@@ -79,6 +79,7 @@ def segment(
     options = SegmentOptions(
         threshold, clean_up, smallest_volume, fill_holes, tta, thorough, batch_size, device, engine
     )
+    devices.bound_caches()  # of workers as well
     if workers is None and scheduler is None:
         devices.keep_memory_mapped()
     stopped = False

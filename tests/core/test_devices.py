@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import sys
 import weakref
 from contextlib import contextmanager
 
@@ -352,6 +354,55 @@ def test_the_users_malloc_settings_win(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
     devices.keep_memory_mapped()
+
+
+@pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
+def test_memory_is_returned_where_the_c_library_can(monkeypatch, system):
+    asked = []
+
+    def absent(name):
+        asked.append(name)
+        raise OSError("no such library")
+
+    monkeypatch.setattr(devices.platform, "system", lambda: system)
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    devices.return_main_memory()
+    assert bool(asked) == (system == "Linux")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do it by themselves")
+def test_freed_memory_is_returned():
+    pieces = [bytearray(1000) for _ in range(100_000)]
+    keep = pieces[::100]  # so that most pages are freed, but none at the end
+    before = _resident()
+    del pieces
+    devices.return_main_memory()
+    assert _resident() < before - 50e6
+    del keep
+
+
+def _resident():
+    psutil = pytest.importorskip("psutil")
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_the_users_caches_are_left_alone(monkeypatch, name):
+    for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "7")
+    before = dict(os.environ)
+    devices.bound_caches()
+    assert dict(os.environ) == before
+
+
+def test_caches_are_bounded(monkeypatch):
+    # Both are restored at the end, also if they were not there.
+    for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
+        monkeypatch.setenv(each, "")
+        monkeypatch.delenv(each)
+    devices.bound_caches()
+    assert 25 < int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
 
 
 # --- training ----------------------------------------------------------------------------------

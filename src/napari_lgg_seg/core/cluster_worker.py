@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .checkpoint import DEFAULT_MODEL, load_model
-from .devices import join_device
+from .devices import join_device, return_main_memory
 from .errors import LggSegError
 from .origin import model_checksum
 from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
@@ -73,6 +73,7 @@ def work(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
         return unusable
     _take_share(remote, worker)
     predictor = _load(model, str(remote.sign), job.options)
+    return_main_memory()
     try:
         with closing(segment_patient(job, predictor, folder)) as steps:
             told = 0.0

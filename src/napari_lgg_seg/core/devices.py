@@ -11,7 +11,7 @@ import importlib.util
 import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -126,6 +126,8 @@ def openvino_settings() -> dict[str, str | int | bool]:
         "PERFORMANCE_HINT": "LATENCY",
         # By default each process binds its threads to the first cores: several would share those.
         "ENABLE_CPU_PINNING": False,
+        # What is made for one size of windows is kept by the library below as well: see :func:`bound_caches`.
+        "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
 
 
@@ -356,6 +358,28 @@ def free_main_memory() -> int | None:
     except ImportError:
         return None
     return int(psutil.virtual_memory().available)
+
+
+def bound_caches() -> None:
+    """Let oneDNN, which computes for PyTorch and for OpenVINO, keep what it made for a few sizes of windows.
+
+    By default it is ten times as many, so that memory grows for dozens of patients; yet neighbouring slices
+    have the same sizes, and another one is soon made. To be called before the first slice; by programs of
+    our own (command line), since it holds for all of the process. What the user has set stays.
+    """
+    if not {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"} & os.environ.keys():
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "100"  # the network has some 25
+
+
+def return_main_memory() -> None:
+    """Give freed memory back to the system, which the C library keeps, in ever more pieces.
+
+    With glibc; others do it by themselves.
+    """
+    if platform.system() != "Linux":
+        return
+    with suppress(OSError, AttributeError):  # another C library, for instance musl
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def keep_memory_mapped() -> None:

@@ -93,8 +93,13 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     step = 2 if min(volume.shape[1:3]) >= 64 else 1
     sparse = np.asarray(volume[:, ::step, ::step], np.float32)
     clip = np.array([_percentile(sparse[..., c], options.clip_percentile) for c in range(sparse.shape[-1])])
-    relative = sparse / np.where(clip > 0, clip, 1).astype(np.float32)
-    head = relative.mean(axis=-1) > options.head_threshold
+    # One sequence after the other takes less memory.
+    relative = np.zeros(sparse.shape[:-1], np.float32)
+    for c, limit in enumerate(np.where(clip > 0, clip, 1).astype(np.float32)):
+        relative += sparse[..., c] / limit
+    relative /= len(clip)
+    head = relative > options.head_threshold
+    del relative
     if not head.any():
         head[:] = True
     mean, sd = [], []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .beside import read_ahead
 from .checkpoint import DEFAULT_MODEL, load_model, read_card
+from .devices import return_main_memory
 from .errors import LggSegError, PatientError
 from .formats import FileFormat
 from .options import OptionsError, SegmentOptions
@@ -203,6 +204,7 @@ def _one_by_one(
     ):
         before: Future[Outcome] | None = None
         for folder, reading in patients:
+            return_main_memory()  # or a cohort takes the more the longer it is
             with closing(_one(job, predictor, folder, reading, writer)) as steps:
                 while not isinstance(step := next(steps), Future):
                     if before is not None and before.done():
