@@ -174,6 +174,7 @@ class Recorder:
 
 def window_ways(engine: str, folders: Sequence[str], thorough: bool) -> list[Way]:
     """The network alone on what it sees of patients: seconds for each of their slices, seen or not."""
+    devices.bound_caches()  # as the program does
     devices.keep_memory_mapped()
     volumes = [read_patient(folder).volume for folder in folders]
     predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine, thorough=thorough))
@@ -216,6 +217,7 @@ def patient_ways(engine: str, folders: Sequence[str], output: str) -> list[Way]:
     """Seconds a patient from folder to mask files, the model loaded; the share outside of the network."""
     import napari_lgg_seg as lgg
 
+    devices.bound_caches()  # as the program does
     devices.keep_memory_mapped()
     predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine))
     predictor.engine = timed = Timed(predictor.engine)
