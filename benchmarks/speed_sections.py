@@ -370,8 +370,9 @@ def start(settings: Settings) -> dict[str, Any]:
     environment = os.environ | ({} if has_display() else {"QT_QPA_PLATFORM": "offscreen"})
     problem = None
     # The first ones fill the caches; there are many, since the difference is small beside the whole.
-    for _ in range(2 if settings.quick else 3 * settings.rounds + 1):
-        for word, seconds in viewers.items():
+    for turn in range(2 if settings.quick else 6 * settings.rounds + 1):
+        # Each of the two comes first as often as the other.
+        for word, seconds in list(viewers.items())[:: 1 if turn % 2 else -1]:
             command = [sys.executable, str(HERE / "speed_start.py"), word, str(time.time())]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             if done.returncode:
