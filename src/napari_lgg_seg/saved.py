@@ -22,7 +22,7 @@ saved = Saved()
 
 def checksum(labels: npt.NDArray[np.generic]) -> int:
     """The same for the same labels of the same dtype."""
-    return zlib.crc32(np.ascontiguousarray(labels).tobytes())
+    return zlib.crc32(np.ascontiguousarray(labels).data)
 
 
 def labels_saved(labels: npt.NDArray[np.generic]) -> None:

@@ -147,7 +147,7 @@ def steps(monkeypatch):
     monkeypatch.setattr(
         segment_many,
         "write_result",
-        noting("write", segment_many.write_result, lambda computed: computed.read.folder.name),
+        noting("write", segment_many.write_result, lambda computed: computed.outcome.name),
     )
     return noted, extra
 

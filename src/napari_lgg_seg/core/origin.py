@@ -73,7 +73,7 @@ class Origin:
 
 def origin_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Origin:
     """The origin of the result for a patient's volume; ``model`` is from :func:`model_checksum`."""
-    images = zlib.crc32(np.ascontiguousarray(volume).tobytes(), zlib.crc32(repr(volume.shape).encode()))
+    images = zlib.crc32(np.ascontiguousarray(volume).data, zlib.crc32(repr(volume.shape).encode()))
     return Origin(f"{images:08x}", model, deciding(options.as_dict()), __version__)
 
 

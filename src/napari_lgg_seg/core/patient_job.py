@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ExistingMasksError, ExportError
 from .figures import Figures
-from .formats import FileFormat, check_target, is_complete
+from .formats import FileFormat, Labelling, check_target, is_complete, write_labels
 from .metrics import dice
 from .options import SegmentOptions
 from .origin import Origin, origin_of, read_record
 from .patients import Patient, find_slices, read_patient
 from .predict import Notice, Predictor
-from .segmentation import Segmentation, segment_stepwise, voxels_of, write_masks
+from .segmentation import Segmentation, segment_stepwise, voxels_of
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,14 @@ class PatientRead:
 
 @dataclass(frozen=True)
 class PatientComputed:
-    """A patient's result, not written yet; the rest as in :class:`PatientSegmented`."""
+    """A patient's labels, not written yet, what they were made from, and what is told once they are written.
 
-    read: PatientRead
-    result: Segmentation
-    runs_on: str
-    notices: tuple[str, ...]
+    The volumes are let go: the next patient's are there while this one is written.
+    """
+
+    labelling: Labelling
+    origin: Origin
+    outcome: PatientSegmented
 
 
 def segment_patient(
@@ -174,7 +176,7 @@ def read_for(job: CohortJob, folder: Path) -> PatientRead | PatientSkipped:
             check_target(job.output, name, job.file_format, overwrite=False)
     patient = read_patient(folder)
     origin = origin_of(voxels_of(patient), job.checksum, job.options)
-    if before == origin and _is_finished(job, patient, origin):
+    if before == origin and _is_finished(job, patient.name, patient.slice_numbers, origin):
         return PatientSkipped(folder, patient.name)
     _check_target(job, patient.name, origin, before)
     return PatientRead(folder, patient, origin)
@@ -196,11 +198,28 @@ def compute(
         try:
             event = next(work)
         except StopIteration as stop:
-            return PatientComputed(read, stop.value, predictor.runs_on, tuple(notices))
+            return _computed(read, stop.value, predictor.runs_on, tuple(notices))
         if isinstance(event, Notice):
             notices.append(event.text)
         else:
             yield PatientProgress(read.folder, event.done / event.total)
+
+
+def _computed(
+    read: PatientRead, result: Segmentation, runs_on: str, notices: tuple[str, ...]
+) -> PatientComputed:
+    patient = read.patient
+    truth = patient.truth if not patient.unmarked else None
+    outcome = PatientSegmented(
+        read.folder,
+        patient.name,
+        result.figures,
+        None if truth is None else dice(result.labels, truth),
+        runs_on,
+        notices,
+    )
+    origin = dataclasses.replace(read.origin, engine=result.engine)
+    return PatientComputed(result.labelling(), origin, outcome)
 
 
 def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
@@ -211,34 +230,21 @@ def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
     LggSegError
         As :func:`segment_patient`.
     """
-    result, patient = computed.result, computed.read.patient
-    _write(job, result, computed.read.origin)
-    truth = patient.truth if not patient.unmarked else None
-    return PatientSegmented(
-        computed.read.folder,
-        patient.name,
-        result.figures,
-        None if truth is None else dice(result.labels, truth),
-        computed.runs_on,
-        computed.notices,
-    )
-
-
-def _write(job: CohortJob, result: Segmentation, origin: Origin) -> None:
-    """Write a result with its record."""
+    labelling, origin = computed.labelling, computed.origin
+    record = origin.to_json()
     try:
-        record = dataclasses.replace(origin, engine=result.engine).to_json()
-        write_masks(job.output, result, job.file_format, overwrite=job.overwrite, record=record)
+        write_labels(job.output, labelling, job.file_format, overwrite=job.overwrite, record=record)
     except ExportError:
         # A worker that was given up may have finished the patient after all.
-        if job.overwrite or not _is_finished(job, result.patient, origin):
+        if job.overwrite or not _is_finished(job, labelling.patient, labelling.slice_numbers, origin):
             raise
+    return computed.outcome
 
 
-def _is_finished(job: CohortJob, patient: Patient, origin: Origin) -> bool:
+def _is_finished(job: CohortJob, name: str, slice_numbers: Sequence[int], origin: Origin) -> bool:
     """Whether such a result is there and whole."""
-    return read_record(job.output / patient.name, job.file_format) == origin and is_complete(
-        job.output, patient.name, patient.slice_numbers, job.file_format
+    return read_record(job.output / name, job.file_format) == origin and is_complete(
+        job.output, name, slice_numbers, job.file_format
     )
 
 

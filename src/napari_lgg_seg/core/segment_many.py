@@ -243,4 +243,4 @@ def _written(job: CohortJob, computed: PatientComputed) -> Outcome:
     try:
         return write_result(job, computed)
     except LggSegError as error:
-        return PatientFailed(computed.read.folder, str(error))
+        return PatientFailed(computed.outcome.folder, str(error))

@@ -83,6 +83,18 @@ class Segmentation:
             "threshold": self.threshold,
         }
 
+    def labelling(self) -> Labelling:
+        """The labels with what files should know of them."""
+        patient = self.patient
+        return Labelling(
+            patient.name,
+            self.labels,
+            patient.slice_numbers,
+            patient.spacing,
+            patient.affine,
+            self.made_with(),
+        )
+
 
 def segment(
     patient: Patient,
@@ -212,13 +224,5 @@ def write_masks(
     >>> files[0].name
     'LGG_sample_1_mask.tif'
     """
-    patient = segmentation.patient
-    labelling = Labelling(
-        patient.name,
-        segmentation.labels,
-        patient.slice_numbers,
-        patient.spacing,
-        patient.affine,
-        segmentation.made_with(),
-    )
+    labelling = segmentation.labelling()
     return write_labels(Path(output), labelling, file_format, overwrite=overwrite, record=record)

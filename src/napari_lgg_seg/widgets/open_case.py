@@ -24,6 +24,7 @@ from ..layers import (
     patient_layers,
     patients_in,
 )
+from ..saved import checksum
 from . import results
 from .view import go_to_slice
 
@@ -98,7 +99,7 @@ class OpenCase:
             if there is None or there.data.shape != values.shape:
                 self._viewer.add_layer(Layer.create(*data))
         if self._patient.truth is not None:
-            self._more_kept.add(results.checksum(self._patient.truth))
+            self._more_kept.add(checksum(self._patient.truth))
 
     def show_labels(self, opened: Opened) -> None:
         """Show labels that were read, unless somebody paints in those that are shown."""
@@ -113,12 +114,12 @@ class OpenCase:
         tumour = results.show_labels(self._viewer, like, name, opened.labels, made_with)
         if opened.record.by_hand:
             results.mark_edited(tumour)
-        self._kept = results.checksum(tumour.data)
+        self._kept = checksum(tumour.data)
         if self.truth is not None:
             outline(self.truth)
 
     def _is_unkept_work(self, layer: Labels | None) -> bool:
-        return layer is not None and results.is_edited(layer) and results.checksum(layer.data) != self._kept
+        return layer is not None and results.is_edited(layer) and checksum(layer.data) != self._kept
 
     def _dress(self, looks: Looks) -> None:
         for layer in self._own():
@@ -180,7 +181,7 @@ class OpenCase:
         """
         main = self.labels
         labelling, by_hand = None, False
-        if main is not None and (accept or results.checksum(main.data) != self._kept):
+        if main is not None and (accept or checksum(main.data) != self._kept):
             labelling, by_hand = self._labelling(main), accept or results.is_edited(main)
         others = self._edited_besides(main) if leaving else []
         if labelling is None and not others:
@@ -196,11 +197,11 @@ class OpenCase:
     def was_kept(self, work: Work) -> None:
         """Note that this is kept now."""
         if work.labelling is not None:
-            self._kept = results.checksum(work.labelling.labels)
+            self._kept = checksum(work.labelling.labels)
             main = self.labels
             if work.by_hand and main is not None and _role(main):
                 results.mark_edited(main)
-        self._more_kept |= {results.checksum(labelling.labels) for _, labelling in work.more}
+        self._more_kept |= {checksum(labelling.labels) for _, labelling in work.more}
 
     def keep(self, work: Work) -> Kept:
         """Keep work where the patient came from; this touches no layer, so that a worker may do it.
@@ -222,7 +223,7 @@ class OpenCase:
         return [
             layer
             for layer in self._labels()
-            if layer != main and is_edited(layer) and results.checksum(layer.data) not in self._more_kept
+            if layer != main and is_edited(layer) and checksum(layer.data) not in self._more_kept
         ]
 
     def _labelling(self, layer: Labels) -> Labelling:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..layers import (
     spacing_in_mm,
     tumour_properties,
 )
+from ..saved import checksum
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -141,8 +141,3 @@ def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
         "axis_labels": layer.axis_labels,
         "metadata": describe(name, role, slices, copies, affine, folder),
     }
-
-
-def checksum(labels: npt.NDArray[np.generic]) -> int:
-    """A number that tells whether labels changed."""
-    return zlib.crc32(np.ascontiguousarray(labels).tobytes())
