@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results import as_table
-from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, SIZE, STEPS, WORKING_SIZE
+from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, SIZE, WORKING_SIZE
 
 from napari_lgg_seg.core.devices import ENGINE_NAMES, ROUNDED_ENGINE
 from napari_lgg_seg.core.options import TrainOptions
@@ -393,7 +393,7 @@ def _automatic(ways: Ways) -> Mapping[str, Any] | None:
 
 
 def _worst_step(section: Section) -> float | None:
-    names = [f"{size} {batch}" for size, batch in section["steps"] if (size, batch) != STEPS[0]]
+    names = [f"{size} {batch}" for size, batch in section["steps"]]
     found = [ratio(section["ways"][f"keras {name}"], section["ways"][f"ours {name}"]) for name in names]
     known = [value for value in found if value is not None]
     return min(known, default=None)

@@ -309,7 +309,7 @@ def test_goals_stand_beside_what_was_measured(sections):
     assert _row(table, "a cohort from folder")[2:] == ["", "not measured"]  # there is no Keras
     assert _row(table, "a patient, warm")[2:] == ["10.0 %", "met"]
     assert _row(table, "training step, ours on the head at 192")[2:] == ["8.00", "met"]
-    assert _row(table, "training step at equal sizes")[2:] == ["4.00", "met"]
+    assert _row(table, "training step at equal sizes")[2:] == ["2.00", "**not met**"]
     # 0.65 of the slices are small.
     assert _row(table, "training from scratch")[2:] == ["6.67", "met"]
     assert _row(table, "window: longest stall")[1:] == ["< 50 ms", "40 ms", "met"]
