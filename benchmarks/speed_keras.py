@@ -130,7 +130,7 @@ def network_ways(network: str, reference: str, one: int, batch: int) -> list[Way
         return {"seconds": (time.perf_counter() - began) / one}
 
     def in_a_batch() -> dict[str, float]:
-        # Now and then, most often after single slices, TensorFlow computes a batch on one core alone.
+        # Now and then TensorFlow takes much longer for one: what counts is not to be a single one.
         took = []
         for _ in range(_BATCHES):
             began = time.perf_counter()

@@ -247,6 +247,7 @@ def growth(settings: Settings) -> dict[str, Any]:
 
     ``alone`` is the largest patient of the largest cohort.
     """
+    _once(_ours(settings.folders(1))(settings.work / "first"))  # converts the network, which is not counted
     found: dict[str, Any] = {"cohorts": {}}
     alone = ""
     for count in settings.cohorts:
@@ -257,9 +258,12 @@ def growth(settings: Settings) -> dict[str, Any]:
         found["cohorts"][str(count)] = _once(_ours(folders)(settings.work / f"cohort of {count}"))
         found["cohorts"][str(count)]["slices"] = sum(_slices(Path(folder)) for folder in folders)
         alone = max(sorted(folders), key=lambda folder: _slices(Path(folder)))
-    for name, folder in {"alone": alone, "largest": settings.largest()}.items():
-        found[name] = _once(_ours([folder])(settings.work / name)) | {"slices": _slices(Path(folder))}
-    return found
+    largest = settings.largest()
+    measured = {
+        folder: _once(_ours([folder])(settings.work / Path(folder).name)) | {"slices": _slices(Path(folder))}
+        for folder in {alone, largest}
+    }
+    return found | {"alone": measured[alone], "largest": measured[largest]}
 
 
 def _once(command: Sequence[str]) -> dict[str, Any]:

@@ -126,10 +126,11 @@ def network_tables(section: Section) -> dict[str, str]:
 
     words = {key: section[key] for key in ("batch", "size", "working_size")}
     header = ["network alone", "s a slice", "times Keras in batches", "GFLOP/s", "of the bf16 product's rate"]
-    return {
-        "speed-network": as_table(header, _labelled(ways, NETWORK, columns, **words)),
-        "speed-limit": _limit(section),
-    }
+    table = as_table(header, _labelled(ways, NETWORK, columns, **words))
+    slowest = max(keras.get("slowest", ()), default=None)
+    if slowest is not None:
+        table += f"\n\nThe slowest of Keras's batches: {number(slowest)} s a slice."
+    return {"speed-network": table, "speed-limit": _limit(section)}
 
 
 def network_rate(section: Section, name: str) -> float | None:
@@ -433,10 +434,15 @@ def _largest(key: str) -> Callable[[Section], float | None]:
     return figure
 
 
-def _growth(section: Section) -> float | None:
-    found = [cohort["peak_mb"] for cohort in section["cohorts"].values() if "peak_mb" in cohort]
-    alone = section["alone"].get("peak_mb")
-    return found[-1] / alone if len(found) > 1 and alone else None
+def _growth(beside: Callable[[Section], Mapping[str, Any]]) -> Callable[[Section], float | None]:
+    """Peak memory of the largest cohort, times that of something else in the section."""
+
+    def figure(section: Section) -> float | None:
+        found = [cohort["peak_mb"] for cohort in section["cohorts"].values() if "peak_mb" in cohort]
+        other = beside(section).get("peak_mb")
+        return found[-1] / other if len(found) > 1 and other else None
+
+    return figure
 
 
 def _later_runs(key: str) -> Callable[[Section], float | None]:
@@ -584,7 +590,15 @@ GOALS = (
         1.1,
         False,
         times,
-        _growth,
+        _growth(lambda s: s["alone"]),
+    ),
+    Goal(
+        "the same: times that of one patient of median size",
+        "growth",
+        1.1,
+        False,
+        times,
+        _growth(lambda s: next(iter(s["cohorts"].values()))),
     ),
 )
 

@@ -24,7 +24,7 @@ UInt8 = npt.NDArray[np.uint8]
 # Read when napari's settings are imported, which is after this file is loaded. An empty path: napari's
 # fixtures reset its settings, and would save that over the user's own.
 os.environ["NAPARI_CONFIG"] = ""
-# Read before the first convolution: what one test bounds for its program would slow down others
+# Read before the first convolution: what one test bounds for its program would slow down others.
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "1024"
 # Read when Qt starts: without a display it draws nowhere.
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

@@ -335,8 +335,9 @@ def test_what_holds_on_to_itself_is_looked_for_only_when_asked():
         gc.enable()
 
 
+@pytest.mark.parametrize("tune", [devices.keep_memory_mapped, devices.return_main_memory])
 @pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
-def test_other_c_libraries_are_left_alone(monkeypatch, system):
+def test_other_c_libraries_are_left_alone(monkeypatch, system, tune):
     asked = []
 
     def absent(name):
@@ -346,7 +347,7 @@ def test_other_c_libraries_are_left_alone(monkeypatch, system):
     monkeypatch.setattr(devices.platform, "system", lambda: system)
     monkeypatch.setattr(ctypes, "CDLL", absent)
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    devices.keep_memory_mapped()
+    tune()
     assert bool(asked) == (system == "Linux")
 
 
@@ -354,20 +355,6 @@ def test_the_users_malloc_settings_win(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
     devices.keep_memory_mapped()
-
-
-@pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
-def test_memory_is_returned_where_the_c_library_can(monkeypatch, system):
-    asked = []
-
-    def absent(name):
-        asked.append(name)
-        raise OSError("no such library")
-
-    monkeypatch.setattr(devices.platform, "system", lambda: system)
-    monkeypatch.setattr(ctypes, "CDLL", absent)
-    devices.return_main_memory()
-    assert bool(asked) == (system == "Linux")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do it by themselves")

@@ -48,6 +48,18 @@ def test_the_threshold_changes_labels_without_the_network(viewer, segmented, mon
     assert tumours(viewer) == [layer]
 
 
+@pytest.mark.parametrize("writeable", [True, False])
+def test_labels_are_changed_in_place_where_that_is_possible(viewer, segmented, writeable):
+    (layer,) = tumours(viewer)
+    before = layer.data.copy()
+    before.flags.writeable = writeable
+    layer.data = before
+    segmented.controls.threshold.value = 0.9
+    assert (layer.data is before) == writeable
+    np.testing.assert_array_equal(layer.data, viewer.layers[f"{NAME} probability"].data >= 0.9)
+    assert tumours(viewer) == [layer]
+
+
 def test_clean_up_and_holes_change_labels(viewer, segmented):
     (layer,) = tumours(viewer)
     probability = viewer.layers[f"{NAME} probability"]
