@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/agreement.py kaggle_3m
 
 Each validation patient is segmented by PyTorch with whole slices, and in turn by every other way there is:
-windows around the heads, a quick look before, OpenVINO where it is installed. The labels must agree: Dice
-0.999 over all voxels, and 0.99 for each patient, with the model's own threshold, with 0.5 and "auto", with
-clean-up and without; with a quick look only with it, since without clean-up there is none. CPU seconds are
-compared as ratios, since the ways take turns; the first patient is segmented once before, so that loading and
-compiling are not counted. ``--everybody`` takes all patients, also those that the model was trained on.
+windows around the heads, a quick look before, OpenVINO where it is installed, as it is and in 8 bits. The
+labels must agree: Dice 0.999 over all voxels, and 0.99 for each patient, with the model's own threshold, with
+0.5 and "auto", with clean-up and without; with a quick look only with it, since without clean-up there is
+none. CPU seconds are compared as ratios, since the ways take turns; the first patient is segmented once
+before, so that loading and compiling are not counted. ``--everybody`` takes all patients, also those that the
+model was trained on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ LOOKS = {
     "windows": {},
     "a quick look before": {"quick": True},
 }
+
+
+#: The engines, the one to compare with first.
+ORDER = ("torch", *(name for name in devices.offered_engines() if name != "torch"))
 
 
 @dataclass
@@ -78,7 +83,7 @@ def main(
     loaded = load_model(model)
     ways = [
         Way(f"{devices.ENGINE_NAMES[engine]}, {look}", Predictor(loaded, "cpu", engine=engine, **how))
-        for engine in reversed(devices.available_engines())
+        for engine in ORDER
         for look, how in LOOKS.items()
     ]
     settings = {

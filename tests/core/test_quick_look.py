@@ -15,7 +15,7 @@ from napari_lgg_seg.core.checkpoint import load_model
 from napari_lgg_seg.core.metrics import dice
 from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.patients import Patient, patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import postprocess, to_labels
+from napari_lgg_seg.core.postprocess import best_threshold, postprocess, to_labels
 from napari_lgg_seg.core.predict import Notice, SlicesDone, predictor_for
 from napari_lgg_seg.core.quick_limit import LIMITS, try_limits
 
@@ -76,6 +76,23 @@ def test_elsewhere_the_answer_of_the_quick_look_stays_and_never_stands_out(patie
     assert 0 < far.mean() < LIMIT
     assert far.max() <= np.float32(LIMIT)
     assert not probability[[0, -1]].any()
+
+
+@pytest.mark.parametrize(("half", "full"), [(0.0004, 0.001), (0.001, 0.0004), (0.0006, 0.0006)])
+def test_next_to_nothing_has_the_level_of_a_close_look_everywhere(patient, half, full):
+    volume, truth = patient
+    _, probability = finish(quick(Levels(half, full)).predict(volume))
+    _, expected = finish(predictor(Levels(half, full), 2, size=SIZE).predict(volume))
+    head = volume.any(axis=-1) & (truth == 0)
+    assert probability[1:5][head[1:5]].mean() == pytest.approx(full, rel=0.05)
+    assert best_threshold(probability) == pytest.approx(best_threshold(expected), abs=0.01)
+    np.testing.assert_array_equal(to_labels(probability, "auto"), to_labels(expected, "auto"))
+
+
+def test_no_level_lifts_above_the_limit_what_was_not_worth_a_closer_look(patient):
+    _, probability = finish(quick(Levels(0.0025, 0.2)).predict(patient[0]))
+    assert probability[1:5].max() <= np.float32(LIMIT)
+    assert (probability[1:5] == np.float32(LIMIT)).mean() > 0.2
 
 
 def test_a_tumour_in_two_slices_is_found_wherever_it_lies(make_head):
@@ -243,6 +260,19 @@ class HalfBlind(nn.Module):
         bright = slices[:, 1:2] > 3
         high = 4.0 if slices.shape[-1] > HALF or slices.shape[-2] > HALF else math.log(self.faint)
         return torch.where(bright, high, -12.0)
+
+
+class Levels(nn.Module):
+    """It is sure of tumour, less so at its edge, and gives the rest a chance that the size decides."""
+
+    def __init__(self, half, full):
+        super().__init__()
+        self.half, self.full = half, full
+
+    def forward(self, slices):
+        flair = slices[:, 1:2]
+        chance = self.full if max(slices.shape[2:]) > HALF else self.half
+        return torch.where(flair > 3, 4.0, torch.where(flair > 2, -0.5, math.log(chance / (1 - chance))))
 
 
 class Doubtful(nn.Module):

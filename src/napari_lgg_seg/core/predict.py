@@ -62,6 +62,8 @@ class _Look:
     batch: int
     #: Slices that need no look any more.
     done: int = 0
+    #: What an earlier, quick look found.
+    earlier: quick_look.Remainder | None = None
 
 
 class Predictor:
@@ -198,6 +200,8 @@ class Predictor:
         if self.quick and slices is None and len(todo) >= quick_look.FEWEST:
             look, todo = yield from self._look_quickly(look, todo, probability)
         yield from self._compute(look, todo, probability)
+        if look.earlier is not None:
+            look.earlier.level()
         yield from self._take_notices()
         if look.done + len(todo) < total:
             yield SlicesDone(total, total)
@@ -217,10 +221,11 @@ class Predictor:
         quick_look.spread(probability, todo, looked)
         extents = quick_look.closer(probability, limit, todo, preparation.extents, preparation.box, look.size)
         # What a quick look finds is no more than a reason for a closer one.
-        np.minimum(probability, limit, out=probability)
+        earlier = quick_look.Remainder(probability, limit)
         left = [z for z in todo if extents[z] is not None]
         preparation = dataclasses.replace(preparation, extents=extents)
-        closely = dataclasses.replace(look, preparation=preparation, done=len(probability) - len(left))
+        done = len(probability) - len(left)
+        closely = dataclasses.replace(look, preparation=preparation, done=done, earlier=earlier)
         if closely.done:
             yield SlicesDone(closely.done, len(probability))
         return closely, left
@@ -251,8 +256,10 @@ class Predictor:
                 yield notice
                 continue
             for z, plane in zip(part, found, strict=True):
-                # Outside of the window, where it is 0, an earlier look at the slice stays.
-                np.copyto(probability[z], plane, where=plane > 0)
+                if look.earlier is not None:
+                    look.earlier.replace(z, plane)
+                else:
+                    probability[z] = plane
             under_way.popleft()
             done += len(part)
             yield SlicesDone(look.done + done, len(probability))

@@ -112,6 +112,43 @@ def closer(
     return tuple(grown)
 
 
+class Remainder:
+    """What only the quick look has seen, brought to the level of a close one.
+
+    At half the size next to nothing is a little more, or less, than at the full size. Each voxel of it counts
+    for little, but there are so many that an automatic threshold
+    (:func:`napari_lgg_seg.core.postprocess.best_threshold`) depends on their sum.
+
+    Parameters
+    ----------
+    probability : ndarray of float32
+        Shape (z, y, x), from a quick look; it is changed in place.
+    limit : float
+        The probability from which a voxel is worth a closer look. None that is not keeps more than that.
+    """
+
+    def __init__(self, probability: Probability, limit: float) -> None:
+        np.minimum(probability, limit, out=probability)
+        self._probability, self._limit = probability, np.float32(limit)
+        self._remains = np.ones(probability.shape, bool)
+        self._quick = self._close = 0.0
+
+    def replace(self, z: int, plane: Probability) -> None:
+        """Put in what a close look gives of a slice, shape (y, x), 0 where it did not look."""
+        seen, quick = plane > 0, self._probability[z]
+        both = seen & (quick < self._limit)
+        self._quick += float(quick[both].sum(dtype=np.float64))
+        self._close += float(np.minimum(plane[both], self._limit).sum(dtype=np.float64))
+        np.copyto(quick, plane, where=seen)
+        self._remains[z] &= ~seen
+
+    def level(self) -> None:
+        """Give what remains as much, on the average, as a close look gave where both had looked."""
+        if self._quick and self._close:
+            values = self._probability[self._remains] * np.float32(self._close / self._quick)
+            self._probability[self._remains] = np.minimum(values, self._limit)
+
+
 def _span_of(plane: npt.NDArray[np.bool_]) -> Extent | None:
     rows = np.flatnonzero(plane.any(axis=1))
     if not len(rows):
