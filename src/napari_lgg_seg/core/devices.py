@@ -28,7 +28,7 @@ DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 #: What may compute the network; ``auto`` takes OpenVINO on the CPU where it is installed, else PyTorch.
 EngineChoice = Literal["auto", "torch", "openvino", "torch-compile", "openvino-int8"]
 ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
-#: Computes so much more coarsely than the others that its labels count as made otherwise.
+#: Computes more coarsely than the others: its labels agree with theirs, but count as made otherwise.
 ROUNDED_ENGINE = "openvino-int8"
 #: Their names for people.
 ENGINE_NAMES = {
@@ -84,7 +84,7 @@ def available_engines() -> tuple[str, ...]:
     """The engines that are installed, the preferred one first; none is imported.
 
     Compiled PyTorch is not among them: whether there is a compiler shows when it is needed. Neither is
-    OpenVINO in 8 bits, whose labels are others: somebody has to want it.
+    OpenVINO in 8 bits, whose labels differ a little more: somebody has to want it.
     """
     return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
 

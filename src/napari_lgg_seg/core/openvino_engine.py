@@ -44,7 +44,7 @@ class OpenVinoEngine:
     channels : int
         Input channels of a slice.
     eight_bits_for : ModelCard, optional
-        Compute in 8 bits, rounded as suits the slices that this model sees.
+        Compute the inner floors in 8 bits, rounded as suits the slices that this model sees.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
     """A name for what is kept of a network: by its structure, its weights, and the versions at work."""
     digest = hashlib.sha256(f"{__version__} {version} {network}".encode())
     if card is not None:
-        digest.update(f"8 bits {card.preprocess} {card.sequences} {card.neighbouring_slices}".encode())
+        seen = f"{card.preprocess} {card.sequences} {card.neighbouring_slices}"
+        digest.update(f"inner floors in 8 bits {seen}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy())
@@ -139,7 +140,7 @@ def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
 def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard | None) -> Any:
     """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are.
 
-    With a model's card it is rounded to 8 bits.
+    With a model's card its inner floors are rounded to 8 bits.
     """
     import torch
 

@@ -123,7 +123,8 @@ class SegmentOptions:
             "What computes the network: PyTorch (torch) on any device, or OpenVINO (extra openvino) on the "
             "CPU, which takes a little less processor time. Auto takes it on the CPU where it is installed. "
             "torch-compile is PyTorch that compiles the network first, a minute or so, for cohorts on a GPU; "
-            "openvino-int8 is OpenVINO in 8 bits, quicker once more, with labels that differ a little."
+            "openvino-int8 is OpenVINO with two thirds of the work in 8 bits, quicker once more, with labels "
+            "that differ a little more."
         ),
     )
 

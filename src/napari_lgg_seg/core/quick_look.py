@@ -145,8 +145,9 @@ class Remainder:
     def level(self) -> None:
         """Give what remains as much, on the average, as a close look gave where both had looked."""
         if self._quick and self._close:
-            values = self._probability[self._remains] * np.float32(self._close / self._quick)
-            self._probability[self._remains] = np.minimum(values, self._limit)
+            probability, remains = self._probability, self._remains
+            np.multiply(probability, np.float32(self._close / self._quick), out=probability, where=remains)
+            np.minimum(probability, self._limit, out=probability, where=remains)
 
 
 def _span_of(plane: npt.NDArray[np.bool_]) -> Extent | None:
