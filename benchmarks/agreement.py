@@ -38,7 +38,6 @@ LOOKS = {
     "a quick look before": {"quick": True},
 }
 
-
 #: The engines, the one to compare with first.
 ORDER = ("torch", *(name for name in devices.offered_engines() if name != "torch"))
 

@@ -478,7 +478,7 @@ GOALS = (
         _of_network("whole"),
     ),
     Goal(
-        "the same in 8 bits, a choice, whose labels agree",
+        "the same in 8 bits, which is a choice",
         "network",
         3,
         True,
@@ -494,7 +494,7 @@ GOALS = (
         _of_network("seen"),
     ),
     Goal(
-        "the same in 8 bits, a choice, whose labels agree",
+        "the same in 8 bits, which is a choice",
         "network",
         8,
         True,
@@ -518,7 +518,7 @@ GOALS = (
         lambda s: ratio(s["programs"]["keras"], _automatic(s["programs"])),
     ),
     Goal(
-        "the same in 8 bits, a choice, whose labels agree",
+        "the same in 8 bits, which is a choice",
         "cohort",
         6,
         True,

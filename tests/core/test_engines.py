@@ -27,6 +27,7 @@ from napari_lgg_seg.core.patients import read_patient
 from napari_lgg_seg.core.postprocess import to_labels
 from napari_lgg_seg.core.predict import Notice, Predictor, SlicesDone, drain
 from napari_lgg_seg.core.preprocess import PreprocessOptions
+from napari_lgg_seg.core.quick_limit import EACH
 
 CPU = torch.device("cpu")
 
@@ -417,13 +418,13 @@ def quick_example(monkeypatch, make_patient):
     monkeypatch.setattr(eight_bits, "make_sample_patient", lambda: make_patient(shape=(20, 64, 64)))
 
 
-def operations(request) -> dict[str, set[str]]:
-    """Kind of operation -> number formats in which a compiled network runs it."""
-    found: dict[str, set[str]] = {}
+def operations(request) -> dict[str, list[bool]]:
+    """Kind of operation -> for each of them in a compiled network, whether it runs in whole numbers."""
+    found: dict[str, list[bool]] = {}
     for operation in request.get_compiled_model().get_runtime_model().get_ops():
         info = operation.get_rt_info()
         kind, precision = (str(info[key].astype(str)) for key in ("layerType", "runtimePrecision"))
-        found.setdefault(kind, set()).add(precision)
+        found.setdefault(kind, []).append(precision in ("u8", "i8"))
     return found
 
 
@@ -454,9 +455,11 @@ def test_8_bits_are_not_had_without_the_card_of_the_model():
 def test_8_bits_are_computed_with_whole_numbers():
     network = narrow()
     engine = make_engine("openvino-int8", network, 3, CPU, model_of(network).card)
-    formats = operations(engine._request)
-    for kind in ("Convolution", "Deconvolution", "Pooling"):
-        assert formats[kind] & {"u8", "i8"}, kind
+    whole = operations(engine._request)
+    # Of the convolutions on the way down 6 of 10, on the way up 4 of 6, and not the head.
+    assert (sum(whole["Convolution"]), len(whole["Convolution"])) == (10, 17)
+    assert (sum(whole["Deconvolution"]), len(whole["Deconvolution"])) == (2, 3)
+    assert (sum(whole["Pooling"]), len(whole["Pooling"])) == (2, 3)
 
 
 def test_rounding_changes_neither_the_network_nor_what_it_finds():
@@ -557,13 +560,13 @@ def test_8_bits_without_openvino_are_refused():
 @pytest.mark.usefixtures("openvino")
 def test_8_bits_give_the_labels_of_a_real_patient_that_others_give(lgg_dataset):
     model = load_model()
-    patient = read_patient(lgg_dataset / model.card.validation_patients[1])
+    patient = read_patient(lgg_dataset / model.card.validation_patients[0])  # the most sensitive one
     exact, coarse = (
         to_labels(drain(Predictor(model, "cpu", engine=engine).predict(patient.volume)), 0.5)
         for engine in ("openvino", "openvino-int8")
     )
-    assert dice(exact, coarse) > 0.995
-    assert abs(dice(exact, patient.truth) - dice(coarse, patient.truth)) < 0.003
+    assert dice(exact, coarse) > EACH
+    assert abs(dice(exact, patient.truth) - dice(coarse, patient.truth)) < 0.02
 
 
 # --- compiled PyTorch --------------------------------------------------------------------------
