@@ -22,16 +22,16 @@ import scoring
 import typer
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import Model, load_model
-from napari_lgg_seg.core.events import Ended, EpochDone
-from napari_lgg_seg.core.export import replacing
+from napari_lgg_seg.core.data.masks import replacing
+from napari_lgg_seg.core.data.patients import Patient, institution, patient_folders, read_patient
+from napari_lgg_seg.core.inference.predict import Notice
+from napari_lgg_seg.core.model.checkpoint import Model, load_model
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 from napari_lgg_seg.core.options import TrainOptions
-from napari_lgg_seg.core.patients import Patient, institution, patient_folders, read_patient
-from napari_lgg_seg.core.predict import Notice
-from napari_lgg_seg.core.preprocess import PreprocessOptions
-from napari_lgg_seg.core.split import split_patients
-from napari_lgg_seg.core.state import state_file, state_folder
-from napari_lgg_seg.core.train import train
+from napari_lgg_seg.core.training.events import Ended, EpochDone
+from napari_lgg_seg.core.training.split import split_patients
+from napari_lgg_seg.core.training.state import state_file, state_folder
+from napari_lgg_seg.core.training.train import train
 
 DOCS = Path(__file__).parent.parent / "docs"
 FOLDS, FOLD_COUNT = DOCS / "folds.json", 5

@@ -20,11 +20,11 @@ import typer
 from results import DOCS, EXPERIMENTS, load
 from skimage.measure import find_contours
 
-from napari_lgg_seg.core.checkpoint import load_model
+from napari_lgg_seg.core.data.patients import FLAIR, Patient, read_patient
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions
-from napari_lgg_seg.core.patients import FLAIR, Patient, read_patient
-from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Predictor, drain
 
 FILE = EXPERIMENTS / "failures.json"
 #: Patients below this Dice are failures; this many slices of each are kept.

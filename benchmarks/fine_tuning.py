@@ -20,15 +20,15 @@ import time
 from pathlib import Path
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import load_model
-from napari_lgg_seg.core.events import EpochDone
-from napari_lgg_seg.core.metrics import Summary, dice, summarise
+from napari_lgg_seg.core.data.patients import institution, patient_folders, read_patient
+from napari_lgg_seg.core.evaluation.metrics import Summary, dice, summarise
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
-from napari_lgg_seg.core.patients import institution, patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.split import split_patients
-from napari_lgg_seg.core.train import train
+from napari_lgg_seg.core.training.events import EpochDone
+from napari_lgg_seg.core.training.split import split_patients
+from napari_lgg_seg.core.training.train import train
 
 
 def score(model: Path, folders: list[Path]) -> dict[str, float]:

@@ -31,22 +31,22 @@ import typer
 from results import DOCS, EXPERIMENTS, as_table, difference, with_interval
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import load_model, read_card
-from napari_lgg_seg.core.cohort_index import Record
-from napari_lgg_seg.core.cohort_results import CohortResults
-from napari_lgg_seg.core.corrected import corrected_patients
-from napari_lgg_seg.core.events import EpochDone
-from napari_lgg_seg.core.export import replacing
-from napari_lgg_seg.core.formats import Labelling
-from napari_lgg_seg.core.metrics import dice, summarise
+from napari_lgg_seg.core.cohort.index import Record
+from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.segment_cohort import CaseFailed, CaseSegmented, describe_run, segment_cases
+from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.masks import replacing
+from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.evaluation.metrics import dice, summarise
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.inference.predict import Notice, Predictor, drain, predictor_for
+from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
-from napari_lgg_seg.core.patients import patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Notice, Predictor, drain, predictor_for
-from napari_lgg_seg.core.segment_cohort import CaseFailed, CaseSegmented, describe_run, segment_cases
-from napari_lgg_seg.core.split import draw_old, split_patients
-from napari_lgg_seg.core.state import state_folder
-from napari_lgg_seg.core.train import train
+from napari_lgg_seg.core.training.corrected import corrected_patients
+from napari_lgg_seg.core.training.events import EpochDone
+from napari_lgg_seg.core.training.split import draw_old, split_patients
+from napari_lgg_seg.core.training.state import state_folder
+from napari_lgg_seg.core.training.train import train
 
 MODEL, WORK = Path("runs/fold-fold0.safetensors"), Path("runs/loop")
 FILE, FIGURE, FOLDS = EXPERIMENTS / "loop.json", DOCS / "figures" / "loop.png", DOCS / "folds.json"

@@ -21,8 +21,8 @@ def measure(keep: bool) -> dict[str, float]:
     import torch
 
     from napari_lgg_seg.core import devices
-    from napari_lgg_seg.core.engines import fold_batch_norm
-    from napari_lgg_seg.core.networks import UNet
+    from napari_lgg_seg.core.inference.engines import fold_batch_norm
+    from napari_lgg_seg.core.model.networks import UNet
 
     if keep:
         devices.keep_memory_mapped()

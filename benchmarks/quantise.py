@@ -22,14 +22,14 @@ import torch
 import typer
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, Model, load_model
-from napari_lgg_seg.core.engines import fold_batch_norm
-from napari_lgg_seg.core.metrics import dice, summarise
-from napari_lgg_seg.core.openvino_engine import load_openvino
-from napari_lgg_seg.core.patients import Patient, read_patient
-from napari_lgg_seg.core.postprocess import to_labels
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.preprocess import crop_and_resample, measure, normalise
+from napari_lgg_seg.core.data.patients import Patient, read_patient
+from napari_lgg_seg.core.evaluation.metrics import dice, summarise
+from napari_lgg_seg.core.inference.engines import fold_batch_norm
+from napari_lgg_seg.core.inference.openvino import load_openvino
+from napari_lgg_seg.core.inference.postprocess import to_labels
+from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, Model, load_model
+from napari_lgg_seg.core.model.preprocess import crop_and_resample, measure, normalise
 
 openvino = load_openvino()  # before NNCF, which has a telemetry of its own by the same package
 
@@ -44,7 +44,7 @@ class Quantised:
         self._request = compiled.create_infer_request()
 
     def logits(self, slices: torch.Tensor) -> torch.Tensor:
-        """See :class:`napari_lgg_seg.core.engines.Engine`."""
+        """See :class:`napari_lgg_seg.core.inference.engines.Engine`."""
         result = self._request.infer([slices.contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(result[0])[:, 0]
 

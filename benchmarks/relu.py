@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import load_model
-from napari_lgg_seg.core.engines import fold_batch_norm
-from napari_lgg_seg.core.networks import ReLU
+from napari_lgg_seg.core.inference.engines import fold_batch_norm
+from napari_lgg_seg.core.model.checkpoint import load_model
+from napari_lgg_seg.core.model.networks import ReLU
 
 ROUNDS = 7
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from napari_lgg_seg.core.calibration import Reliability
+from calibration import Reliability
 
 DOCS = Path(__file__).parent.parent / "docs"
 EXPERIMENTS = DOCS / "experiments"

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from calibration import Reliability, measure_reliability
 from scipy.ndimage import convolve1d
 
-from napari_lgg_seg.core.calibration import Reliability, measure_reliability
-from napari_lgg_seg.core.cases import Volumes
-from napari_lgg_seg.core.checkpoint import Model
-from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.data.patients import Patient
+from napari_lgg_seg.core.evaluation.cases import Volumes
+from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.evaluation.report import Agreement, PatientFigures, measure_cohort, measure_patient
+from napari_lgg_seg.core.evaluation.shape import FEATURES, measure_shape
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.model.checkpoint import Model
 from napari_lgg_seg.core.options import SegmentOptions
-from napari_lgg_seg.core.patients import Patient
-from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.report import Agreement, PatientFigures, measure_cohort, measure_patient
-from napari_lgg_seg.core.shape import FEATURES, measure_shape
 
 Probability = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]

@@ -42,7 +42,7 @@ def _segment(viewer: Any, path: str) -> None:
 
 
 def _fine_tune(viewer: Any, path: str) -> None:
-    from napari_lgg_seg.core.split import split_patients
+    from napari_lgg_seg.core.training.split import split_patients
     from napari_lgg_seg.layers import outline
 
     _add_copies(viewer)

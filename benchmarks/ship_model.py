@@ -19,9 +19,9 @@ import typer
 from results import added_up, calibration_error, failures, interval, load
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model, save_model
-from napari_lgg_seg.core.metrics import summarise
-from napari_lgg_seg.core.patients import read_patient
+from napari_lgg_seg.core.data.patients import read_patient
+from napari_lgg_seg.core.evaluation.metrics import summarise
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model, save_model
 
 DATA = (
     "LGG MRI segmentation dataset (Buda et al. 2019; Kaggle mateuszbuda/lgg-mri-segmentation, from "

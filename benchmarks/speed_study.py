@@ -28,7 +28,7 @@ Way = Callable[[], dict[str, float]]
 
 def load() -> Any:
     """The network, ready for inference."""
-    from napari_lgg_seg.core.networks import BudaUNet
+    from napari_lgg_seg.core.model.networks import BudaUNet
 
     return BudaUNet().eval()
 

@@ -13,12 +13,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, load_model
-from napari_lgg_seg.core.engines import Engine, make_engine
-from napari_lgg_seg.core.networks import build_network, count_parameters
+from napari_lgg_seg.core.data.patients import read_patient
+from napari_lgg_seg.core.inference.engines import Engine, make_engine
+from napari_lgg_seg.core.inference.predict import Predictor, drain, predictor_for
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
+from napari_lgg_seg.core.model.networks import build_network, count_parameters
 from napari_lgg_seg.core.options import SegmentOptions
-from napari_lgg_seg.core.patients import read_patient
-from napari_lgg_seg.core.predict import Predictor, drain, predictor_for
 
 CPU = torch.device("cpu")
 #: How far probabilities may be from those of the network in plain PyTorch.
@@ -167,7 +167,7 @@ class Recorder:
         self.seen: list[torch.Tensor] = []
 
     def logits(self, slices: torch.Tensor) -> torch.Tensor:
-        """See :class:`napari_lgg_seg.core.engines.Engine`."""
+        """See :class:`napari_lgg_seg.core.inference.engines.Engine`."""
         self.seen.append(slices.clone())
         return self._engine.logits(slices)
 
@@ -206,7 +206,7 @@ class Timed:
         self._engine, self.name, self.seconds = engine, engine.name, 0.0
 
     def logits(self, slices: torch.Tensor) -> torch.Tensor:
-        """See :class:`napari_lgg_seg.core.engines.Engine`."""
+        """See :class:`napari_lgg_seg.core.inference.engines.Engine`."""
         began = time.perf_counter()
         answer = self._engine.logits(slices)
         self.seconds += time.perf_counter() - began
@@ -238,7 +238,7 @@ def part_ways(folder: str, slices: int) -> list[Way]:
     import tifffile
     from speed_keras import slice_files
 
-    from napari_lgg_seg.core.postprocess import postprocess
+    from napari_lgg_seg.core.inference.postprocess import postprocess
 
     model = load_model()
     volume = read_patient(folder).volume
@@ -271,10 +271,10 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[s
 
     The last patient is the one that would validate.
     """
+    from napari_lgg_seg.core.model.preprocess import PreprocessOptions
     from napari_lgg_seg.core.options import TrainOptions
-    from napari_lgg_seg.core.preprocess import PreprocessOptions
-    from napari_lgg_seg.core.run import Run
-    from napari_lgg_seg.core.start import find_start
+    from napari_lgg_seg.core.training.initial_model import find_start
+    from napari_lgg_seg.core.training.run import Run
 
     devices.keep_memory_mapped()
     *patients, last = [read_patient(folder) for folder in folders]
@@ -317,10 +317,10 @@ def make_patients(
     """
     import dataclasses
 
-    from napari_lgg_seg.core.export import write_patient
-    from napari_lgg_seg.core.patients import Patient
-    from napari_lgg_seg.core.phantom import make_sample_patient
-    from napari_lgg_seg.core.phantom_cohort import make_sample_patients
+    from napari_lgg_seg.core.data.masks import write_patient
+    from napari_lgg_seg.core.data.patients import Patient
+    from napari_lgg_seg.core.data.phantom import make_sample_patient
+    from napari_lgg_seg.core.data.phantom_cohort import make_sample_patients
 
     root = Path(folder)
     sample = make_sample_patient()

@@ -16,9 +16,9 @@ from typing import Any
 import typer
 from results import EXPERIMENTS, load
 
-from napari_lgg_seg.core.associate import Study, associate, read_clusters, shape_agreement
-from napari_lgg_seg.core.patients import patient_folders, read_patient
-from napari_lgg_seg.core.shape import FEATURES, Shape, measure_shape
+from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.evaluation.associate import Study, associate, read_clusters, shape_agreement
+from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape, measure_shape
 
 
 def main(dataset: Path) -> None:

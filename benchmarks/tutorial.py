@@ -98,7 +98,7 @@ class Tutorial:
         self._picture("5-compare")
 
     def _fine_tune(self) -> None:
-        from napari_lgg_seg.widgets.finetune_controls import CORRECTED
+        from napari_lgg_seg.widgets.finetune.controls import CORRECTED
 
         c = self._dock("Fine-tune").controls
         c.source.value = CORRECTED

@@ -24,14 +24,14 @@ import typer
 from results import DOCS, EXPERIMENTS, RESAMPLES, SEED, as_table
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.associate import auc
-from napari_lgg_seg.core.checkpoint import Model, load_model
-from napari_lgg_seg.core.metrics import dice
+from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
+from napari_lgg_seg.core.evaluation.associate import auc
+from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
+from napari_lgg_seg.core.model.checkpoint import Model, load_model
 from napari_lgg_seg.core.options import SegmentOptions
-from napari_lgg_seg.core.patients import Patient, patient_folders, read_patient
-from napari_lgg_seg.core.postprocess import postprocess
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.uncertainty import expected_dice, mean_entropy
 
 FILE, FIGURE = EXPERIMENTS / "uncertainty.json", DOCS / "figures" / "uncertainty.png"
 #: A patient below this Dice is a failure.

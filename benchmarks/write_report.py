@@ -34,8 +34,8 @@ from results import (
     with_interval,
 )
 
-from napari_lgg_seg.core.checkpoint import DEFAULT_MODEL, ModelCard, read_card
-from napari_lgg_seg.core.patients import institution
+from napari_lgg_seg.core.data.patients import institution
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 
 FIGURES = DOCS / "figures"
 #: Of docs/; each has the parts for which it has marks.

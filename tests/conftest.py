@@ -15,9 +15,9 @@ import pytest
 import tifffile
 from program import Done
 
-from napari_lgg_seg import cli
+from napari_lgg_seg.cli import app as cli
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.patients import Patient
+from napari_lgg_seg.core.data.patients import Patient
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -119,7 +119,7 @@ def openvino(_torch_by_default: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     """The module ``openvino``, chosen by "auto", with a cache of the test's own: ``tmp_path / "cache"``."""
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("OpenVINO (extra openvino) is not installed")
-    from napari_lgg_seg.core import openvino_engine
+    from napari_lgg_seg.core.inference import openvino as openvino_engine
 
     monkeypatch.setattr(devices, "available_engines", lambda: ("openvino", "torch"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
@@ -131,7 +131,7 @@ def unet():
     """The U-Net with seeded weights and batch normalisation that does something; do not change it."""
     import torch
 
-    from napari_lgg_seg.core.networks import build_network
+    from napari_lgg_seg.core.model.networks import build_network
 
     generator = torch.Generator().manual_seed(7)
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_lgg_seg.core.patients import SEQUENCES
+from napari_lgg_seg.core.data.patients import SEQUENCES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ def _one_channel_unet(channels: int, flair: int) -> nn.Module:
     """
     import torch
 
-    from napari_lgg_seg.core.networks import build_network
+    from napari_lgg_seg.core.model.networks import build_network
 
     network = build_network("unet", channels)
     first, last = network.down[0], network.up[-1].convolutions
@@ -55,8 +55,8 @@ def write_flair_model(
     """
     import torch
 
-    from napari_lgg_seg.core.checkpoint import ModelCard, save_model
-    from napari_lgg_seg.core.preprocess import PreprocessOptions
+    from napari_lgg_seg.core.model.checkpoint import ModelCard, save_model
+    from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 
     channel = (neighbours + offset) * len(sequences) + sequences.index("FLAIR")
     network = _one_channel_unet(len(sequences) * (2 * neighbours + 1), channel)

@@ -16,7 +16,7 @@ def narrow_network() -> Iterator[None]:
     """
     import torch
 
-    from napari_lgg_seg.core import networks
+    from napari_lgg_seg.core.model import networks
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from napari_lgg_seg.core.checkpoint import Model, ModelCard
-from napari_lgg_seg.core.predict import Predictor
-from napari_lgg_seg.core.preprocess import PreprocessOptions
+from napari_lgg_seg.core.inference.predict import Predictor
+from napari_lgg_seg.core.model.checkpoint import Model, ModelCard
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 
 SIZE = 96
 

@@ -10,9 +10,9 @@ import tifffile
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
+from napari_lgg_seg.core.data.label_files import find_labels, read_labels
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import ImageError
-from napari_lgg_seg.core.export import write_patient
-from napari_lgg_seg.core.formats import find_labels, read_labels
 
 
 @pytest.fixture(scope="module")

@@ -26,15 +26,16 @@ def modules_after(*imports: str) -> set[str]:
 def test_package_manifest_commands_and_widgets_leave_torch_alone():
     commands = PluginManifest.from_file(FOLDER / "napari.yaml").contributions.commands
     widgets = [
-        f"napari_lgg_seg.widgets.{file.stem}" for file in sorted((FOLDER / "widgets").glob("[a-z]*.py"))
+        ".".join(["napari_lgg_seg", *file.relative_to(FOLDER).with_suffix("").parts])
+        for file in sorted((FOLDER / "widgets").rglob("[a-z]*.py"))
     ]
     names = {"napari_lgg_seg", *(command.python_name.partition(":")[0] for command in commands), *widgets}
-    assert "napari_lgg_seg.widgets.segment" in names
+    assert "napari_lgg_seg.widgets.segment.widget" in names
     loaded = modules_after(*sorted(names))
     assert names <= loaded
     assert not {"torch", "monai"} & loaded
 
 
 def test_command_line_starts_without_torch_napari_and_qt():
-    loaded = modules_after("napari_lgg_seg.cli")
+    loaded = modules_after("napari_lgg_seg.cli.app")
     assert not {"torch", "monai", "napari", "qtpy", "scipy", "distributed", "dask"} & loaded

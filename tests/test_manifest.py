@@ -67,7 +67,7 @@ def distribution() -> metadata.Distribution:
 def test_entry_points_name_manifest_and_program(distribution):
     found = {(entry.group, entry.name): entry.value for entry in distribution.entry_points}
     assert found["napari.manifest", PACKAGE] == "napari_lgg_seg:napari.yaml"
-    assert found["console_scripts", PACKAGE] == "napari_lgg_seg.cli:main"
+    assert found["console_scripts", PACKAGE] == "napari_lgg_seg.cli.app:main"
 
 
 def test_metadata_has_classifier_links_and_version(distribution):

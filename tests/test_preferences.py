@@ -13,7 +13,7 @@ from flair_model import write_flair_model
 from napari_lgg_seg import preferences as prefs
 from napari_lgg_seg.layers import tumour_properties
 from napari_lgg_seg.preferences import PLUGIN, SECTIONS, Preferences, preferences, remember
-from napari_lgg_seg.widgets.models import known_models, preferred_model
+from napari_lgg_seg.widgets.shared.known_models import known_models, preferred_model
 
 pytest.importorskip("napari.settings", reason="napari keeps no settings of plugins")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_lgg_seg.core.data.patients import SEQUENCES
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.patients import SEQUENCES
 from napari_lgg_seg.reader import get_reader
 
 NAME = "TCGA_DU_0001_19990101"
@@ -160,7 +160,7 @@ def test_only_flair_is_shown_of_the_images(tmp_path, write_slices):
 
 
 def test_contrast_limits_are_of_the_volume(tmp_path, make_patient):
-    from napari_lgg_seg.core.export import write_patient
+    from napari_lgg_seg.core.data.masks import write_patient
 
     patient = make_patient(NAME)
     patient.volume[-1, ..., 0] = 0
@@ -202,7 +202,7 @@ def test_metadata_says_whose_layer_it_is_and_which(tmp_path, write_slices):
 
 
 def test_metadata_says_which_sequences_are_flair_once_more(tmp_path, make_patient):
-    from napari_lgg_seg.core.export import write_patient
+    from napari_lgg_seg.core.data.masks import write_patient
 
     patient = make_patient(NAME)
     patient.volume[..., 0] = patient.volume[..., 1]

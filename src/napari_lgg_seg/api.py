@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .core.callbacks import Callback
-from .core.checkpoint import load_model
-from .core.compare import Agreement, compare
+from .core.cohort.run import segment_cohort
+from .core.data.patients import Patient, read_patient
+from .core.evaluation.compare import Agreement, compare
+from .core.inference.segmentation import Segmentation, segment, write_masks
+from .core.model.checkpoint import load_model
 from .core.options import SegmentOptions, TrainOptions
-from .core.patients import Patient, read_patient
-from .core.segment_many import segment_cohort
-from .core.segmentation import Segmentation, segment, write_masks
-from .core.train import train
+from .core.training.callbacks import Callback
+from .core.training.train import train
 
 __all__ = [
     "Agreement",

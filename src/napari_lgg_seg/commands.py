@@ -6,11 +6,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.data.masks import safe_name
 from .core.errors import ExistingMasksError, LggSegError
-from .core.export import safe_name
 from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, is_comparison, patients_in
 from .preferences import dataset_folder
-from .widgets.worker import Failure, failing_softly
+from .widgets.shared.worker import Failure, failing_softly
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -173,8 +173,8 @@ def previous_patient() -> None:
 def _step(direction: int) -> None:
     from napari.utils.notifications import show_info
 
-    from .widgets.browser import CohortBrowser
-    from .widgets.cohort_words import NO_BROWSER
+    from .widgets.cohort.messages import NO_BROWSER
+    from .widgets.cohort.widget import CohortBrowser
 
     viewer = _viewer()
     if viewer is None:

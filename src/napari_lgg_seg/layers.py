@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .core.compare import AGREED, INVENTED, MISSED
-from .core.patients import SEQUENCES, Patient
+from .core.data.patients import SEQUENCES, Patient
+from .core.evaluation.compare import AGREED, INVENTED, MISSED
 from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:

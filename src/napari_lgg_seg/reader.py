@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .core.errors import PatientError
-from .core.patients import (
+from .core.data.patients import (
     Patient,
     is_dataset_folder,
     is_patient_folder,
@@ -17,6 +16,7 @@ from .core.patients import (
     read_patient,
     read_slices,
 )
+from .core.errors import PatientError
 from .layers import LayerData, patient_layers, patients_in
 
 PathOrPaths = str | Sequence[str]

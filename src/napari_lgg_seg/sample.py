@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .core.phantom import make_sample_patient
+from .core.data.phantom import make_sample_patient
 from .layers import LayerData
 from .reader import layers_of, patients_open
 

@@ -12,27 +12,27 @@ MODULES = [
     *(
         f"napari_lgg_seg.core.{name}"
         for name in (
-            "patients",
-            "preprocess",
-            "export",
-            "devices",
-            "predict",
-            "checkpoint",
-            "metrics",
-            "compare",
-            "postprocess",
             "errors",
-            "cohort",
-            "origin",
-            "segmentation",
-            "patient_job",
-            "segment_many",
-            "beside",
-            "engines",
-            "openvino_engine",
-            "cluster",
-            "cluster_pool",
-            "cluster_worker",
+            "devices",
+            "prefetch",
+            "data.patients",
+            "data.masks",
+            "data.provenance",
+            "model.preprocess",
+            "model.checkpoint",
+            "inference.predict",
+            "inference.engines",
+            "inference.openvino",
+            "inference.postprocess",
+            "inference.segmentation",
+            "training.slice_dataset",
+            "evaluation.metrics",
+            "evaluation.compare",
+            "cohort.patient_job",
+            "cohort.run",
+            "cohort.cluster",
+            "cohort.cluster_pool",
+            "cohort.cluster_worker",
         )
     ),
 ]
@@ -50,7 +50,9 @@ def test_importing_the_core_leaves_torch_and_qt_alone():
     assert run(code).strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["napari_lgg_seg.core.train", "napari_lgg_seg.core.augment"])
+@pytest.mark.parametrize(
+    "module", ["napari_lgg_seg.core.training.train", "napari_lgg_seg.core.training.augment"]
+)
 def test_training_modules_leave_monai_and_qt_alone(module):
     code = f"import sys, {module}; print([m for m in ['monai', 'napari', 'qtpy'] if m in sys.modules])"
     assert run(code).strip() == "[]"

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.checkpoint import ModelCard
+from napari_lgg_seg.core.inference.postprocess import postprocess
+from napari_lgg_seg.core.model.checkpoint import ModelCard
 from napari_lgg_seg.core.options import (
     OptionsError,
     SegmentOptions,
@@ -17,7 +18,6 @@ from napari_lgg_seg.core.options import (
     option_help,
     parse_threshold,
 )
-from napari_lgg_seg.core.postprocess import postprocess
 
 
 @pytest.mark.parametrize(

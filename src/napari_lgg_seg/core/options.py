@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .devices import ENGINE_CHOICES, ROUNDED_ENGINE, DeviceChoice, EngineChoice
 from .errors import LggSegError
-from .losses import LOSSES, Loss
+from .training.losses import LOSSES, Loss
 
 if TYPE_CHECKING:
-    from .checkpoint import ModelCard
+    from .model.checkpoint import ModelCard
 
 #: What can be done about separate pieces: nothing, drop those below a volume, drop those much smaller than
 #: the largest, keep only the largest.

@@ -1,1 +1,1 @@
-"""Dock widgets: one file each, and one for what they share."""
+"""Dock widgets: a folder for each, and one for what they share."""

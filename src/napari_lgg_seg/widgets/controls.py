@@ -22,14 +22,14 @@ from magicgui.widgets import (
 )
 
 from ..core import devices
+from ..core.data.patients import FLAIR, SEQUENCES
 from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
-from ..core.patients import FLAIR, SEQUENCES
 from ..preferences import preferences
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
-    from ..core.checkpoint import ModelCard
+    from ..core.model.checkpoint import ModelCard
 
 Choices = Callable[[Any], Sequence[tuple[str, Any]]]
 

@@ -1,0 +1,197 @@
+"""The command line: the core without a window. Exit code 0 done, 1 something failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import LggSegError
+from .calibrate_coarse import quick_look
+from .report import report
+from .segment import segment
+from .shape import associate, shape
+from .train import in_a_line, train
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..core.evaluation.metrics import Summary
+
+app = typer.Typer(
+    name="napari-lgg-seg",
+    help="Segment lower-grade glioma in brain MRI. For research; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one sentence, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app()
+    except LggSegError as error:
+        _console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        raise SystemExit(1) from error
+
+
+app.command()(segment)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="Predicted masks: a patient folder or a folder of them."
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="True masks: a patient folder or a folder of them."
+        ),
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file as well.")
+    ] = None,
+) -> None:
+    """Score masks against the truth: Dice per patient over the whole volume."""
+    from rich.table import Table
+
+    from ..core.evaluation.evaluate import evaluate_folders
+
+    scores, summary, missing = evaluate_folders(predictions, truth)
+    console = _console()
+    table = Table("Patient", "Dice", title="Dice per patient over the volume")
+    for name, score in scores.items():
+        table.add_row(name, f"{score:.4f}")
+    console.print(table)
+    for name in missing:
+        console.print(
+            f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
+        )
+    console.print(in_a_line(summary))
+    if json_file is not None:
+        figures = {**_as_figures(summary), "dice": scores, "without_prediction": missing}
+        _write_text(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+@app.command()
+def sample(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="An empty or new folder for the sample patient, or for the patients' folders."),
+    ],
+    patients: Annotated[
+        int | None,
+        typer.Option(min=1, help="Make a cohort of so many patients that differ, with a folder for each."),
+    ] = None,
+) -> None:
+    """Write the made sample patient, or a cohort of made patients, in the dataset's layout."""
+    from ..core.data.masks import write_patient
+    from ..core.data.phantom import make_sample_patient
+    from ..core.data.phantom_cohort import make_sample_patients
+
+    if patients is not None:
+        with _progress(_console(stderr=True)) as progress:
+            for patient in progress.track(make_sample_patients(patients), patients, description="Drawing"):
+                write_patient(folder / patient.name, patient)
+        print(f"{patients} made patients are in {folder.resolve()}")  # noqa: T201 - the result
+        return
+    files = write_patient(folder, make_sample_patient())
+    print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the sample patient and its masks go.")] = Path(
+        "lgg-demo"
+    ),
+    window: Annotated[
+        bool, typer.Option("--window", help="Open the sample patient in napari with Segment docked instead.")
+    ] = False,
+) -> None:
+    """Segment the made sample patient with the shipped model: the whole way, to see that it works."""
+    if window:
+        _open_window()
+        return
+    from ..core.data.masks import write_patient
+    from ..core.data.patients import has_slices
+    from ..core.data.phantom import make_sample_patient
+
+    patient = make_sample_patient()
+    source = folder / "patients" / patient.name
+    if not has_slices(source):
+        write_patient(source, patient)
+    segment([source], output=folder / "masks", overwrite=True)
+
+
+def _open_window() -> None:
+    """Start napari with the sample patient and the Segment widget."""
+    import napari
+
+    viewer = napari.Viewer(title="napari-lgg-seg")
+    viewer.open_sample("napari-lgg-seg", "sample_patient")
+    viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    napari.run()
+
+
+@app.command()
+def info(
+    model: Annotated[Path | None, typer.Argument(help="A model file; the shipped one by default.")] = None,
+) -> None:
+    """Print what a model file says about itself."""
+    import dataclasses
+
+    from ..core.model.checkpoint import DEFAULT_MODEL, read_card
+
+    path = model or DEFAULT_MODEL
+    card = dataclasses.asdict(read_card(path))
+    print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
+
+
+app.command("quick-look")(quick_look)
+app.command()(report)
+app.command()(train)
+app.command()(shape)
+app.command()(associate)
+
+
+def _as_figures(summary: Summary) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(summary)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from ..core.data.masks import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )

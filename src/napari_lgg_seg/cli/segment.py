@@ -1,0 +1,197 @@
+"""The command ``segment``: patients' folders -> results, in this process or spread over workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.data.label_files import FileFormat
+from ..core.devices import DeviceChoice, EngineChoice
+from ..core.options import CleanUp, SegmentOptions, option_help
+from .train import INTERRUPTED, threshold_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from ..core.cohort.run import CohortEvent
+
+
+_GO_ON = "The same command goes on with the patients that are left."
+
+
+def segment(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(exists=True, file_okay=False, help="Patient folders, or dataset folders of patients."),
+    ],
+    output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<patient>/.")],
+    model: Annotated[Path | None, typer.Option(help="A model file; the shipped one by default.")] = None,
+    file_format: Annotated[
+        FileFormat,
+        typer.Option(
+            "--format",
+            help="masks: <patient>_<n>_mask.tif, as in the dataset; tiff: one <patient>_tumour.tif; nifti: "
+            "one <patient>_tumour.nii.gz.",
+        ),
+    ] = "masks",
+    device: Annotated[DeviceChoice, typer.Option(help=option_help("device"))] = "auto",
+    threshold: Annotated[Any, threshold_option(option_help("threshold"))] = None,
+    clean_up: Annotated[CleanUp | None, typer.Option(help=option_help("clean_up"))] = None,
+    smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
+    fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
+    tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
+    thorough: Annotated[bool, typer.Option("--thorough", help=option_help("thorough"))] = False,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
+    engine: Annotated[EngineChoice, typer.Option(help=option_help("engine"))] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Share the patients among this many processes (extra cluster)."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Share the patients among the workers of a running dask scheduler, for instance "
+            "tcp://host:8786 (extra cluster).",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Segment all patients and replace results of an earlier run.")
+    ] = False,
+) -> None:
+    """Segment patients and write their masks.
+
+    Patients whose results are there, made from the same images with the same model and options, are
+    finished: they are left as they are. So the same command goes on where it stopped.
+    """
+    from ..core import devices
+    from ..core.cohort.run import segment_cohort
+    from .app import _console  # it imports this module
+
+    if workers is not None and scheduler is not None:
+        raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
+    options = SegmentOptions(
+        threshold, clean_up, smallest_volume, fill_holes, tta, thorough, batch_size, device, engine
+    )
+    devices.bound_caches()  # of workers as well
+    if workers is None and scheduler is None:
+        devices.keep_memory_mapped()
+    stopped = False
+    with _ended_like_ctrl_c(), _Display(_console(stderr=True)) as display:
+        run = segment_cohort(
+            folders,
+            output,
+            model,
+            options,
+            file_format,
+            overwrite=overwrite,
+            workers=workers,
+            scheduler=scheduler,
+        )
+        try:
+            with closing(run) as events:
+                for event in events:
+                    display.show(event)
+        except KeyboardInterrupt:
+            stopped = True
+    summary = display.summary()
+    if display.segmented or display.skipped:
+        summary += f" Results are in {output.resolve()}"
+    print(summary)  # noqa: T201 - the result
+    if stopped:
+        rest = "Older results of the others are as they were." if overwrite else _GO_ON
+        display.console.print(f"Stopped. {rest}")
+        raise typer.Exit(INTERRUPTED)
+    if display.failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Let the system's request to end this program do what Ctrl-C does, so that workers are stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Display:
+    """Progress of a cohort on a terminal: a bar for all patients, a line for each that is done.
+
+    Parameters
+    ----------
+    console : Console
+        Where it is shown.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from .app import _progress  # it imports this module
+
+        self.console = console
+        self.segmented = self.skipped = self.failed = 0
+        self._patients = 0
+        self._places: set[str] = set()
+        self._shares: dict[Path, float] = {}
+        self._progress = _progress(console)
+        self._bar: TaskID | None = None
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:  # nothing was shown before an error at the start
+            self._progress.stop()
+
+    def show(self, event: CohortEvent) -> None:
+        """Show one event."""
+        from ..core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
+        from ..core.cohort.run import CohortFound
+        from ..core.inference.predict import Notice
+
+        match event:
+            case CohortFound():
+                self._patients = event.patients
+                self._bar = self._progress.add_task("Segmenting", total=event.patients)
+                self._progress.start()
+            case PatientProgress():
+                self._shares[event.folder] = event.share
+            case PatientSegmented():
+                self.segmented += 1
+                self._places.add(event.runs_on)
+                self._say(event.in_words())
+            case PatientSkipped():
+                self.skipped += 1
+                self._say(event.in_words())
+            case PatientFailed():
+                self.failed += 1
+                self._say(f"Failed: {event.sentence}", style="red")
+            case Notice():
+                self._say(event.text, style="yellow")
+        if isinstance(event, PatientSegmented | PatientSkipped | PatientFailed):
+            self._shares.pop(event.folder, None)
+        self._move()
+
+    def _move(self) -> None:
+        """Draw the bar: patients that are done, and the shares of those in work."""
+        assert self._bar is not None
+        done = self.segmented + self.skipped + self.failed
+        # The result of one that is computed is still being written when the next one begins.
+        names = [folder.name for folder, share in self._shares.items() if share < 1]
+        text = names[0] if len(names) == 1 else f"{len(names)} patients at once" if names else "Segmenting"
+        self._progress.update(self._bar, completed=done + sum(self._shares.values()), description=text)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """What became of the patients."""
+        where = f" on {' and '.join(sorted(self._places))}" if self._places else ""
+        text = f"{self.segmented} of {self._patients} patients segmented{where}."
+        return f"{text} {self.skipped} were finished before." if self.skipped else text

@@ -1,0 +1,1 @@
+"""Results of many patients: what is known of each, and one way through all of them."""

@@ -1,0 +1,189 @@
+"""Patients spread over worker processes, here or on other machines, by dask.distributed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from ..errors import ClusterError, ExportError, reason
+from .cluster_pool import Event, Pool
+from .cluster_worker import RemoteJob
+from .patient_job import CohortJob
+
+#: Seconds for a scheduler to answer.
+_CONNECT = 15.0
+
+#: Of dask, for workers on this machine: no web pages, no statistics, no variables set for everybody.
+_QUIET = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.diagnostics.nvml": False,
+    "distributed.nanny.pre-spawn-environ": {},
+}
+
+
+def spread(
+    job: CohortJob, folders: Sequence[Path], workers: int | None, scheduler: str | None
+) -> Generator[Event, None, None]:
+    """Segment patients in worker processes, which write the results themselves.
+
+    Parameters
+    ----------
+    job : CohortJob
+        What is done to every patient; its paths are absolute.
+    folders : sequence of Path
+        The patients', absolute.
+    workers : int or None
+        Processes to start on this machine, for the length of the run.
+    scheduler : str or None
+        Address of a running scheduler, whose workers are used instead.
+
+    Yields
+    ------
+    PatientProgress, Outcome or Notice
+        One outcome for each folder, in the order in which they are done. Closing the generator ends the
+        run: workers of its own are stopped, others stop after their batch.
+
+    Raises
+    ------
+    ClusterError
+        If workers cannot be started, reached or used.
+    LggSegError
+        If a worker cannot load the model or use the device.
+    """
+    with _sign_of_life(job.output) as sign:
+        client = _own_workers(workers) if workers is not None else _connected(str(scheduler))
+        with client as connected:
+            pool = Pool(connected, RemoteJob(job, sign, workers), deque(folders))
+            with closing(pool.run()) as events:
+                yield from events
+
+
+def check_installed() -> None:
+    """Refuse to start what needs dask.distributed without it.
+
+    Raises
+    ------
+    ClusterError
+        If it is not installed.
+    """
+    try:
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise ClusterError(
+            "Several workers need the package distributed; install it with: "
+            "pip install 'napari-lgg-seg[cluster]'."
+        ) from error
+
+
+@contextmanager
+def _sign_of_life(output: Path) -> Iterator[Path]:
+    """A file in the output folder for the length of a run, by which workers see both."""
+    made = not output.exists()
+    sign = output / f".lgg-run-{uuid4().hex}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        sign.touch()
+    except OSError as error:
+        raise ExportError(
+            f"{output} could not be written ({error.strerror}); free space or choose another folder."
+        ) from error
+    try:
+        yield sign
+    finally:
+        sign.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):  # it holds results
+                output.rmdir()
+
+
+@contextmanager
+def _own_workers(count: int) -> Iterator[Any]:
+    """A client of worker processes on this machine, which end with the block."""
+    import dask
+    from distributed import Client
+
+    # What dask means for its workers it sets for this process as well.
+    before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
+    with (
+        TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set({**_QUIET, "temporary-directory": scratch}),
+        ThreadPoolExecutor(1) as executor,
+    ):
+        starting: Future[Any] = executor.submit(_start_workers, count, scratch)
+        try:
+            with Client(_started(starting), set_as_default=False) as client:
+                yield client
+        finally:
+            # Ctrl-C while they start: what is started nevertheless must be stopped.
+            if starting.exception() is None:
+                starting.result().close()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _start_workers(count: int, scratch: str) -> Any:
+    from distributed import LocalCluster
+
+    # In a terminal Ctrl-C reaches all processes. Those that are started from here do not hear it, so that
+    # it is this one that ends them.
+    if hasattr(signal, "pthread_sigmask"):
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # started with the first worker, it would let Ctrl-C in again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it takes 8787
+        memory_limit=0,  # it would end workers that one process's run would not
+        local_directory=scratch,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _started(starting: Future[Any]) -> Any:
+    try:
+        return starting.result()
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"The worker processes could not be started ({reason(error)}); try fewer, and in a script call "
+            'this under if __name__ == "__main__".'
+        ) from error
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """A client of a running scheduler."""
+    from distributed import Client, Security
+    from distributed.comm import get_address_host_port
+
+    try:
+        # What these refuse would leave a client half made.
+        get_address_host_port(address)
+        if address.startswith("tls:") and not Security().get_connection_args("client").get("ssl_context"):
+            raise ValueError("dask's configuration has no certificates")
+        client: AbstractContextManager[Any] = Client(address, timeout=_CONNECT, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ClusterError(
+            f"No dask scheduler answers at {address} ({reason(error)}); give the address that it printed "
+            "when it started, for instance tcp://host:8786."
+        ) from error
+    with client as connected:
+        yield connected

@@ -1,0 +1,313 @@
+"""The results folder of a cohort: each patient's labels and probability, and what became of them.
+
+Patients go by the names of their folders, which differ even where their files' names do not. The labels
+of ``<patient>`` are ``<results>/<patient>/<patient>_tumour.tif``, as ``segment --format tiff`` writes
+them, its probability is ``<patient>_probability.tif`` beside it (8 bit, 255 for 1).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from ..data.label_files import LabelArray, Labelling, target_file, write_tiff
+from ..data.masks import replacing, safe_name
+from ..data.patients import has_slices
+from ..errors import CorrectedError, PatientError, ResultsError
+from ..inference.uncertainty import expected_dice, mean_entropy
+from .index import CohortIndex, Record
+
+Probability = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A patient's result as it was kept.
+
+    Attributes
+    ----------
+    labels : ndarray of unsigned integers
+        Shape (z, y, x); label values are kept.
+    probability : ndarray of float32 or None
+        Shape (z, y, x), 0 to 1 in steps of 1/255, where it is known.
+    record : Record
+        What became of the patient.
+    """
+
+    labels: LabelArray
+    probability: Probability | None
+    record: Record
+
+
+class CohortResults:
+    """Reads and writes a results folder; several threads may use one.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when something is first written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._index = CohortIndex(folder)
+        #: Held while something is written; several threads may ask for it, one of them several times.
+        self.lock = self._index.lock
+
+    # --- where things are ----------------------------------------------------------------------
+
+    def labels_file(self, name: str) -> Path:
+        """Where a patient's labels are, or would be."""
+        return target_file(self.folder, name, "tiff")
+
+    def probability_file(self, name: str) -> Path:
+        """Where a patient's probability is, or would be."""
+        return self.folder / name / f"{name}_probability.tif"
+
+    def check(self, dataset: Path) -> None:
+        """Refuse a folder in which results would come among a patient's images.
+
+        Raises
+        ------
+        ResultsError
+            If it is a file, the dataset's own folder, or inside a patient's.
+        """
+        folder, dataset = self.folder.resolve(), dataset.resolve()
+        if folder == dataset:
+            raise ResultsError(
+                f"{self.folder} holds the patients themselves; choose another folder for the results."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise ResultsError(f"{self.folder} is a file; choose a folder for the results.")
+        for above in (folder, *folder.parents):
+            if above != dataset and above not in dataset.parents and has_slices(above):
+                raise ResultsError(
+                    f"{self.folder} is in {above}, among a patient's images; choose another folder for the "
+                    "results."
+                )
+
+    # --- what became of the patients -------------------------------------------------------------
+
+    def records(self, names: Iterable[str]) -> dict[str, Record]:
+        """The records of patients; labels that the index does not know count as segmented.
+
+        Raises
+        ------
+        ResultsError
+            If the index cannot be read.
+        """
+        known = self._index.read()
+        return {name: self._with_files(name, known.get(name, Record())) for name in names}
+
+    def record(self, name: str) -> Record:
+        """One patient's record, as in :meth:`records`."""
+        return self.records([name])[name]
+
+    def corrected(self) -> list[str]:
+        """Names of the patients whose labels somebody corrected or accepted, sorted.
+
+        Raises
+        ------
+        ResultsError
+            As :meth:`records`.
+        """
+        known = self._index.read()
+        return sorted(name for name, record in known.items() if self._with_files(name, record).by_hand)
+
+    def _with_files(self, name: str, record: Record) -> Record:
+        """A record that agrees with whether there are labels: somebody may have put or removed them."""
+        there = self.labels_file(name).is_file()
+        if there and record.state == "new":
+            return Record("segmented")
+        return record if there else Record()
+
+    def mark_exported(self, name: str) -> Record:
+        """Note that a patient's masks were exported.
+
+        Raises
+        ------
+        ResultsError, ExportError
+            If the index cannot be read or written.
+        """
+        return self._index.change([name], state="exported")[name]
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def write_prediction(
+        self, name: str, labelling: Labelling, probability: Probability, *, replace_corrected: bool = False
+    ) -> Record:
+        """Keep a prediction.
+
+        Parameters
+        ----------
+        name : str
+            The patient's folder name.
+        labelling : Labelling
+            The predicted labels, with the model and options that made them.
+        probability : ndarray of float32
+            Shape (z, y, x), 0 to 1.
+        replace_corrected : bool
+            Whether it may replace labels that somebody corrected.
+
+        Returns
+        -------
+        Record
+            The patient's new one.
+
+        Raises
+        ------
+        CorrectedError
+            If it would replace corrected labels and may not.
+        ResultsError, ExportError
+            If the folder holds a patient's images, or cannot be read or written.
+        """
+        self._check_target(name)
+        uncertainty = mean_entropy(probability, labelling.labels)
+        expected = expected_dice(probability, labelling.labels)
+        with self.lock:
+            if self.record(name).by_hand and not replace_corrected:
+                raise CorrectedError(f"{name} has corrected labels, which were kept.")
+            _write_probability(self.probability_file(name), probability)
+            write_tiff(self.labels_file(name), labelling)
+            return self._index.change(
+                [name],
+                state="segmented",
+                by_hand=False,
+                uncertainty=uncertainty,
+                expected_dice=expected,
+                nothing_found=not labelling.labels.any(),
+                made_with=dict(labelling.made_with),
+            )[name]
+
+    def write_corrected(self, name: str, labelling: Labelling) -> Record:
+        """Keep labels that somebody corrected, or accepted as they are.
+
+        Returns
+        -------
+        Record
+            The patient's new one.
+
+        Raises
+        ------
+        ResultsError, ExportError
+            If the folder holds a patient's images, or cannot be read or written; what was kept before
+            is as it was.
+        """
+        self._check_target(name)
+        with self.lock:
+            # First the note that these are somebody's work, since it keeps predictions away from them.
+            before = self.record(name)
+            record = self._index.change([name], state="corrected", by_hand=True)[name]
+            try:
+                write_tiff(self.labels_file(name), labelling)
+            except BaseException:
+                self._index.change([name], state=before.state, by_hand=before.by_hand)
+                raise
+        return record
+
+    def write_more(self, name: str, title: str, labelling: Labelling) -> Path:
+        """Keep further labels that somebody painted for a patient, in a file of a new name.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        ResultsError, ExportError
+            As :meth:`write_corrected`.
+        """
+        self._check_target(name)
+        stem = f"{name}_{safe_name(title)} edited"
+        names = (f"{stem}.tif" if number == 1 else f"{stem} {number}.tif" for number in count(1))
+        path = next(free for n in names if not (free := self.folder / name / n).exists())
+        write_tiff(path, labelling)
+        return path
+
+    def _check_target(self, name: str) -> None:
+        if has_slices(self.folder / name):
+            raise ResultsError(
+                f"{self.folder / name} holds images or masks of a patient; choose another folder for the "
+                "results."
+            )
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read(self, name: str, shape: tuple[int, int, int] | None = None) -> StoredResult | None:
+        """A patient's result, or None if there is none.
+
+        Parameters
+        ----------
+        name : str
+            The patient's folder name.
+        shape : tuple of int, optional
+            The patient's grid, (z, y, x), which the result must have.
+
+        Raises
+        ------
+        PatientError
+            If a file is broken, or of another grid.
+        ResultsError
+            If the index cannot be read.
+        """
+        labels = self.read_labels(name, shape)
+        if labels is None:
+            return None
+        path = self.probability_file(name)
+        pages = _read_pages(path, labels.shape) if path.is_file() else None
+        probability = None if pages is None else pages.astype(np.float32) / np.float32(255)
+        return StoredResult(labels, probability, self.record(name))
+
+    def read_labels(self, name: str, shape: tuple[int, int, int] | None = None) -> LabelArray | None:
+        """A patient's labels as they were kept, (z, y, x), or None if there are none.
+
+        Raises
+        ------
+        PatientError
+            As :meth:`read`.
+        """
+        path = self.labels_file(name)
+        return _read_pages(path, shape) if path.is_file() else None
+
+
+def default_results_folder(dataset: Path) -> Path:
+    """``<dataset>-results`` beside the dataset's folder."""
+    dataset = Path(os.path.abspath(dataset))  # noqa: PTH100 - resolving would leave a linked folder's side
+    return dataset.with_name(f"{dataset.name}-results")
+
+
+def _write_probability(path: Path, probability: Probability) -> None:
+    values = np.rint(np.clip(probability, 0, 1) * 255).astype(np.uint8)
+    metadata: dict[str, Any] = {"axes": "ZYX", "Description": "Probability of tumour, 255 for 1"}
+    with replacing(path) as temporary:
+        tifffile.imwrite(
+            temporary, values, ome=True, compression="zlib", photometric="minisblack", metadata=metadata
+        )
+
+
+def _read_pages(path: Path, shape: tuple[int, ...] | None) -> LabelArray:
+    try:
+        pages: LabelArray = tifffile.imread(path)
+    except Exception as error:  # tifffile raises many kinds on broken files; all mean the same
+        raise PatientError(
+            f"{path} cannot be read ({' '.join(str(error).split()) or type(error).__name__}); remove it and "
+            "segment the patient again."
+        ) from error
+    if pages.ndim == 2:  # a single slice loses its axis
+        pages = pages[None]
+    if pages.dtype.kind not in "bui" or (shape is not None and pages.shape != shape):
+        wanted = " x ".join(map(str, shape or ("slices", "height", "width")))
+        raise PatientError(
+            f"{path} is {' x '.join(map(str, pages.shape))} {pages.dtype}, but the patient is {wanted}; "
+            "remove it and segment the patient again."
+        )
+    return pages

@@ -1,0 +1,1 @@
+"""Patients and label maps on disk."""

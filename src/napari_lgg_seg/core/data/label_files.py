@@ -1,0 +1,298 @@
+"""Labels in the formats that people use, written atomically: dataset masks, multi-page TIFF, NIfTI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+from uuid import NAMESPACE_OID, uuid5
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from ..errors import ExistingMasksError, ExportError, PatientError
+from .masks import check_folder, filling, mask_name, replacing, write_masks
+from .patients import UInt8Array, has_slices, parse_name, read_patient
+
+LabelArray = npt.NDArray[np.generic]
+
+#: Formats by their name on the command line.
+FileFormat = Literal["masks", "tiff", "nifti"]
+TIFF_ENDINGS = (".tif", ".tiff")
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+
+_AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Labels with what files should know of them.
+
+    Attributes
+    ----------
+    patient : str
+        First part of the files' names.
+    labels : ndarray of bool or integers
+        Shape (z, y, x); TIFF and NIfTI also take (y, x) and (t, z, y, x).
+    slice_numbers : tuple of int
+        Number of each slice in the dataset's layout; 1, 2, ... if empty.
+    spacing : tuple of float or None
+        Distance of voxels along z, y and x in millimetres, if it is known.
+    affine : ndarray or None
+        Shape (4, 4), voxel (x, y, z) to patient millimetres, if it is known.
+    made_with : dict
+        Options and model that made the labels, kept in the headers of TIFF and NIfTI.
+    """
+
+    patient: str
+    labels: LabelArray
+    slice_numbers: tuple[int, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    affine: npt.NDArray[np.float64] | None = None
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_labels(
+    output: Path,
+    labelling: Labelling,
+    file_format: FileFormat = "masks",
+    *,
+    overwrite: bool = False,
+    record: str | None = None,
+) -> list[Path]:
+    """Write a patient's labels below an output folder.
+
+    ``masks`` are ``<output>/<patient>/<patient>_<n>_mask.tif``, ``tiff`` is
+    ``<output>/<patient>/<patient>_tumour.tif`` and ``nifti`` ``<output>/<patient>/<patient>_tumour.nii.gz``.
+    ``record`` is what goes beside them to say what they were made from
+    (:mod:`napari_lgg_seg.core.data.provenance`).
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    ExportError
+        One sentence: labels that the format cannot hold, files that would be replaced without
+        ``overwrite``, a folder with the patient's images, a full disk.
+    """
+    folder = output / labelling.patient
+    if file_format == "masks":
+        numbers = labelling.slice_numbers or None
+        name, labels = labelling.patient, labelling.labels
+        return write_masks(folder, name, labels, numbers, overwrite=overwrite, record=record)
+    check_target(output, labelling.patient, file_format, overwrite=overwrite)
+    path = target_file(output, labelling.patient, file_format)
+    with filling(folder, file_format, record) as temporary:
+        _WRITERS[file_format](temporary / path.name, labelling)
+    return [path]
+
+
+def target_file(output: Path, patient: str, file_format: str) -> Path:
+    """The file that :func:`write_labels` makes for ``tiff`` or ``nifti``."""
+    ending = TIFF_ENDINGS[0] if file_format == "tiff" else NIFTI_ENDINGS[0]
+    return output / patient / f"{patient}_tumour{ending}"
+
+
+def check_target(output: Path, patient: str, file_format: FileFormat, *, overwrite: bool) -> None:
+    """Refuse before the work what :func:`write_labels` would refuse after it.
+
+    Raises
+    ------
+    ExportError
+        If the folder holds images or another patient's masks, or a package is missing.
+    ExistingMasksError
+        If the patient's labels are there already and ``overwrite`` is not set.
+    """
+    if file_format == "masks":
+        check_folder(output / patient, patient, overwrite=overwrite)
+        return
+    path = target_file(output, patient, file_format)
+    check_new(path, overwrite=overwrite)
+    if file_format == "nifti":
+        _nibabel(path)
+
+
+def is_complete(output: Path, patient: str, numbers: Sequence[int], file_format: FileFormat) -> bool:
+    """Whether the files that :func:`write_labels` makes for a patient are there, with nothing in between.
+
+    ``numbers`` are the patient's slices: each has its mask, and no mask has no slice.
+    """
+    files = [target_file(output, patient, file_format)]
+    if file_format == "masks":
+        folder = output / patient
+        files = [folder / mask_name(patient, number) for number in numbers]
+        if folder.is_dir() and {f for f in folder.iterdir() if parse_name(f) is not None} != set(files):
+            return False
+    # A name without content is what a power failure can leave.
+    return all(file.is_file() and file.stat().st_size > 0 for file in files)
+
+
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file silently.
+
+    Raises
+    ------
+    ExistingMasksError
+        If the file exists and ``overwrite`` is not set.
+    """
+    if path.exists() and not overwrite:
+        raise ExistingMasksError(f"{path} exists already; choose another folder, or allow overwriting.")
+
+
+def write_tiff(path: Path, labelling: Labelling) -> None:
+    """Write labels as one compressed multi-page OME-TIFF, axes and voxel size in its metadata."""
+    with replacing(path) as temporary:
+        _put_tiff(temporary, labelling)
+
+
+def _put_tiff(path: Path, labelling: Labelling) -> None:
+    labels = _as_written(labelling.labels)
+    spacing = labelling.spacing or (1.0, 1.0, 1.0)
+    unit = "mm" if labelling.spacing else "pixel"
+    metadata: dict[str, Any] = {"axes": _AXES[labels.ndim], "Name": labelling.patient}
+    for axis, size in zip("ZYX"[3 - min(labels.ndim, 3) :], spacing[3 - min(labels.ndim, 3) :], strict=True):
+        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
+    if labelling.made_with:
+        metadata["Description"] = json.dumps(labelling.made_with)
+    # By default the identifier holds time and network address: the same labels would be other bytes.
+    content = f"{metadata} {labels.shape} {labels.dtype} {sha256(labels.tobytes()).hexdigest()}"
+    metadata["UUID"] = uuid5(NAMESPACE_OID, content).urn
+    tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
+
+
+def write_nifti(path: Path, labelling: Labelling) -> None:
+    """Write labels as NIfTI: (z, y, x) becomes (x, y, z).
+
+    The affine is the patient's own where it has one, else diag(-sx, -sy, sz) with the spacing (1 mm
+    if unknown): the usual radiological orientation, in which x runs to the patient's left, y to the
+    back and z to the head.
+    """
+    _nibabel(path)  # the sentence, where it is missing, names the path that was asked for
+    with replacing(path) as temporary:
+        # nibabel chooses compression by the name's ending.
+        named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
+        try:
+            _put_nifti(named, labelling)
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+def _put_nifti(path: Path, labelling: Labelling) -> None:
+    nibabel = _nibabel(path)
+    labels = _as_written(labelling.labels)
+    volume = labels[None] if labels.ndim == 2 else labels
+    affine = labelling.affine
+    if affine is None:
+        sz, sy, sx = labelling.spacing or (1.0, 1.0, 1.0)
+        affine = np.diag([-sx, -sy, sz, 1.0])
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)
+    image.header.set_xyzt_units("mm" if labelling.spacing or labelling.affine is not None else "unknown")
+    image.header["descrip"] = b"napari-lgg-seg labels"
+    if labelling.made_with:
+        text = json.dumps(labelling.made_with).encode()
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
+    nibabel.save(image, path)
+
+
+_WRITERS: dict[str, Callable[[Path, Labelling], None]] = {"tiff": _put_tiff, "nifti": _put_nifti}
+
+
+def _as_written(labels: LabelArray) -> LabelArray:
+    """Labels in the smallest unsigned type that holds them."""
+    labels = np.asarray(labels)
+    if labels.ndim not in _AXES or not labels.size:
+        raise ExportError(
+            f"Labels of shape {labels.shape} cannot be written; they must have 2 to 4 dimensions."
+        )
+    if labels.dtype.kind not in "bui":
+        raise ExportError(f"Labels of {labels.dtype} cannot be written; they must be whole numbers.")
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest > np.iinfo(np.uint32).max:
+        raise ExportError(f"Labels from {lowest} to {highest} cannot be written; they must not be negative.")
+    return labels.astype(np.min_scalar_type(highest))
+
+
+def _ending(path: Path, endings: Sequence[str]) -> str:
+    return next((e for e in endings if path.name.lower().endswith(e)), endings[0])
+
+
+def _nibabel(path: Path) -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ExportError(
+            f"{path} needs the package nibabel; install it with: pip install 'napari-lgg-seg[nifti]'."
+        ) from error
+    return nibabel
+
+
+# --- reading back ------------------------------------------------------------------------------
+
+
+def find_labels(folder: Path) -> dict[str, Path]:
+    """Labels of patients in a folder, in any of the formats: patient's name -> folder of masks, or file.
+
+    ``folder`` may be one patient's or a folder of patients' folders. Where a patient's folder holds
+    several formats, masks come before TIFF and TIFF before NIfTI.
+    """
+    found: dict[str, Path] = {}
+    subfolders = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    for candidate in [folder, *subfolders]:
+        if has_slices(candidate):
+            found.setdefault(_patient_name(candidate), candidate)
+            continue
+        for ending in (*TIFF_ENDINGS, *NIFTI_ENDINGS):
+            for file in sorted(candidate.glob(f"*_tumour{ending}")):
+                found.setdefault(file.name.removesuffix(f"_tumour{ending}"), file)
+    return found
+
+
+def _patient_name(folder: Path) -> str:
+    from .patients import find_slices
+
+    return find_slices(folder).name
+
+
+def read_labels(path: Path) -> UInt8Array:
+    """A patient's labels as (z, y, x), 0 and 1, from a folder of masks, a TIFF or a NIfTI file.
+
+    Raises
+    ------
+    PatientError
+        If there are none, if a slice has no mask, or if the file cannot be read.
+    """
+    if path.is_dir():
+        return _read_masks(path)
+    try:
+        if path.name.lower().endswith(NIFTI_ENDINGS):
+            labels = np.asarray(_nibabel(path).load(path).dataobj).T
+        else:
+            labels = tifffile.imread(path)
+    except (OSError, ValueError, EOFError, tifffile.TiffFileError) as error:
+        raise PatientError(f"{path} cannot be read as labels ({error}); write it again.") from error
+    if labels.ndim == 2:
+        labels = labels[None]
+    if labels.ndim != 3:
+        raise PatientError(f"{path} has {labels.ndim} dimensions; labels of one patient have 3.")
+    mask: UInt8Array = np.not_equal(labels, 0).astype(np.uint8)
+    return mask
+
+
+def _read_masks(folder: Path) -> UInt8Array:
+    patient = read_patient(folder)
+    if patient.truth is None:
+        raise PatientError(f"{folder} holds no masks; choose the folder with masks of this patient.")
+    if patient.unmarked:
+        raise PatientError(
+            f"{folder / f'{patient.name}_{patient.unmarked[0]}_mask.tif'} is missing, although other slices "
+            "have masks; add it before comparing."
+        )
+    return patient.truth

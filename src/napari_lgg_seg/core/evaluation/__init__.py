@@ -1,0 +1,1 @@
+"""Metrics, comparison, reports, and the shape features of the original study."""

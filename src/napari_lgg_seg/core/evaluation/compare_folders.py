@@ -1,0 +1,107 @@
+"""Compare a folder of predictions with a folder of truth, patient by patient; a bad one stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ComparisonError, LggSegError
+from .cases import Case, find_cases, read_case
+from .report import PatientFigures, measure_patient
+
+
+@dataclass(frozen=True)
+class CasesFound:
+    """What will be compared.
+
+    Attributes
+    ----------
+    cases : tuple of Case
+        Patients with predicted labels and truth, by name.
+    without_prediction, without_truth : tuple of str
+        Names of the patients that lack one of them.
+    problems : tuple of str
+        A sentence for each folder that cannot be told what it is.
+    """
+
+    cases: tuple[Case, ...]
+    without_prediction: tuple[str, ...]
+    without_truth: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CaseCompared:
+    """One patient is done.
+
+    Attributes
+    ----------
+    case : Case
+        Where its files are.
+    figures : PatientFigures or None
+        None if the patient could not be compared.
+    problem : str
+        Why not, in a sentence; else empty.
+    """
+
+    case: Case
+    figures: PatientFigures | None
+    problem: str = ""
+
+
+FolderEvent = CasesFound | CaseCompared
+
+
+def compare_folders(
+    predictions: Path, truth: Path, images: Path | None = None
+) -> Generator[FolderEvent, None, None]:
+    """Compare all patients that are in two folders.
+
+    Parameters
+    ----------
+    predictions, truth : Path
+        Each a patient's folder or a folder of patients' folders, as
+        :func:`napari_lgg_seg.core.evaluation.cases.find_cases` takes them.
+    images : Path, optional
+        Where the patients' images are, if not beside the truth or the predictions. They are not
+        read, but belong to each :class:`Case`.
+
+    Yields
+    ------
+    CasesFound
+        Once, first.
+    CaseCompared
+        For each of its cases.
+
+    Raises
+    ------
+    PatientError
+        If a folder holds nothing of the kind.
+    ComparisonError
+        If one of them is no folder, or no patient is in both.
+    """
+    for folder in (predictions, truth, *([images] if images is not None else [])):
+        if not folder.is_dir():
+            raise ComparisonError(f"{folder} is no folder; choose a patient's folder or a folder of them.")
+    found = find_cases(predictions, truth, images)
+    cases = tuple(case for case in found.cases if case.truth is not None)
+    if not cases:
+        raise ComparisonError(
+            found.problems[0]
+            if found.problems
+            else f"No patient is in both {predictions} and {truth}; choose folders that match."
+        )
+    without_truth = tuple(case.name for case in found.cases if case.truth is None)
+    yield CasesFound(cases, found.without_prediction, without_truth, found.problems)
+    for case in cases:
+        yield _compare(case)
+
+
+def _compare(case: Case) -> CaseCompared:
+    try:
+        return CaseCompared(case, measure_patient(read_case(case, with_images=False)))
+    except LggSegError as error:
+        return CaseCompared(case, None, str(error))
+    except OSError as error:  # the files have gone since
+        return CaseCompared(case, None, f"{case.name} cannot be read ({error.strerror or error}).")

@@ -1,0 +1,383 @@
+"""The original study's three shape features of a tumour, and the table of them.
+
+M. Buda, A. Saha, M. A. Mazurowski, *Association of genomic subtypes of lower-grade gliomas with shape
+features automatically extracted by a deep learning algorithm*, Computers in Biology and Medicine 109 (2019),
+arXiv:1906.03720. The study names three features; its repository (MaciejMazurowski/brain-segmentation) holds
+the segmentation only, no code for them, so what its text leaves open is chosen here:
+
+===================  =================================================================================
+from the study       BEVR: tumour volume / volume of its minimum bounding ellipsoid. ASD: average of the
+                     radial distances' standard deviations across ten equiangular bins in one slice. MF:
+                     standard deviation of the radial distances minus the smoothed ones. Radial
+                     distances run from the centroid to the boundary and are normalised for size.
+taken as likely      The slice is the one with the largest tumour area; normalised means a mean of 1;
+(no source found)    smoothing is a moving average over 10 % of the perimeter.
+chosen here          BEVR: all tumour voxels, taken as boxes. ASD, MF: the outer boundary of the
+                     slice's largest piece, its holes filled, at half a pixel's precision; an average
+                     over the boundary is one over its length; angle bins without boundary are left out.
+===================  =================================================================================
+
+The study keeps the largest connected piece of an automatic segmentation before it measures; here that is the
+segmentation's choice (``segment --clean-up``), and whatever is in the mask is measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.masks import replacing
+from ..errors import ExportError, PatientError
+
+FloatArray = npt.NDArray[np.float64]
+
+#: The features by the names of their fields and columns.
+FEATURES = ("bevr", "asd", "mf")
+#: What the table says of a mask without tumour.
+NO_TUMOUR = "no tumour"
+
+_BINS = 10
+# Points along the boundary, and how many of them are 10 % of it: odd, so that the average is centred.
+_POINTS, _WINDOW = 990, 99
+# How far, relatively, the ellipsoid's volume may be from the smallest one's.
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape features of one patient's tumour, all of them without unit; None where there is no tumour.
+
+    Attributes
+    ----------
+    bevr : float or None
+        Bounding ellipsoid volume ratio: 1 for an ellipsoid, lower the more irregular the tumour.
+    asd : float or None
+        Angular standard deviation: 0 for a disc, higher the more the margin varies.
+    mf : float or None
+        Margin fluctuation: 0 for a disc, higher the rougher the margin.
+    slice : int or None
+        The slice that ASD and MF are of: the first with the largest tumour area, counted from 0 in
+        the volume.
+    voxels : int
+        Tumour volume in voxels.
+    """
+
+    bevr: float | None
+    asd: float | None
+    mf: float | None
+    slice: int | None
+    voxels: int
+
+
+def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
+    """Shape features of one patient's mask.
+
+    Parameters
+    ----------
+    labels : ndarray of bool or integers
+        Shape (z, y, x); non-zero is tumour. Pixels of a slice are taken as square; the distance of
+        slices does not matter, since BEVR does not change when an axis is stretched.
+
+    Returns
+    -------
+    Shape
+        Without features where there is no tumour.
+
+    Raises
+    ------
+    ValueError
+        If the mask has not three dimensions.
+    """
+    if labels.ndim != 3:
+        raise ValueError(f"a mask of {labels.ndim} dimensions; it must be slices x height x width")
+    tumour = labels != 0
+    areas = tumour.sum(axis=(1, 2), dtype=np.int64)
+    voxels = int(areas.sum())
+    if not voxels:
+        return Shape(None, None, None, None, 0)
+    index = int(areas.argmax())
+    points = _boundary(tumour[index])
+    return Shape(
+        bevr=bounding_ellipsoid_volume_ratio(tumour),
+        asd=angular_standard_deviation(points),
+        mf=margin_fluctuation(points),
+        slice=index,
+        voxels=voxels,
+    )
+
+
+# --- three dimensions --------------------------------------------------------------------------
+
+
+def bounding_ellipsoid_volume_ratio(tumour: npt.NDArray[np.bool_]) -> float:
+    """Tumour volume / volume of the smallest ellipsoid around all tumour voxels' corners.
+
+    Parameters
+    ----------
+    tumour : ndarray of bool
+        Shape (z, y, x), with at least one voxel of tumour.
+
+    Returns
+    -------
+    float
+        Above 0 and below 1; a single voxel, or any other box, has 2 / (pi sqrt(3)) = 0.368.
+    """
+    return int(tumour.sum()) / minimum_ellipsoid(_corners(tumour)).volume
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """The points x with ``(x - centre) @ matrix @ (x - centre) <= 1``.
+
+    Attributes
+    ----------
+    centre : ndarray of float
+        Shape (d,).
+    matrix : ndarray of float
+        Shape (d, d), symmetric and positive definite.
+    volume : float
+        In the unit of the points, to the power of d; of three dimensions.
+    """
+
+    centre: FloatArray
+    matrix: FloatArray
+    volume: float
+
+
+def minimum_ellipsoid(points: npt.NDArray[np.generic]) -> Ellipsoid:
+    """The ellipsoid of least volume around points in space.
+
+    Khachiyan's algorithm (1996) with the away steps of M. J. Todd and E. A. Yildirim, *On Khachiyan's
+    algorithm for the computation of minimum-volume enclosing ellipsoids*, Discrete Applied
+    Mathematics 155 (2007), which make it converge fast. The result encloses all points and is at most
+    about 1e-5 larger than the smallest.
+
+    Parameters
+    ----------
+    points : ndarray
+        Shape (n, 3), not all in one plane.
+
+    Raises
+    ------
+    ValueError
+        If they are too few or all in one plane.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        hull = np.asarray(points, dtype=np.float64)[ConvexHull(points).vertices]
+    except (QhullError, ValueError) as error:
+        raise ValueError("points that span no volume have no ellipsoid around them") from error
+    weights = _khachiyan(hull)
+    centre = weights @ hull
+    offsets = hull - centre
+    covariance = offsets.T @ (weights[:, None] * offsets)
+    inverse = np.linalg.inv(covariance)
+    # Grown by the last bit that the tolerance left, so that it does enclose all points.
+    reach = float(np.einsum("ni,ij,nj->n", offsets, inverse, offsets).max())
+    volume = 4 / 3 * np.pi * np.sqrt(np.linalg.det(covariance * reach))
+    return Ellipsoid(centre, inverse / reach, float(volume))
+
+
+def _khachiyan(points: FloatArray) -> FloatArray:
+    """Weights of the points whose covariance has the shape of the smallest ellipsoid."""
+    lifted = np.column_stack([points - points.mean(axis=0), np.ones(len(points))])
+    size = lifted.shape[1]
+    weights = np.full(len(points), 1 / len(points))
+    for _ in range(100_000):
+        inverse = np.linalg.inv(lifted.T @ (weights[:, None] * lifted))
+        distances = np.einsum("ni,ij,nj->n", lifted, inverse, lifted)
+        far = int(distances.argmax())
+        near = int(np.where(weights > 0, distances, np.inf).argmin())
+        too_far, too_near = distances[far] - size, size - distances[near]
+        if too_far <= size * _TOLERANCE / 2:
+            break
+        if too_far >= too_near:
+            step = too_far / (size * (distances[far] - 1))
+            weights *= 1 - step
+            weights[far] += step
+        else:
+            # A point well inside the ellipsoid loses weight, at most all it has.
+            step = weights[near] / (1 - weights[near])
+            if distances[near] > 1:
+                step = min(step, too_near / (size * (distances[near] - 1)))
+            weights *= 1 + step
+            weights[near] = max(weights[near] - step, 0)
+    return weights
+
+
+def _corners(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Corners of the first and last tumour voxel of each row: enough to span the convex hull."""
+    z, y = np.nonzero(tumour.any(axis=2))
+    rows = tumour[z, y]
+    ends = (rows.argmax(axis=1), rows.shape[1] - rows[:, ::-1].argmax(axis=1))
+    corners = [np.stack([z + dz, y + dy, x], axis=1) for dz in (0, 1) for dy in (0, 1) for x in ends]
+    return np.unique(np.concatenate(corners), axis=0)
+
+
+# --- one slice ---------------------------------------------------------------------------------
+
+
+def angular_standard_deviation(boundary: npt.NDArray[np.floating]) -> float:
+    """Mean over ten equal angle bins of the standard deviation of the distance to the boundary.
+
+    Parameters
+    ----------
+    boundary : ndarray of float
+        Shape (n, 2): points at equal distances along a closed boundary, relative to the centroid.
+
+    Returns
+    -------
+    float
+        In units of the mean distance. The first bin starts at the negative second axis.
+    """
+    distances = _radial_distances(boundary)
+    angles = np.arctan2(boundary[:, 0], boundary[:, 1])
+    bins = np.minimum(((angles + np.pi) / (2 * np.pi) * _BINS).astype(int), _BINS - 1)
+    return float(np.mean([distances[bins == number].std() for number in np.unique(bins)]))
+
+
+def margin_fluctuation(boundary: npt.NDArray[np.floating]) -> float:
+    """Standard deviation of the distance to the boundary minus its moving average over 10 % of it.
+
+    Parameters
+    ----------
+    boundary : ndarray of float
+        Shape (n, 2): points at equal distances along a closed boundary, relative to the centroid.
+
+    Returns
+    -------
+    float
+        In units of the mean distance.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    distances = _radial_distances(boundary)
+    window = max(round(len(distances) * _WINDOW / _POINTS), 1)
+    return float(np.std(distances - uniform_filter1d(distances, window, mode="wrap")))
+
+
+def _radial_distances(boundary: npt.NDArray[np.floating]) -> FloatArray:
+    distances = np.hypot(boundary[:, 0], boundary[:, 1])
+    relative: FloatArray = distances / distances.mean()
+    return relative
+
+
+def _boundary(tumour: npt.NDArray[np.bool_]) -> FloatArray:
+    """Outer boundary of a slice's largest piece, as (y, x) relative to the piece's centroid."""
+    from scipy import ndimage
+    from skimage.measure import find_contours
+
+    pieces, _ = ndimage.label(tumour)
+    piece = ndimage.binary_fill_holes(pieces == np.bincount(pieces[tumour]).argmax())
+    # A margin, so that a tumour at the picture's edge has a closed boundary as well.
+    contour = max(find_contours(np.pad(piece, 1).astype(np.float64), 0.5), key=len) - 1
+    lengths = np.hypot(*np.diff(contour, axis=0).T)
+    along = np.concatenate([[0], lengths.cumsum()])
+    wanted = np.linspace(0, along[-1], _POINTS, endpoint=False)
+    points = np.stack([np.interp(wanted, along, axis) for axis in contour.T], axis=1)
+    centred: FloatArray = points - np.argwhere(piece).mean(axis=0)
+    return centred
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+_COLUMNS = ("patient", *(field.name for field in fields(Shape)), "note")
+
+
+def check_table(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a table silently.
+
+    Raises
+    ------
+    ExportError
+        If the file exists and ``overwrite`` is not set, or if it is a folder.
+    """
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder; give the name of a CSV file.")
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists already; choose another file, or allow overwriting.")
+
+
+def write_shapes(
+    path: str | os.PathLike[str], shapes: Mapping[str, Shape], *, overwrite: bool = False
+) -> None:
+    """Write patients' shape features as a CSV table, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    shapes : mapping of str to Shape
+        By patient, in the table's order.
+    overwrite : bool
+        Replace a table from before.
+
+    Raises
+    ------
+    ExportError
+        If the file exists and ``overwrite`` is not set, or cannot be written.
+    """
+    path = Path(path)
+    check_table(path, overwrite=overwrite)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for patient, shape in shapes.items():
+            values = [getattr(shape, field.name) for field in fields(Shape)]
+            note = "" if shape.voxels else NO_TUMOUR
+            writer.writerow([patient, *("" if value is None else value for value in values), note])
+
+
+def read_shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
+    """Patients' shape features from a table that :func:`write_shapes` wrote.
+
+    Raises
+    ------
+    PatientError
+        If the file cannot be read, lacks a column, holds something that is no number, or a patient twice.
+    """
+    shapes: dict[str, Shape] = {}
+    for line, row in enumerate(read_table(path, _COLUMNS[:-1]), start=2):
+        try:
+            values = {name: float(row[name]) if row[name] else None for name in FEATURES}
+            index, voxels = int(row["slice"]) if row["slice"] else None, int(row["voxels"])
+            if voxels and not all(value is not None and np.isfinite(value) for value in values.values()):
+                raise ValueError("a tumour without features")
+        except ValueError as error:
+            raise PatientError(
+                f"{path} has no number where one belongs in line {line} ({error}); write it again with shape."
+            ) from error
+        if row["patient"] in shapes:
+            raise PatientError(f"{path} holds {row['patient']} twice; write it again with shape.")
+        shapes[row["patient"]] = Shape(**values, slice=index, voxels=voxels)
+    return shapes
+
+
+def read_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV file by column; fields that are missing are empty.
+
+    Raises
+    ------
+    PatientError
+        If the file cannot be read, holds no rows, or lacks one of the columns.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            header = reader.fieldnames or ()
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PatientError(f"{path} cannot be read as a CSV table ({error}); choose another file.") from error
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise PatientError(f"{path} has no column {missing[0]}; choose a table with {', '.join(columns)}.")
+    if not rows:
+        raise PatientError(f"{path} holds no patients; choose another file.")
+    return [{name: (row[name] or "").strip() for name in columns} for row in rows]

@@ -1,0 +1,1 @@
+"""From a patient's volume to probabilities and labels."""

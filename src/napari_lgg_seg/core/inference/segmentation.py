@@ -1,0 +1,228 @@
+"""One patient -> labels, probability and figures -> files: the steps of the core in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.label_files import FileFormat, Labelling, write_labels
+from ..data.patients import Patient, UInt8Array
+from ..errors import ImageError
+from ..evaluation.measurements import Figures, measure_labels
+from ..model.checkpoint import load_model
+from ..options import SegmentOptions
+from .postprocess import postprocess, threshold_of
+from .predict import Event, Predictor, drain, predictor_for
+from .uncertainty import expected_dice, mean_entropy, voxel_entropy
+
+if TYPE_CHECKING:
+    from ..model.checkpoint import Model
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The result for one patient.
+
+    Attributes
+    ----------
+    patient : Patient
+        What was segmented.
+    labels : ndarray of uint8
+        Shape (z, y, x), 0 and 1.
+    probability : ndarray of float32
+        Shape (z, y, x), 0 to 1.
+    options : SegmentOptions
+        As used, the model's own where none were chosen.
+    threshold : float
+        From which a voxel is tumour here; a number also where the option is "auto".
+    model : str
+        The model's name.
+    engine : str
+        What computed it: "torch", "openvino" or "torch-compile".
+    figures : Figures
+        Volume, slices and largest diameter.
+    """
+
+    patient: Patient
+    labels: npt.NDArray[np.uint8]
+    probability: npt.NDArray[np.float32]
+    options: SegmentOptions
+    threshold: float
+    model: str
+    engine: str
+    figures: Figures
+
+    @property
+    def uncertainty(self) -> npt.NDArray[np.float32]:
+        """Entropy of each voxel in bits, (z, y, x): 0 sure, 1 not at all."""
+        return voxel_entropy(self.probability)
+
+    @property
+    def mean_uncertainty(self) -> float:
+        """One figure for the patient: mean entropy where tumour was found or is in doubt."""
+        return mean_entropy(self.probability, self.labels)
+
+    @property
+    def expected_dice(self) -> float | None:
+        """The Dice with the truth that the labels promise, if the probabilities are right."""
+        return expected_dice(self.probability, self.labels)
+
+    def made_with(self) -> dict[str, Any]:
+        """What the headers of written files say about the labels."""
+        return {
+            "model": self.model,
+            "engine": self.engine,
+            "options": self.options.as_dict(),
+            "threshold": self.threshold,
+        }
+
+    def labelling(self) -> Labelling:
+        """The labels with what files should know of them."""
+        patient = self.patient
+        return Labelling(
+            patient.name,
+            self.labels,
+            patient.slice_numbers,
+            patient.spacing,
+            patient.affine,
+            self.made_with(),
+        )
+
+
+def segment(
+    patient: Patient,
+    model: Model | None = None,
+    options: SegmentOptions | None = None,
+    *,
+    predictor: Predictor | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Segmentation:
+    """Segment one patient.
+
+    Parameters
+    ----------
+    patient : Patient
+        From :func:`napari_lgg_seg.core.data.patients.read_patient`.
+    model : Model, optional
+        From :func:`napari_lgg_seg.core.model.checkpoint.load_model`; the shipped one by default.
+    options : SegmentOptions, optional
+        Threshold, clean-up, test-time augmentation, batch size, device, engine.
+    predictor : Predictor, optional
+        Made once for many patients; ``model`` and the options about the device are then its own.
+    on_event : callable, optional
+        Called with progress and notices.
+
+    Returns
+    -------
+    Segmentation
+        Labels, probability and figures on the patient's own grid.
+
+    Raises
+    ------
+    ImageError, ModelError, DeviceError
+        One sentence: what is wrong and what to do.
+
+    Examples
+    --------
+    >>> import napari_lgg_seg as lgg
+    >>> from napari_lgg_seg.core.data.phantom import make_sample_patient
+    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
+    >>> result.labels.shape, result.labels.dtype.name
+    ((30, 256, 256), 'uint8')
+    >>> result.figures.slices > 5
+    True
+    """
+    options = options or SegmentOptions()
+    voxels_of(patient)  # before a model is loaded for nothing
+    if predictor is None:
+        predictor = predictor_for(model or load_model(), options)
+    return drain(segment_stepwise(patient, predictor, options), on_event)
+
+
+def segment_stepwise(
+    patient: Patient, predictor: Predictor, options: SegmentOptions
+) -> Generator[Event, None, Segmentation]:
+    """:func:`segment` as a generator of progress and notices; close it to cancel."""
+    probability = yield from predictor.predict(voxels_of(patient))
+    options = options.complete(predictor.card)
+    threshold = threshold_of(probability, options.threshold)
+    labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
+    return Segmentation(
+        patient,
+        labels,
+        probability,
+        options,
+        threshold,
+        predictor.card.name,
+        predictor.engine.name,
+        measure_labels(labels, patient.spacing),
+    )
+
+
+def voxels_of(patient: Patient) -> UInt8Array:
+    """A patient's volume, shape (z, y, x, 3).
+
+    Raises
+    ------
+    ImageError
+        If there are only masks.
+    """
+    if patient.volume is None:
+        raise ImageError(f"{patient.folder} holds masks only; there is nothing to segment.")
+    return patient.volume
+
+
+def write_masks(
+    output: str | os.PathLike[str],
+    segmentation: Segmentation,
+    file_format: FileFormat = "masks",
+    *,
+    overwrite: bool = False,
+    record: str | None = None,
+) -> list[Path]:
+    """Write a segmentation to ``<output>/<patient>/``.
+
+    Parameters
+    ----------
+    output : path
+        Made if it is not there.
+    segmentation : Segmentation
+        From :func:`segment`.
+    file_format : {"masks", "tiff", "nifti"}
+        The dataset's ``<patient>_<n>_mask.tif``, one ``<patient>_tumour.tif``, or
+        ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
+    overwrite : bool
+        Replace labels written before.
+    record : str, optional
+        What goes beside them to say what they were made from (:mod:`napari_lgg_seg.core.data.provenance`).
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    ExportError
+        One sentence: what is in the way and what to do.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import napari_lgg_seg as lgg
+    >>> from napari_lgg_seg.core.data.phantom import make_sample_patient
+    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = lgg.write_masks(folder, result)
+    >>> files[0].name
+    'LGG_sample_1_mask.tif'
+    """
+    labelling = segmentation.labelling()
+    return write_labels(Path(output), labelling, file_format, overwrite=overwrite, record=record)

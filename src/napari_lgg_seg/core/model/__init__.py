@@ -1,0 +1,1 @@
+"""Networks, model files, and preprocessing with the way back to the patient's grid."""

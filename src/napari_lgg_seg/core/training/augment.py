@@ -1,0 +1,329 @@
+"""Random changes to training slices, on whatever device they are, a whole batch at once.
+
+What is changed is what differs between scanners and patients: pose and anatomy (one sampling grid),
+contrast, coil sensitivity, sharpness, noise, and which sequences were taken. A slice and the neighbours
+that the network sees with it come from one scan: all but the noise is the same for them. The kinds and
+the idea of touching only a part of the slices follow nnU-Net (Isensee et al. 2021,
+https://doi.org/10.1038/s41592-020-01008-z, supplement 4), with smaller strengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..data.patients import SEQUENCES
+from ..model.neighbours import input_channels
+from ..model.preprocess import resample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Largest rotation (radians), change of scale, and shift (share of the side), each way.
+ROTATION, SCALE, SHIFT = math.radians(18), 0.12, 0.04
+#: Elastic deformation: share of the slices, points of the coarse field along a side, and the largest
+#: standard deviation of a point's displacement each way (share of the side; 3 pixels of 192).
+ELASTIC_SHARE, ELASTIC_POINTS, ELASTIC = 0.3, 6, 0.016
+#: Standard deviations of gain and offset of each sequence, in standard deviations of the sequence.
+GAIN, OFFSET = 0.12, 0.12
+#: Contrast: share of the slices, and the largest exponent (and its inverse) for what lies above the
+#: background, of each sequence on its own; the darkest and the brightest value stay.
+GAMMA_SHARE, GAMMA = 0.3, 1.3
+#: Bias field, that of a coil, one for all sequences: share of the slices, points of the coarse field
+#: along a side, and the largest standard deviation of its logarithm.
+BIAS_SHARE, BIAS_POINTS, BIAS = 0.3, 4, 0.2
+#: Gaussian blur: share of the slices, smallest and largest standard deviation, in pixels of the
+#: slices that come in: smaller ones are blurred less, being smooth already.
+BLUR_SHARE, BLUR = 0.25, (0.3, 0.8)
+#: Noise: share of the slices, and its largest standard deviation in standard deviations of the sequence.
+NOISE_SHARE, NOISE = 0.5, 0.08
+#: How often pre- or post-contrast is replaced by FLAIR, as in the dataset's patients that lack it.
+MISSING = 0.06
+#: How far, each way, the middle of a crop lies from the voxel it was drawn for, as a share of its side.
+JITTER = 0.25
+
+
+def augment(
+    images: Tensor,
+    masks: Tensor,
+    generator: torch.Generator,
+    sequences: Sequence[str] = SEQUENCES,
+    size: int | None = None,
+    crop_share: float = 0.0,
+    neighbours: int = 0,
+    strength: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Move and deform slices with their masks; change intensities; drop sequences.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape (n, c, h, h), normalised (z-scored) floats; with neighbours in the order of
+        :mod:`.neighbours`. Not changed itself.
+    masks : Tensor
+        Shape (n, 1, h, h), 0 to 1. Not changed itself.
+    generator : torch.Generator
+        On the CPU; decides everything, so that a seed repeats a batch.
+    sequences : sequence of str
+        What the channels of a slice are; names as in :data:`.patients.SEQUENCES`.
+    size : int, optional
+        Side of the slices that come out, in pixels; h by default.
+    crop_share : float
+        Share of the slices, 0 to 1, of which only a window of ``size`` pixels is taken, at full
+        resolution and near a tumour voxel (in an empty slice: near any voxel of the head). The others
+        are the whole slice brought to ``size``. Without effect unless ``size`` is less than h.
+    neighbours : int
+        Slices above, and as many below, whose channels are among the c.
+    strength : float
+        Of all changes but mirroring and missing sequences: how often and how far, as a multiple of this
+        module's constants.
+
+    Returns
+    -------
+    images, masks : Tensor
+        Shapes (n, c, size, size) and (n, 1, size, size), dtype and device of the input; masks stay
+        between 0 and 1 (soft edges).
+
+    Raises
+    ------
+    ValueError
+        If there are not as many channels as sequences, of the slice and its neighbours.
+    """
+    import torch
+
+    channels = images.shape[1]
+    if channels != input_channels(sequences, neighbours):
+        seen = f"{', '.join(sequences)}{' and neighbours' if neighbours else ''}"
+        raise ValueError(f"Slices of {channels} channels cannot be {seen}.")
+    # What lies outside of a slice is background: the smallest value of each sequence.
+    background = _by_slice(images, sequences).amin(dim=(1, 3, 4))[..., None, None]
+    both = torch.cat([images - _for_all(background, channels), masks], dim=1)
+    top = _by_slice(both[:, :-1], sequences).amax(dim=(1, 3, 4))[..., None, None]
+    side = images.shape[-1]
+    size = size or side
+    both = _move(both, size, crop_share, strength, generator)
+    above, masks = both[:, :-1], both[:, -1:]
+    _change_contrast(above, top, strength, generator)
+    _shade(above, strength, generator)
+    images = _gain_and_offset(above, background, strength, generator)
+    _blur(images, min(1.0, size / side), strength, generator)
+    _add_noise(images, strength, generator)
+    return _drop_sequences(images, sequences, generator), masks
+
+
+# --- a slice and its neighbours ----------------------------------------------------------------
+
+
+def _by_slice(images: Tensor, sequences: Sequence[str]) -> Tensor:
+    """The channels by slice and sequence: (n, 2 * neighbours + 1, sequences, h, h)."""
+    return images.reshape(len(images), -1, len(sequences), *images.shape[2:])
+
+
+def _for_all(figures: Tensor, channels: int) -> Tensor:
+    """Figures of the sequences, (n, sequences, 1, 1), for all channels: alike for slice and neighbours."""
+    return figures.repeat(1, channels // figures.shape[1], 1, 1)
+
+
+# --- random numbers ----------------------------------------------------------------------------
+
+
+def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform numbers between -1 and 1, on the CPU."""
+    import torch
+
+    return 2 * torch.rand(shape, generator=generator) - 1
+
+
+def _some(n: int, share: float, generator: torch.Generator) -> Tensor:
+    """Indices of a random part of the slices: each belongs to it with probability ``share``."""
+    import torch
+
+    return (torch.rand(n, generator=generator) < share).nonzero()[:, 0]
+
+
+def _smooth_field(coarse: Tensor, size: int) -> Tensor:
+    """A coarse field, (m, c, points, points), at ``size`` pixels a side: bicubic."""
+    from torch.nn.functional import interpolate
+
+    return interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
+
+
+# --- where things are --------------------------------------------------------------------------
+
+
+def _move(both: Tensor, size: int, crop_share: float, strength: float, generator: torch.Generator) -> Tensor:
+    """Images above their background with masks, (n, c + 1, h, h), sampled on random grids of ``size``."""
+    import torch
+
+    n, channels, side = both.shape[:3]
+    affine = _random_affine(n, strength, generator).to(both)
+    crops = _some(n, crop_share if size < side else 0, generator)
+    if len(crops):
+        affine[crops] *= size / side
+        affine[crops, :, 2] += _crop_centres(both[crops], size / side, generator)
+    grid = _sampling_grid(affine, size, strength, generator)
+    if not len(crops):
+        # Without smoothing, a grid coarser than the pixels would alias.
+        return _sample(resample(both, size) if size < side else both, grid)
+    whole = torch.ones(n, dtype=torch.bool).index_fill(0, crops, False).nonzero()[:, 0]
+    moved = both.new_empty((n, channels, size, size))
+    moved[crops] = _sample(both[crops], grid[crops])
+    if len(whole):
+        moved[whole] = _sample(resample(both[whole], size), grid[whole])
+    return moved
+
+
+def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tensor:
+    """Flip, rotation, scale, stretch and shift: (n, 2, 3), from the result's coordinates (-1 to 1)."""
+    import torch
+
+    angle = strength * ROTATION * _random((n,), generator)
+    scale = torch.exp(strength * SCALE * _random((n,), generator))
+    stretch = torch.exp(strength * 0.4 * SCALE * _random((n,), generator))
+    flip = torch.sign(_random((n,), generator))
+    shift = strength * SHIFT * 2 * _random((n, 2), generator)
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    return torch.stack(
+        [
+            torch.stack([cos * stretch * flip, -sin * stretch, shift[:, 0]], dim=1),
+            torch.stack([sin * flip / stretch, cos / stretch, shift[:, 1]], dim=1),
+        ],
+        dim=1,
+    )
+
+
+def _crop_centres(both: Tensor, zoom: float, generator: torch.Generator) -> Tensor:
+    """Middle of each crop, (n, 2) as x and y from -1 to 1, for windows of ``zoom`` times the side."""
+    import torch
+
+    n, side = len(both), both.shape[-1]
+    tumour = both[:, -1].flatten(1) > 0.5
+    brightness = both[:, :-1].mean(1).flatten(1)
+    head = brightness > brightness.mean(1, keepdim=True)
+    wanted = torch.where(tumour.any(1, keepdim=True), tumour, head | ~head.any(1, keepdim=True))
+    # The k-th of the wanted voxels, k drawn: where their running count first exceeds k.
+    count = wanted.cumsum(1)
+    k = (torch.rand((n, 1), generator=generator).to(both) * count[:, -1:]).long()
+    voxel = torch.searchsorted(count, k.clamp(max=count[:, -1:] - 1), right=True)
+    place = (2 * torch.cat([voxel % side, voxel // side], dim=1) + 1).to(both) / side - 1
+    place += 2 * JITTER * zoom * _random((n, 2), generator).to(both)
+    # At most an eighth of a window's side lies outside of the slice.
+    return place.clamp(-(1 - 0.75 * zoom), 1 - 0.75 * zoom)
+
+
+def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
+    """Where each pixel of the result comes from, (n, size, size, 2): affine, and elastic for some."""
+    import torch
+    from torch.nn.functional import affine_grid
+
+    n = len(affine)
+    grid = affine_grid(affine, [n, 1, size, size], align_corners=False)
+    chosen = _some(n, strength * ELASTIC_SHARE, generator)
+    if len(chosen):
+        m = len(chosen)
+        each = strength * 2 * ELASTIC * torch.rand((m, 1, 1, 1), generator=generator)
+        coarse = each * torch.randn((m, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator)
+        # In a crop the field is as much smaller as the window is, so that it bends a picture as much.
+        (a, b), (c, d) = affine[chosen, :, :2].permute(1, 2, 0)
+        zoom = (a * d - b * c).abs().sqrt()[:, None, None, None]
+        grid[chosen] += zoom * _smooth_field(coarse.to(affine), size).permute(0, 2, 3, 1)
+    return grid
+
+
+def _sample(both: Tensor, grid: Tensor) -> Tensor:
+    from torch.nn.functional import grid_sample
+
+    return grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+# --- intensities, each function in place on a part of the slices ------------------------------------
+
+
+def _change_contrast(above: Tensor, top: Tensor, strength: float, generator: torch.Generator) -> None:
+    """Gamma on values above the background, between 0 and ``top``, (n, sequences, 1, 1)."""
+    import torch
+
+    chosen = _some(len(above), strength * GAMMA_SHARE, generator)
+    if len(chosen):
+        channels = above.shape[1]
+        largest = strength * math.log(GAMMA)
+        exponent = torch.exp(largest * _random((len(chosen), top.shape[1], 1, 1), generator))
+        top = _for_all(top[chosen].clamp(min=1e-6), channels)
+        above[chosen] = top * (above[chosen] / top) ** _for_all(exponent.to(above), channels)
+
+
+def _shade(above: Tensor, strength: float, generator: torch.Generator) -> None:
+    """A smooth multiplicative field on values above the background, as a coil's sensitivity."""
+    import torch
+
+    chosen = _some(len(above), strength * BIAS_SHARE, generator)
+    if len(chosen):
+        m = len(chosen)
+        each = strength * BIAS * torch.rand((m, 1, 1, 1), generator=generator)
+        coarse = each * torch.randn((m, 1, BIAS_POINTS, BIAS_POINTS), generator=generator)
+        above[chosen] *= torch.exp(_smooth_field(coarse.to(above), above.shape[-1]))
+
+
+def _gain_and_offset(
+    above: Tensor, background: Tensor, strength: float, generator: torch.Generator
+) -> Tensor:
+    """Back to normalised values (background added), each sequence with its gain and offset."""
+    import torch
+
+    shape = tuple(background.shape)
+    gain = 1 + strength * GAIN * torch.randn(shape, generator=generator).to(above)
+    offset = strength * OFFSET * torch.randn(shape, generator=generator).to(above)
+    channels = above.shape[1]
+    return torch.addcmul(_for_all(background * gain + offset, channels), above, _for_all(gain, channels))
+
+
+def _blur(images: Tensor, zoom: float, strength: float, generator: torch.Generator) -> None:
+    """Gaussian blur, a width for each slice: one depthwise convolution along each axis.
+
+    Widths are in pixels of slices that were brought to ``zoom`` times their size.
+    """
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    chosen = _some(len(images), strength * BLUR_SHARE, generator)
+    if not len(chosen):
+        return
+    m, (channels, height, width) = len(chosen), images.shape[1:]
+    narrow, wide = (zoom * sigma for sigma in BLUR)
+    widths = narrow + (wide - narrow) * torch.rand((m, 1), generator=generator)
+    radius = math.ceil(2.5 * wide)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / widths) ** 2)
+    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)
+    flat = images[chosen].reshape(1, m * channels, height, width)
+    flat = pad(flat, (radius,) * 4, mode="replicate")
+    flat = conv2d(flat, weights[:, None, :, None], groups=m * channels)
+    flat = conv2d(flat, weights[:, None, None, :], groups=m * channels)
+    images[chosen] = flat.reshape(m, channels, height, width)
+
+
+def _add_noise(images: Tensor, strength: float, generator: torch.Generator) -> None:
+    import torch
+
+    chosen = _some(len(images), strength * NOISE_SHARE, generator)
+    if len(chosen):
+        noise = torch.randn((len(chosen), *images.shape[1:]), generator=generator)
+        each = strength * NOISE * torch.rand((len(chosen), 1, 1, 1), generator=generator)
+        images[chosen] += (each * noise).to(images)
+
+
+def _drop_sequences(images: Tensor, sequences: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Last of all, so that what replaces a sequence is FLAIR to the bit, as in the dataset."""
+    import torch
+
+    pre, flair, post = (torch.tensor([name == known for name in sequences]) for known in SEQUENCES)
+    missing = torch.rand((len(images), 2, 1), generator=generator) < MISSING
+    # Patients without pre-contrast lack post-contrast too.
+    missing[:, 1] |= missing[:, 0]
+    drop = (missing[:, 0] & pre) | (missing[:, 1] & post)
+    if not flair.any() or not drop.any():
+        return images
+    slices = _by_slice(images, sequences)
+    source = slices[:, :, flair.nonzero()[0]]
+    return torch.where(drop[:, None, :, None, None].to(images.device), source, slices).flatten(1, 2)

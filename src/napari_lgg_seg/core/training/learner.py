@@ -1,0 +1,216 @@
+"""The network as it learns: weights and their moving average, optimiser, loss, and one step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import devices
+from ..errors import DeviceError, TrainingError
+from ..inference.predict import Notice
+from ..options import TrainOptions
+from . import distributed
+from .distributed import Processes
+from .initial_model import Start
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    Tensors = list[Tensor] | tuple[Tensor, ...]
+
+
+class Learner:
+    """Everything that an optimiser step changes.
+
+    Parameters
+    ----------
+    start : Start
+        Network and weights to begin with.
+    options : TrainOptions
+        Complete.
+    processes : Processes
+        Those that share each step.
+    device : torch.device
+        Where the network is.
+    """
+
+    def __init__(
+        self, start: Start, options: TrainOptions, processes: Processes, device: torch.device
+    ) -> None:
+        import torch
+
+        from .losses import make_loss
+
+        self.options, self.processes, self.device = options, processes, device
+        self._fine_tuning = start.card is not None
+        self.network: nn.Module = start.build(options.seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._frozen = list(self.network.encoder()) if options.freeze_encoder else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self._average = torch.optim.swa_utils.AveragedModel(
+            self.network, multi_avg_fn=self._towards_current, use_buffers=True
+        )
+        if self._fine_tuning:  # else its first step would forget the weights that it has
+            self._average.n_averaged.fill_(1)
+        self._forward = self.processes.wrap(self.network, self.device)
+        self.optimiser = self._new_optimiser()
+        self.scaler = devices.gradient_scaler(self.device)
+        self.loss = make_loss(options.loss)
+        # With less memory the slices of a step are computed in parts of this size.
+        self._part = options.batch_size
+        self.steps = 0
+        #: What the user should know, since somebody last took it.
+        self.notices: list[Notice] = []
+
+    def _new_optimiser(self) -> torch.optim.Optimizer:
+        import torch
+
+        from .muon import Muon
+
+        rate, decay = self.options.learning_rate or 0.0, self.options.weight_decay
+        if self.options.optimiser == "muon":
+            return Muon(self.network, rate, decay, devices.matrix_dtype(self.device))
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=True)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with the moving average of the weights; before the first step, with its own."""
+        return self._average.module if self.steps else self.network
+
+    def learn(self, images: Tensor, masks: Tensor, whole: int) -> float:
+        """One optimiser step; returns the loss of the batch.
+
+        Parameters
+        ----------
+        images, masks : Tensor
+            This process's share of the batch, on the device: (n, c, h, h) and (n, 1, h, h).
+        whole : int
+            Slices in the batch of all processes.
+
+        Raises
+        ------
+        TrainingError
+            If loss or gradient is no longer a number, or another process is gone.
+        DeviceError
+            If the device fails, or has no memory for a single slice.
+        """
+        import torch
+
+        self.network.train()
+        for module in self._frozen:
+            module.eval()  # batch normalisation keeps its statistics, too
+        loss = self._gradients_as_memory_allows(images, masks, whole)
+        try:
+            self.scaler.unscale_(self.optimiser)
+            norm = float(
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
+            )
+            # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
+            if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
+                raise TrainingError(
+                    f"The loss is no longer a number at step {self.steps + 1}; the best model so far "
+                    "is kept - train again with a lower learning rate."
+                )
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            self._average.update_parameters(self.network)
+        except RuntimeError as error:  # CUDA tells late what failed; the optimiser takes memory, too
+            raise self.failure(error) from error
+        self.steps += 1
+        return loss
+
+    def _gradients_as_memory_allows(self, images: Tensor, masks: Tensor, whole: int) -> float:
+        while True:
+            try:
+                return self._gradients(images, masks, whole)
+            except (RuntimeError, MemoryError) as error:
+                self._recover(error, min(self._part, len(images)))
+            # Only here, without the error, is nothing left that holds on to the failed step's memory.
+            self.optimiser.zero_grad(set_to_none=True)
+            devices.reclaim_memory(self.device)
+
+    def _gradients(self, images: Tensor, masks: Tensor, whole: int) -> float:
+        """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
+        import torch
+
+        self.optimiser.zero_grad(set_to_none=True)
+        processes, total = self.processes, 0.0
+        parts = zip(torch.split(images, self._part), torch.split(masks, self._part), strict=True)
+        for some, their_masks in parts:
+            with devices.autocast(self.device):
+                logits = self._forward(some)
+            count = whole if processes.count > 1 else len(some)
+            loss = self.loss(
+                processes.whole_batch(logits.float(), count), processes.whole_batch(their_masks, count)
+            )
+            share = len(some) / len(images)
+            # Gradients are averaged over processes, each of which has its part of them only.
+            self.scaler.scale(loss * share * processes.count).backward()
+            total += share * float(loss.detach())
+        return total
+
+    def _recover(self, error: BaseException, part: int) -> None:
+        """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
+        if not devices.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
+            raise self.failure(error) from error
+        self._part = part // 2
+        self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
+
+    def failure(self, error: BaseException) -> DeviceError | TrainingError:
+        """What to tell the user about a step that cannot be done."""
+        device = devices.describe_device(self.device)
+        if devices.is_out_of_memory(error):
+            return DeviceError(
+                f"{device} has not enough memory for a step; close other programs, or choose a smaller batch."
+            )
+        if self.processes.count > 1:
+            return distributed.lost_process(error)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return DeviceError(
+            f"{device} failed ({reason}); the best model so far is kept - go on with resume, or choose "
+            "another device."
+        )
+
+    def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Exponential moving average; from scratch it starts short and grows to its full length."""
+        import torch
+
+        if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
+            torch._foreach_copy_(averaged, current)
+            return
+        decay = self.options.average_decay or 0.0
+        if not self._fine_tuning:  # random weights are not worth remembering
+            decay = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "part": self._part,
+            "steps_done": self.steps,
+        }
+
+    def take_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        # Processes take their shares of a batch whole.
+        self._part = state["part"] if self.processes.count == 1 else self.options.batch_size
+        self.steps = state["steps_done"]
+
+    def close(self) -> None:
+        """Give the device's memory back."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.state.clear()
+        for module in (self.network, self._average):
+            module.to("cpu")
+        devices.reclaim_memory(self.device)

@@ -1,0 +1,421 @@
+"""One training as it runs: network, moving average, optimiser, data, and the counts of what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import devices
+from ..data.patients import Patient, find_slices, read_patient
+from ..errors import PatientError, TrainingError
+from ..evaluation.metrics import dice
+from ..inference.postprocess import postprocess
+from ..inference.predict import Notice, Predictor
+from ..model.checkpoint import Model, ModelCard
+from ..model.preprocess import normalise_each
+from ..options import SegmentOptions, TrainOptions
+from . import distributed
+from .augment import augment
+from .corrected import Corrected
+from .events import PatientRead, PatientValidated, TrainEvent
+from .history import Record
+from .initial_model import Start
+from .learner import Learner
+from .slice_dataset import Batch, Cohort
+from .split import check_split
+from .state import state_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Tensors = list[Tensor] | tuple[Tensor, ...]
+
+#: A patient in memory, or where to read it from when it is needed.
+Source = Patient | Path | Corrected
+
+
+class Run:
+    """Everything that a training changes, and the turns it consists of.
+
+    Parameters
+    ----------
+    start : Start
+        Network, weights and preprocessing to begin with.
+    validation : sequence of Patient, Path or Corrected
+        Patients to validate on.
+    output : Path
+        The model file.
+    options : TrainOptions
+        Complete.
+    """
+
+    def __init__(
+        self, start: Start, validation: Sequence[Source], output: Path, options: TrainOptions
+    ) -> None:
+        self.start, self.options, self.output = start, options, output
+        self.processes = distributed.current()
+        self.device = devices.choose_device(options.device)
+        try:
+            self.learner = Learner(start, options, self.processes, self.device)
+        except RuntimeError as error:
+            raise devices.failure(self.device, error) from error
+        self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
+        self.cohort = self._new_cohort()
+        self.epoch = self.step_in_epoch = 0
+        self.steps_per_epoch = math.ceil((options.slices_per_epoch or 1) / options.batch_size)
+        self.history: list[Record] = []
+        self.stopped: str | None = None
+        #: False where a step failed on its way: its numbers must not be kept.
+        self.is_between_steps = True
+        self.validation_seconds = 0.0
+        self._losses: list[float] = []
+        self._waited, self._epoch_began = 0.0, time.monotonic()
+        self._minutes_before, self._began = 0.0, time.monotonic()
+
+    # --- data ----------------------------------------------------------------------------------
+
+    def _new_cohort(self) -> Cohort:
+        folder = state_folder(self.output) / "slices"
+        # Processes of one machine share the files of one of them.
+        memory = 0 if self.processes.count > 1 else None
+        start = self.start
+        return Cohort(start.preprocess, start.sequences, folder, memory, start.neighbouring_slices)
+
+    def read(self, training: Sequence[Source]) -> Iterator[PatientRead | Notice]:
+        """Read the training patients; those that cannot be used are left out, and it is said why."""
+        check_split([source_name(s) for s in training], self._validation_names)
+        if self.processes.local_rank == 0:
+            for number, source in enumerate(training, start=1):
+                try:
+                    self.cohort.add(opened(source))
+                except PatientError as error:
+                    yield Notice(f"Left out: {error}")
+                yield PatientRead(source_name(source), number, len(training))
+            if self.processes.count > 1:
+                self.cohort.save_index()
+        self.processes.wait()
+        if self.processes.local_rank != 0:
+            self.cohort.open()
+        if not self.cohort.names:
+            raise TrainingError("No training patient could be read; see what was said about each.")
+
+    def plan(self) -> list[Tensor]:
+        """The slices of each batch of the coming epoch: (n, 2) of patient and slice.
+
+        Raises
+        ------
+        TrainingError
+            If a batch has fewer slices than there are processes to share it.
+        """
+        options = self.options
+        plan = self.cohort.plan(
+            options.slices_per_epoch or 1,
+            options.batch_size,
+            options.tumour_share,
+            epoch_seed(options, self.epoch + 1),
+            options.draw,
+        )
+        fewest = min(len(batch) for batch in plan)
+        if fewest < self.processes.count:
+            raise TrainingError(
+                f"{fewest} slices in a step cannot be shared by {self.processes.count} processes; choose a "
+                "larger batch size."
+            )
+        return plan
+
+    def batches(self) -> Iterator[Batch]:
+        """What is left of the epoch, batch by batch; this process's share of each."""
+        plan = self.plan()
+        self._epoch_began, self._waited = time.monotonic(), 0.0
+        self._batch_sizes = [len(batch) for batch in plan]
+        shares = [batch[self.processes.rank :: self.processes.count] for batch in plan]
+        with closing(self.cohort.batches(shares[self.step_in_epoch :])) as batches:
+            while True:
+                asked = time.monotonic()
+                batch = next(batches, None)
+                self._waited += time.monotonic() - asked
+                if batch is None:
+                    return
+                yield batch
+
+    # --- a step --------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return (self.options.epochs or 1) * self.steps_per_epoch
+
+    @property
+    def steps_done(self) -> int:
+        """Steps so far."""
+        return self.learner.steps
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done."""
+        return self.steps_done / self.steps
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        """Whether all steps of the epoch are done, and its validation, if any, is not."""
+        return self.step_in_epoch == self.steps_per_epoch
+
+    def step(self, batch: Batch) -> float:
+        """One optimiser step; returns the loss of the batch.
+
+        Raises
+        ------
+        TrainingError
+            If loss or gradient is no longer a number, or another process is gone.
+        DeviceError
+            If the device fails, or has no memory for a single slice.
+        """
+        self.is_between_steps = False
+        try:
+            images, masks = self.prepared(batch)
+        except (RuntimeError, MemoryError) as error:
+            raise self.learner.failure(error) from error
+        loss = self.learner.learn(images, masks, self._batch_sizes[self.step_in_epoch])
+        self.is_between_steps = True
+        self.step_in_epoch += 1
+        self._losses.append(loss)
+        return loss
+
+    def prepared(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The coming step's images (n, c, h, h) and masks on the device, normalised and augmented."""
+        import torch
+
+        raw = devices.to_device(batch.slices, self.device).float()
+        images = normalise_each(raw[:, :-1], devices.to_device(batch.figures, self.device))
+        options = self.options
+        small = self.progress < (options.small_share or 0.0)
+        generator = torch.Generator().manual_seed(
+            step_seed(options, self.epoch + 1, self.step_in_epoch, self.processes.rank)
+        )
+        images, masks = augment(
+            images,
+            raw[:, -1:] / 255,
+            generator,
+            self.start.sequences,
+            min(options.small_size, self.start.preprocess.working_size) if small else None,
+            options.crop_share if small else 0.0,
+            self.start.neighbouring_slices,
+            options.augmentation,
+        )
+        return images.contiguous(memory_format=torch.channels_last), masks
+
+    # --- validation ----------------------------------------------------------------------------
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as the last step left it."""
+        return self.learner.network
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with the moving average of the weights: what is validated and kept."""
+        return self.learner.averaged
+
+    def validate(self) -> Generator[TrainEvent, None, None]:
+        """Dice of each validation patient over the whole volume; becomes a record of the history."""
+        began = time.monotonic()
+        model = Model(self.averaged, self.card(None), self.output)
+        # Another engine would have to convert the weights anew for each validation.
+        predictor = Predictor(model, self.options.device, engine="torch")
+        options = SegmentOptions().complete(model.card)
+        mine, scores = self.processes.share(self._validation), {}
+        for number, source in enumerate(mine, start=1):
+            try:
+                patient = opened(source)
+            except PatientError as error:
+                yield Notice(f"Left out: {error}")
+                continue
+            assert patient.volume is not None
+            assert patient.truth is not None
+            labels = postprocess((yield from predictor.predict(patient.volume)), options)
+            if patient.unmarked:
+                labels[np.isin(patient.slice_numbers, patient.unmarked)] = 0
+            scores[patient.name] = dice(labels, patient.truth)
+            yield PatientValidated(patient.name, scores[patient.name], labels, number, len(mine))
+        scores = self.processes.merged(scores)
+        if not scores:
+            raise TrainingError("No validation patient could be read; see what was said about each.")
+        self.validation_seconds = time.monotonic() - began
+        self.history.append(self._record(scores))
+
+    def end_epoch(self, *, validated: bool) -> Record:
+        """Count the epoch as done; returns its record."""
+        if not validated:
+            self.history.append(self._record({}))
+        record = dataclasses.replace(self.history[-1], epoch=self.epoch + 1)
+        self.history[-1] = record
+        self.epoch, self.step_in_epoch, self._losses = self.epoch + 1, 0, []
+        return record
+
+    def _record(self, scores: Mapping[str, float]) -> Record:
+        now = time.monotonic()
+        return Record(
+            epoch=self.epoch,
+            step=self.steps_done,
+            loss=sum(self._losses) / len(self._losses) if self._losses else None,
+            learning_rate=self.learner.optimiser.param_groups[0]["lr"] if self._losses else 0.0,
+            minutes=self._minutes_before + (now - self._began) / 60,
+            waiting=self._waited / max(now - self._epoch_began, 1e-6) if self._losses else 0.0,
+            scores=scores,
+        )
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the weights as they are have been validated."""
+        return any(r.step == self.steps_done for r in self.history if r.scores)
+
+    def take_notices(self) -> list[Notice]:
+        """What the user should know since the last call."""
+        taken, self.learner.notices = self.learner.notices, []
+        return taken
+
+    @property
+    def best(self) -> float:
+        """The best mean Dice per validation patient so far; -1 before the first validation."""
+        return max((r.validation.mean for r in self.history if r.validation is not None), default=-1.0)
+
+    def is_best(self, record: Record) -> bool:
+        """Whether a record's validation is better than all before it."""
+        means = [r.validation.mean for r in self.history if r is not record and r.validation is not None]
+        return record.validation is not None and record.validation.mean > max(means, default=-1.0)
+
+    # --- ending, and going on ------------------------------------------------------------------
+
+    def stop(self, reason: str) -> None:
+        """End the training after this step, for a reason in one sentence."""
+        self.stopped = self.stopped or reason
+
+    def should_stop(self) -> bool:
+        """Whether this process, or another one, was asked to stop."""
+        if self.processes.any(self.stopped is not None, self.device):
+            self.stop("Another process of this training was stopped.")
+        return self.stopped is not None
+
+    def split(self) -> dict[str, list[str]]:
+        """Names of the training and validation patients."""
+        return {"training": list(self.cohort.names), "validation": list(self._validation_names)}
+
+    def card(self, record: Record | None) -> ModelCard:
+        """The header for a model of this run, with the figures of its validation."""
+        initial = self.start.card
+        split = self.split()
+        return ModelCard(
+            name=self.output.stem,
+            architecture=self.start.architecture,
+            sequences=self.start.sequences,
+            neighbouring_slices=self.start.neighbouring_slices,
+            preprocess=self.start.preprocess,
+            threshold=self.options.threshold or (initial.threshold if initial is not None else 0.5),
+            clean_up=self.options.clean_up or (initial.clean_up if initial is not None else "off"),
+            training_patients=tuple(split["training"]),
+            validation_patients=tuple(split["validation"]),
+            earlier_patients=tuple(sorted(self.start.seen - set(split["training"]))),
+            training={
+                **dataclasses.asdict(self.options),
+                "initial_model": initial.name if initial is not None else None,
+                "epoch": self.epoch if record is None else record.epoch,
+                "step": self.steps_done,
+                "history": [row.as_row() for row in self.history],
+                "processes": self.processes.count,
+                "device": devices.describe_device(self.device),
+                "versions": _versions(),
+            },
+            figures=self._figures(record),
+            data=initial.data if initial is not None else "",
+            licence=initial.licence if initial is not None else "",
+            intended_use=initial.intended_use if initial is not None else "",
+            created=date.today().isoformat(),
+        )
+
+    def _figures(self, record: Record | None) -> dict[str, Any]:
+        if record is None or record.validation is None:
+            return {}
+        first = self.history[0]
+        return {
+            "validation": dict(record.scores),
+            "summary": dataclasses.asdict(record.validation),
+            "before": dict(first.scores) if first.step == 0 else {},
+            "seen_before": sorted(self.start.seen & set(record.scores)),
+            "note": "Dice per validation patient over the volume, threshold and clean-up of this model; "
+            "the same patients chose the epoch.",
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs, as tensors and plain values."""
+        return {
+            **self.learner.state(),
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "losses": self._losses,
+            "minutes": self._minutes_before + (time.monotonic() - self._began) / 60,
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "split": self.split(),
+            "options": dataclasses.asdict(self.options),
+            "preprocess": dataclasses.asdict(self.start.preprocess),
+        }
+
+    def take_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.learner.take_state(state)
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self._losses = list(state["losses"])
+        self._minutes_before = state["minutes"]
+        self.history = [Record(**record) for record in state["history"]]
+
+    def close(self) -> None:
+        """Give the memory of device and slices back."""
+        if self.processes.local_rank == 0:
+            self.cohort.close()
+        self.learner.close()
+
+
+def source_name(source: Source) -> str:
+    """The patient's name, without reading its slices."""
+    return find_slices(source).name if isinstance(source, Path) else source.name
+
+
+def opened(source: Source) -> Patient:
+    """The patient with images and truth, read from its files if it is not in memory.
+
+    Raises
+    ------
+    PatientError
+        If it cannot be read, or has no images or no masks.
+    """
+    if isinstance(source, Corrected):
+        patient = source.read()
+    else:
+        patient = read_patient(source) if isinstance(source, Path) else source
+    if patient.volume is None or patient.truth is None:
+        raise PatientError(f"{patient.folder} has no images or no masks; training needs both.")
+    return patient
+
+
+def epoch_seed(options: TrainOptions, epoch: int) -> int:
+    """Seed of the slices drawn for an epoch, so that a resumed training draws them again."""
+    return options.seed * 100_003 + epoch
+
+
+def step_seed(options: TrainOptions, epoch: int, step: int, rank: int) -> int:
+    """Seed of the augmentation in one step of an epoch, in one process."""
+    return ((epoch_seed(options, epoch) * 100_019 + step) * 1_009 + rank) % 2**63
+
+
+def _versions() -> dict[str, str]:
+    packages = ("napari-lgg-seg", "torch", "monai", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

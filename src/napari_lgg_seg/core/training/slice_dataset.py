@@ -1,0 +1,245 @@
+"""Slices of the training patients, ready to be drawn from: each patient is read once and kept as uint8.
+
+What does not fit into memory goes to files, of which the system keeps in memory what is used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import devices
+from ..data.masks import replacing
+from ..data.patients import SEQUENCES, Patient
+from ..errors import TrainingError
+from ..model.neighbours import with_neighbours
+from ..model.preprocess import PreprocessOptions, crop_and_resample, measure
+from ..options import Draw
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Slices as they are stored; :func:`napari_lgg_seg.core.model.preprocess.normalise_each` comes later.
+
+    Attributes
+    ----------
+    slices : Tensor of uint8
+        Shape (n, c + 1, h, h): the sequences, raw, of the slice and its neighbours in the order of
+        :mod:`napari_lgg_seg.core.model.neighbours`, and the slice's mask (0 to 255).
+    figures : Tensor of float32
+        Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient.
+    """
+
+    slices: Tensor
+    figures: Tensor
+
+
+class Cohort:
+    """Slices of all training patients at the working size.
+
+    Parameters
+    ----------
+    preprocess : PreprocessOptions
+        Working size and normalisation.
+    sequences : tuple of str
+        The network's input channels of a slice.
+    folder : Path, optional
+        Where slices go that do not fit into memory; without it all stay in memory.
+    memory : int, optional
+        Bytes that may be kept in memory; half of what is free by default.
+    neighbours : int
+        Slices above, and as many below, that the network sees as well.
+    """
+
+    def __init__(
+        self,
+        preprocess: PreprocessOptions,
+        sequences: tuple[str, ...] = SEQUENCES,
+        folder: Path | None = None,
+        memory: int | None = None,
+        neighbours: int = 0,
+    ) -> None:
+        self.preprocess, self.sequences, self.folder = preprocess, sequences, folder
+        self.neighbours = neighbours
+        self.names: list[str] = []
+        free = devices.free_main_memory()
+        self._memory = memory if memory is not None else (free // 2 if free is not None else 2**62)
+        self._slices: list[Tensor] = []
+        self._figures: list[Tensor] = []
+        self._tumour: list[Tensor] = []
+        self._marked: list[Tensor] = []
+
+    def add(self, patient: Patient) -> None:
+        """Take a patient's slices; those without a mask file are not drawn, only seen beside others.
+
+        Raises
+        ------
+        TrainingError
+            If the patient has no images or no masks.
+        """
+        import torch
+
+        if patient.truth is None or patient.volume is None:
+            raise TrainingError(f"{patient.folder} has no images or no masks; training needs both.")
+        volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
+        prepared = measure(volume, self.preprocess)
+        marked = np.isin(patient.slice_numbers, patient.unmarked, invert=True)
+        kept = np.unique(with_neighbours(np.flatnonzero(marked), len(volume), self.neighbours))
+        size = self.preprocess.working_size
+        images = crop_and_resample(volume[kept], prepared.box, size)
+        masks = crop_and_resample(patient.truth[kept][..., None], prepared.box, size)
+        slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
+        figures = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
+        self._keep(patient.name, slices, torch.from_numpy(marked[kept]), figures)
+
+    def _keep(self, name: str, slices: Tensor, marked: Tensor, figures: Tensor) -> None:
+        self._marked.append(marked)
+        self._tumour.append((slices[:, -1] > 127).flatten(1).any(1))
+        if slices.nbytes > self._memory and self.folder is not None:
+            path = self.folder / f"{len(self.names)}.npy"
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, slices.numpy())
+            slices = _mapped(path)
+        else:
+            self._memory -= slices.nbytes
+        self.names.append(name)
+        self._slices.append(slices)
+        self._figures.append(figures)
+
+    def save_index(self) -> None:
+        """Let other processes of this machine take the slices with :meth:`open`."""
+        index = {
+            "names": self.names,
+            "figures": [figures.tolist() for figures in self._figures],
+            "tumour": [shows.tolist() for shows in self._tumour],
+            "marked": [marked.tolist() for marked in self._marked],
+        }
+        with replacing(self._index) as temporary:
+            temporary.write_text(json.dumps(index), encoding="utf-8")
+
+    def open(self) -> None:
+        """Take all slices from the files of another process, which had no memory allowed for them."""
+        import torch
+
+        index = json.loads(self._index.read_text(encoding="utf-8"))
+        self.names = index["names"]
+        self._figures = [torch.tensor(figures) for figures in index["figures"]]
+        self._tumour = [torch.tensor(shows) for shows in index["tumour"]]
+        self._marked = [torch.tensor(marked) for marked in index["marked"]]
+        self._slices = [_mapped(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
+
+    @property
+    def _index(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "index.json"
+
+    def close(self) -> None:
+        """Forget the slices and remove their files."""
+        self._slices, self._figures, self._tumour, self._marked = [], [], [], []
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def plan(
+        self, slices: int, batch_size: int, tumour_share: float, seed: int, draw: Draw = "slices"
+    ) -> list[Tensor]:
+        """Draw one epoch: for each batch, (n, 2) of patient and slice.
+
+        Batches differ by at most one slice: a last one of few slices would upset batch normalisation.
+        With ``draw`` "patients" each patient has as many of the tumour slices as any other (to within
+        one), however many it has; with "slices" each slice comes as often as any other.
+        """
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        tumour, empty = self._slices_that(shows_tumour=True), self._slices_that(shows_tumour=False)
+        both = bool(len(tumour) and len(empty))
+        wanted = round(slices * (tumour_share if both else len(tumour) > 0))
+        draw_tumour = _draw_by_patient if draw == "patients" else _draw
+        chosen = torch.cat([draw_tumour(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
+        return list(chosen.tensor_split(-(-slices // batch_size)))
+
+    def _slices_that(self, *, shows_tumour: bool) -> Tensor:
+        """(patient, slice) of all marked slices that show tumour, or that do not; shape (n, 2)."""
+        import torch
+
+        both = zip(self._tumour, self._marked, strict=True)
+        found = [((has == shows_tumour) & marked).nonzero()[:, 0] for has, marked in both]
+        patients = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
+        return torch.stack([patients, torch.cat(found)], dim=1)
+
+    def take(self, chosen: Tensor) -> Batch:
+        """The slices of a batch, from (n, 2) of patient and slice."""
+        import torch
+
+        pairs = chosen.tolist()
+        return Batch(
+            torch.stack([self._seen(patient, index) for patient, index in pairs]),
+            torch.stack([self._figures[patient].repeat(1, 2 * self.neighbours + 1) for patient, _ in pairs]),
+        )
+
+    def _seen(self, patient: int, index: int) -> Tensor:
+        """A marked slice with its neighbours, and its mask: (c + 1, h, h)."""
+        import torch
+
+        slices = self._slices[patient]
+        # All neighbours of a marked slice are kept, so that they lie beside it here as in the volume.
+        [around] = with_neighbours(np.array([index]), len(slices), self.neighbours)
+        images = slices[torch.from_numpy(around), :-1].flatten(0, 1)
+        return torch.cat([images, slices[index, -1:]])
+
+    def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
+        """The batches of a plan, each fetched while the one before is in use."""
+        if not plan:
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="slices") as reader:
+            ahead = reader.submit(self.take, plan[0])
+            for following in [*plan[1:], None]:
+                batch = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self.take, following)
+                yield batch
+
+
+def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` members in random order, each as often as any other (to within one)."""
+    import torch
+
+    if not len(population) or not count:
+        return population[:0]
+    rounds = -(-count // len(population))
+    order = [population[torch.randperm(len(population), generator=generator)] for _ in range(rounds)]
+    return torch.cat(order)[:count]
+
+
+def _draw_by_patient(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` members in random order, as many of each patient (first column), to within one."""
+    import torch
+
+    patients = torch.unique(population[:, 0])
+    if not len(patients) or not count:
+        return population[:0]
+    rounds = -(-count // len(patients))
+    drawn = [_draw(population[population[:, 0] == patient], rounds, generator) for patient in patients]
+    by_round = torch.stack(drawn, dim=1)
+    # Of the last round, in which not all have a turn, anybody may be left out.
+    by_round[-1] = by_round[-1, torch.randperm(len(patients), generator=generator)]
+    return by_round.flatten(0, 1)[:count]
+
+
+def _mapped(path: Path) -> Tensor:
+    import torch
+
+    # Copy on write: torch warns about memory that it must not write to, though nobody does.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))

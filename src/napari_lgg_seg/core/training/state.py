@@ -1,0 +1,117 @@
+"""The state of a training on disk, from which it goes on as if it had never stopped.
+
+Everything random in a training is drawn from its seed, the epoch and the step, so that the state
+needs no generators: the counts of steps say it all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from glob import escape
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from ..data.masks import replacing
+from ..errors import TrainingError
+from ..options import TrainOptions
+
+if TYPE_CHECKING:
+    from .run import Run
+
+#: What was done before there was an option for it, where that is not the option's default.
+ONCE = {"optimiser": "adamw"}
+
+
+def state_folder(output: Path) -> Path:
+    """The folder beside a model file that holds its training's state and history."""
+    return output.with_name(f"{output.stem}.state")
+
+
+def state_file(output: Path) -> Path:
+    """The state of a model file's training."""
+    return state_folder(output) / "last.pt"
+
+
+def save_state(run: Run, path: Path) -> None:
+    """Write everything that a resumed training needs, atomically.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the folder cannot be written; the old state stays as it was.
+    """
+    import torch
+
+    with replacing(path) as temporary:
+        try:
+            torch.save(_plain(run.state()), temporary)
+        except RuntimeError as error:  # so it reports a full disk
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def load_state(run: Run, path: Path) -> bool:
+    """Go on from the state on disk, if there is one.
+
+    Returns
+    -------
+    bool
+        Whether there was one.
+
+    Raises
+    ------
+    TrainingError
+        If it is damaged, or of a training with other patients or options.
+    """
+    import torch
+
+    if not run.processes.from_main(path.is_file()):
+        return False
+    try:
+        # Machines may have no disk in common: the main process reads for all.
+        state = run.processes.from_main(
+            torch.load(path, map_location="cpu", weights_only=True) if run.processes.is_main else None
+        )
+        assert state is not None
+        _check_same(run, state, path)
+        run.take_state(state)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, UnpicklingError) as error:
+        raise TrainingError(f"{path} is damaged; remove it and start the training anew.") from error
+    return True
+
+
+def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
+    if state["split"] != _plain(run.split()):
+        raise TrainingError(
+            f"{path} is of a training with other patients; resume with the same cohort "
+            "and split, or choose another output."
+        )
+    before, now = state["options"], _plain(dataclasses.asdict(run.options))
+    for field in dataclasses.fields(TrainOptions):
+        # An option that is younger than the state had its default, unless that has changed since.
+        then = before.get(field.name, ONCE.get(field.name, field.default))
+        if not field.metadata.get("may_change") and then != now[field.name]:
+            raise TrainingError(
+                f"{path} is of a training with {field.name.replace('_', ' ')} {then}, not "
+                f"{now[field.name]}; resume with the same options, or choose another output."
+            )
+    size, wanted = state["preprocess"]["working_size"], run.start.preprocess.working_size
+    if state["preprocess"] != dataclasses.asdict(run.start.preprocess):
+        raise TrainingError(
+            f"{path} is of a training with another preprocessing (working size {size}, not {wanted}); resume "
+            "with the same, or choose another output."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as they come back from a file."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the temporary files of a training that was killed while writing."""
+    for path in (output, state_file(output), state_folder(output) / "history.csv"):
+        for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The Cohort widget: a table of patients."""

@@ -1,0 +1,165 @@
+"""What the cohort browser does in workers: look at patients, segment and export many."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+from ...core.cohort.case_details import CaseDetails, list_cases
+from ...core.cohort.details_cache import DetailsCache, look_at
+from ...core.cohort.index import Record
+from ...core.cohort.results import CohortResults
+from ...core.cohort.segment_cohort import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases
+from ...core.data.masks import write_masks
+from ...core.data.patients import find_slices
+from ...core.errors import ExistingMasksError, LggSegError
+from ...core.inference.predict import Notice
+from ...core.options import SegmentOptions
+from ..shared.worker import failing_softly
+
+#: Seconds between two reports about patients that were looked at: more often nobody can read.
+_REPORT_SECONDS = 0.15
+
+
+# --- looking -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The patients of a dataset, and what became of them; their files are not looked at yet."""
+
+    folders: list[Path]
+    records: dict[str, Record]
+
+
+Looked = dict[str, CaseDetails]
+
+
+@failing_softly
+def look_through(
+    dataset: Path, results: CohortResults, cache_file: Path
+) -> Generator[Listing | Looked, None, None]:
+    """List a dataset's patients, then look at one after the other.
+
+    Yields
+    ------
+    Listing, then dict of str to CaseDetails
+        The patients that were looked at since the last report.
+    """
+    results.check(dataset)
+    folders = list_cases(dataset, results.folder)
+    yield Listing(folders, results.records([folder.name for folder in folders]))
+    looked: Looked = {}
+    reported = monotonic()
+    with DetailsCache(cache_file) as cache:
+        for folder in folders:
+            looked[folder.name] = look_at(folder, results, cache)
+            if monotonic() - reported > _REPORT_SECONDS:
+                yield looked
+                looked, reported = {}, monotonic()
+    yield looked
+
+
+# --- many patients -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """What a run over patients needs, taken from the window when it is started.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        The patients'.
+    results : CohortResults
+        Where the results go.
+    model : Path
+        The model file.
+    options : SegmentOptions
+        See there.
+    made_with : dict
+        From :func:`napari_lgg_seg.core.cohort.segment_cohort.describe_run`.
+    replaceable : frozenset of str
+        Names of patients whose corrected labels the user gave up.
+    cache_file : Path
+        Where details are kept.
+    """
+
+    folders: tuple[Path, ...]
+    results: CohortResults
+    model: Path
+    options: SegmentOptions
+    made_with: dict[str, object]
+    replaceable: frozenset[str]
+    cache_file: Path
+
+
+@failing_softly
+def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
+    """Segment patients, in the worker's thread."""
+    yield CaseStarted(job.folders[0].name, 1, len(job.folders))
+    from ...core import devices
+    from ...core.inference.predict import predictor_for
+    from ...core.model.checkpoint import load_model
+
+    options = job.options
+    if options.device not in ("auto", *devices.available_devices()):  # preferred once, and gone since
+        yield Notice(f"{options.device.upper()} is not present; Auto chose the device.")
+        options = replace(options, device="auto")
+    predictor = predictor_for(load_model(job.model), options)
+    made_with = {**job.made_with, "options": options.as_dict()}
+    work = segment_cases(job.folders, job.results, predictor, options, made_with, replaceable=job.replaceable)
+    try:
+        with DetailsCache(job.cache_file) as cache:
+            for event in work:
+                if isinstance(event, CaseSegmented):
+                    cache.keep(event.folder, job.results, event.details)
+                yield event
+    finally:
+        device = predictor.device
+        work.close()
+        del predictor, work
+        devices.free_memory(device)
+
+
+@dataclass(frozen=True)
+class CaseExported:
+    """A patient's masks are written."""
+
+    name: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class CaseExists:
+    """A patient's masks were not written, since there are masks from before."""
+
+    name: str
+
+
+ExportEvent = CaseStarted | CaseExported | CaseExists | CaseFailed
+
+
+@failing_softly
+def run_export(
+    folders: Collection[Path], results: CohortResults, output: Path, *, overwrite: bool
+) -> Generator[ExportEvent, None, None]:
+    """Write the kept labels of patients as masks, ``<output>/<patient>/<patient>_<n>_mask.tif``."""
+    for number, folder in enumerate(folders, start=1):
+        name = folder.name
+        yield CaseStarted(name, number, len(folders))
+        try:
+            files = find_slices(folder)
+            numbers = tuple(files.images or files.masks)
+            labels = results.read_labels(name)
+            if labels is None:
+                yield CaseFailed(name, f"{name} has no labels yet; segment it first.")
+                continue
+            write_masks(output / name, files.name, labels, numbers, overwrite=overwrite)
+            yield CaseExported(name, results.mark_exported(name))
+        except ExistingMasksError:
+            yield CaseExists(name)
+        except LggSegError as error:
+            yield CaseFailed(name, str(error))

@@ -1,0 +1,1 @@
+"""The Compare widget: two label maps, or two folders of them."""

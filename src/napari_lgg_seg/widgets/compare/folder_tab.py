@@ -1,0 +1,258 @@
+"""The part of the Compare widget for a whole cohort: a folder of predictions against a folder of truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from magicgui.widgets import Container, Label, ProgressBar, PushButton
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from ...core.cohort.sources import Source
+from ...core.errors import LggSegError
+from ...core.evaluation.cases import Case
+from ...core.evaluation.compare_folders import CaseCompared, CasesFound, FolderEvent, compare_folders
+from ...core.evaluation.report import PatientFigures, measure_cohort, write_table
+from ..controls import form, path_edit, wrap
+from ..shared.scrolling import show_from
+from ..shared.table_model import CohortModel
+from ..shared.table_view import CohortTable
+from ..shared.worker import Failure, failing_softly
+from . import messages as words
+from .columns import COLUMNS, DICE, ComparedRow
+
+_LABELS_HELP = "a patient's folder or a folder of them, with dataset masks, TIFF or NIfTI labels."
+
+
+@failing_softly
+def run_folders(
+    predictions: Path, truth: Path, images: Path | None
+) -> Generator[FolderEvent | None, None, None]:
+    """Compare two folders, in the worker's thread."""
+    yield None
+    yield from compare_folders(predictions, truth, images)
+
+
+class FolderComparison:
+    """Controls, table and summary of a comparison of two folders.
+
+    Parameters
+    ----------
+    open_case : callable
+        Called with the :class:`napari_lgg_seg.core.evaluation.cases.Case` of a row that was double-clicked.
+    keep_first : callable
+        Called with what is to be done once the open patient's labels are in their files.
+    """
+
+    def __init__(
+        self, open_case: Callable[[Case], None], keep_first: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._worker: Any = None
+        self._found: CasesFound | None = None
+        self._ending = ""
+        self._proposed = (Path(), Path())
+        self._keep_first = keep_first
+        self.predictions = path_edit("d", "Predictions", f"Predicted labels: {_LABELS_HELP}")
+        self.truth = path_edit("d", "Truth", f"True labels: {_LABELS_HELP}")
+        self.images = path_edit(
+            "d", "Images", "The patients' images; leave it empty if they are beside the truth."
+        )
+        self.button = PushButton(text="Compare all", tooltip="Compare each patient that is in both folders.")
+        self.progress = ProgressBar(min=0, max=0, visible=False)
+        self.status = Label(value=words.NO_FOLDERS)
+        self.export = PushButton(
+            text="Export CSV...", enabled=False, tooltip="Write the table, with all figures, to a file."
+        )
+        self.patients = CohortModel(COLUMNS)
+        self.table = CohortTable(self.patients, wide=6)
+        self.table.setToolTip("Double-click a patient to open it and to see where its masks agree.")
+        self._column = Container(
+            widgets=[
+                self.button,
+                self.progress,
+                self.status,
+                self.export,
+            ],
+            labels=False,
+        )
+        layout = self._column.native.layout()
+        layout.insertWidget(0, form(self.predictions, self.truth, self.images))
+        layout.insertWidget(4, self.table, 1)
+        wrap(self.status, lines=3)
+        self._connect(open_case)
+
+    @property
+    def native(self) -> QWidget:
+        """The widget to show."""
+        return self._column.native
+
+    def _connect(self, open_case: Callable[[Case], None]) -> None:
+        self.button.clicked.connect(self._clicked)
+        self.export.clicked.connect(self.export_csv)
+        self.table.wanted.connect(lambda name: open_case(self.patients.row_of(name).compared.case))
+        self._soon = QTimer(self.native, singleShot=True, interval=300)  # after the last key
+        self._soon.timeout.connect(self._describe)
+        for path in (self.predictions, self.truth, self.images):
+            path.changed.connect(self._folder_chosen)
+        self._describe()
+
+    @property
+    def figures(self) -> list[PatientFigures]:
+        """Figures of the patients that could be compared, by name."""
+        rows = sorted(self.patients.rows, key=lambda row: row.name)
+        return [row.compared.figures for row in rows if row.compared.figures is not None]
+
+    # --- what can be chosen --------------------------------------------------------------------
+
+    def _folders(self) -> tuple[Path, Path, Path | None] | None:
+        predictions, truth, images = (edit.value for edit in (self.predictions, self.truth, self.images))
+        if not predictions.name or not truth.name:
+            return None
+        return predictions, truth, images if images.name else None
+
+    def _folder_chosen(self, _: Any = None) -> None:
+        self._soon.start()
+
+    def _describe(self) -> None:
+        if self._worker is None:
+            ready = self._folders() is not None
+            self.button.enabled = ready
+            if self._found is None:
+                self.say(words.COMPARE_ALL if ready else words.NO_FOLDERS)
+
+    def say(self, text: str) -> None:
+        """Say something to the user."""
+        self.status.value = text
+
+    def propose(self, dataset: Path, results: Path) -> None:
+        """Fill in the folders of a cohort that somebody goes through, unless the user chose others."""
+        if (self.predictions.value, self.truth.value) == self._proposed and self._worker is None:
+            self._proposed = results, dataset
+            self.predictions.value, self.truth.value = self._proposed
+
+    def mark_open(self, source: Source | None) -> None:
+        """Show which patient is open, if it is one of the table."""
+        self.patients.mark_open(source.name if source is not None else None)
+
+    # --- running -------------------------------------------------------------------------------
+
+    def _clicked(self) -> None:
+        if self._worker is not None:
+            self.cancel()
+        else:
+            self._keep_first(self.run)
+
+    def run(self) -> None:
+        """Compare the folders; what a click on Compare all does."""
+        folders = self._folders()
+        if self._worker is not None or folders is None:
+            self._describe()
+            return
+        self._found, self._ending = None, ""
+        self.patients.show_rows([])
+        self.table.sort(DICE)
+        self.export.enabled = False
+        self.button.text, self.button.enabled = "Cancel", True
+        self.progress.max, self.progress.value = 0, 0
+        self.progress.visible = True
+        show_from(self.button.native)
+        self.say("Looking for patients...")
+        self._worker = create_worker(
+            run_folders,
+            *folders,
+            _connect={
+                "yielded": self._show,
+                "returned": self._show_failure,
+                "errored": self._show_error,
+                "finished": self._finished,
+            },
+        )
+
+    def cancel(self) -> None:
+        """Compare no further patients; those that are done stay in the table."""
+        if self._worker is not None and self.button.enabled:
+            self.button.text, self.button.enabled = "Cancelling...", False
+            self._worker.quit()
+
+    def close(self) -> None:
+        """The widget is gone: compare no further, and tell nobody."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
+                signal.disconnect()
+            worker.quit()
+
+    def _show(self, event: FolderEvent | None) -> None:
+        if isinstance(event, CasesFound):
+            self._found = event
+            self.progress.max = len(event.cases)
+        elif isinstance(event, CaseCompared):
+            self.patients.add(ComparedRow(event))
+        if self._found is not None:
+            done = len(self.patients.rows)
+            self.progress.value = done
+            self.say(f"{done:,} of {len(self._found.cases):,} patients compared...")
+
+    def _show_failure(self, result: Failure | None) -> None:
+        if isinstance(result, Failure):
+            self._ending = result.sentence
+
+    def _show_error(self, error: Exception) -> None:
+        self._ending = f"The comparison failed: {error} ({type(error).__name__})."
+
+    def _finished(self) -> None:
+        self._worker = None
+        self.button.text, self.button.enabled = "Compare all", True
+        self.progress.visible = False
+        self.export.enabled = bool(self.figures)
+        self.say_summary()
+
+    def say_summary(self) -> None:
+        """Say how good the patients in the table are, once there are any."""
+        found = self._found
+        if self._worker is not None:
+            return
+        if found is None:
+            self.say(self._ending or words.COMPARE_ALL)
+            return
+        figures, done, total = self.figures, len(self.patients.rows), len(found.cases)
+        begun = f"{self._ending or words.stopped(done, total)} " if done < total else ""
+        text = words.cohort(
+            measure_cohort(figures),
+            done - len(figures),
+            found.without_prediction,
+            found.without_truth,
+        )
+        self.say(" ".join([begun + text, *found.problems]).strip())
+
+    # --- after the run -------------------------------------------------------------------------
+
+    def export_csv(self) -> None:
+        """Ask for a file and write the table there; an older file is replaced only after a question."""
+        chosen, _ = QFileDialog.getSaveFileName(
+            self.native,
+            "Export CSV",
+            "comparison.csv",
+            "CSV (*.csv)",
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        if not chosen:
+            return
+        path = Path(chosen) if Path(chosen).suffix else Path(f"{chosen}.csv")
+        if path.exists() and not self._may_replace(path):
+            return
+        try:
+            write_table(path, self.figures)
+        except LggSegError as error:
+            self.say(str(error))
+            return
+        failed = len(self.patients.rows) - len(self.figures)
+        self.say(words.exported(len(self.figures), path, failed))
+
+    def _may_replace(self, path: Path) -> bool:
+        question = f"{path} exists already. Replace it?"
+        answer = QMessageBox.question(self.native, "Export CSV", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)

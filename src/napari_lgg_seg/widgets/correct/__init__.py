@@ -1,0 +1,1 @@
+"""The Correct widget: tools for one labels layer."""

@@ -1,0 +1,348 @@
+"""The Correct widget: brush, pieces, holes and slices between painted ones, each step undone by Ctrl+Z.
+
+What the tools do to labels is :mod:`..core.correct`'s business; edits are kept by :mod:`.keeper`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from magicgui.widgets import CheckBox, ComboBox, Container, Label, PushButton
+from napari.layers import Labels
+from napari.qt.threading import create_worker
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QShortcut
+
+from ...core.cohort.saved_labels import checksum
+from ...core.data import label_editing as correct
+from ...layers import PREVIEW, TUMOUR, described
+from ..controls import let_shrink, wrap
+from ..review.autosave import keep_edits
+from ..review.review_session import desk_of
+from ..shared.docking import Tabbed, WhenUndocked
+from ..shared.scrolling import ScrollingColumn
+from ..shared.worker import Failure, failing_softly
+from .accept import accept
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import napari.viewer
+
+Array = npt.NDArray[Any]
+Tool = Callable[[Array], Array]
+
+_READY = "Click Correct, then paint with the left mouse button; Ctrl+Z undoes."
+_NO_LABELS = "There are no labels to correct; segment a patient or open one with masks first."
+_NAPARIS_BRUSH, _BRUSH = 10, 6
+
+
+class CorrectWidget(Container):
+    """Dock widget: tools for one labels layer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Whose labels are corrected.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(labels=False)
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        self._waiting: tuple[Labels, str, Any] | None = None
+        self._desk = desk_of(napari_viewer)
+        self._make_controls()
+        column = Container(widgets=self._rows(), labels=False)
+        wrap(self.status, lines=3)
+        column.native.layout().addStretch()
+        self._column = column
+        self.native.layout().addWidget(ScrollingColumn(column.native))
+        self._connect()
+        keep_edits(napari_viewer)
+        self._choose_at_first()
+        self._layers_changed()
+
+    def _make_controls(self) -> None:
+        self.menu = ComboBox(
+            label="Labels", choices=lambda _: self._choices(), tooltip="Which labels are corrected."
+        )
+        let_shrink(self.menu)
+        self.start_button = PushButton(
+            text="Correct", tooltip="Brush in hand: the labels are selected, and label 1 is painted."
+        )
+        self.in_3d = CheckBox(
+            text="Brush and bucket in 3D",
+            tooltip="Paint a ball and fill across slices, instead of in the slice in view alone.",
+        )
+        self.between_button = PushButton(
+            text="Fill between slices",
+            tooltip="In an empty slice between two painted ones: draw the shape between theirs, in all "
+            "slices of the gap (Ctrl+Alt+I).",
+        )
+        self.holes_button = PushButton(
+            text="Fill holes", tooltip="Fill what the label encloses (Ctrl+Alt+H)."
+        )
+        self.remove_button = PushButton(
+            text="Remove piece...", tooltip="Then click a piece; or point at one and press Ctrl+Alt+X."
+        )
+        self.keep_button = PushButton(
+            text="Keep one piece...", tooltip="Then click a piece; or point at one and press Ctrl+Alt+K."
+        )
+        self.undo_button = PushButton(text="Undo", tooltip="Undo the last step, of brush or tools (Ctrl+Z).")
+        self.redo_button = PushButton(text="Redo", tooltip="Do it again (Ctrl+Shift+Z).")
+        self.accept_button = PushButton(
+            text="Accept",
+            tooltip="The labels are right as they are now: they count as corrected, no prediction replaces "
+            "them unasked, and Fine-tune can learn from them.",
+        )
+        self._tools = (
+            *(self.start_button, self.between_button, self.holes_button, self.remove_button),
+            *(self.keep_button, self.undo_button, self.redo_button, self.accept_button),
+        )
+        self.status = Label(value="")
+
+    def _rows(self) -> list[Any]:
+        def beside(*widgets: Any) -> Container:
+            row = Container(widgets=widgets, layout="horizontal", labels=False)
+            row.margins = (0, 0, 0, 0)
+            return row
+
+        chosen = Container(widgets=[self.menu], labels=True)
+        chosen.margins = (0, 0, 0, 0)
+        return [
+            chosen,
+            self.start_button,
+            self.in_3d,
+            beside(self.between_button, self.holes_button),
+            beside(self.remove_button, self.keep_button),
+            beside(self.undo_button, self.redo_button),
+            self.accept_button,
+            self.status,
+        ]
+
+    def _connect(self) -> None:
+        self.start_button.clicked.connect(self.begin)
+        self.in_3d.changed.connect(self._dimensions_chosen)
+        self.between_button.clicked.connect(self.fill_between)
+        self.holes_button.clicked.connect(self.fill_holes)
+        self.remove_button.clicked.connect(lambda: self._wait_for_click("remove"))
+        self.keep_button.clicked.connect(lambda: self._wait_for_click("keep"))
+        self.undo_button.clicked.connect(lambda: self._step("undo"))
+        self.redo_button.clicked.connect(lambda: self._step("redo"))
+        self.accept_button.clicked.connect(self.accept)
+        self.menu.changed.connect(self._labels_chosen)
+        keys = {
+            "Ctrl+Alt+I": self.fill_between,
+            "Ctrl+Alt+H": self.fill_holes,
+            "Ctrl+Alt+X": lambda: self._at_cursor("remove"),
+            "Ctrl+Alt+K": lambda: self._at_cursor("keep"),
+        }
+        for key, act in keys.items():
+            QShortcut(QKeySequence(key), self.native).activated.connect(act)
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.connect(self._layers_changed)
+        self._viewer.layers.selection.events.active.connect(self._selected)
+        self.native.destroyed.connect(self._closed)
+        WhenUndocked(self.native, self._put_away)
+        Tabbed(self.native)
+
+    # --- which labels --------------------------------------------------------------------------
+
+    def _choices(self) -> list[tuple[str, Labels]]:
+        return [
+            (layer.name, layer)
+            for layer in self._viewer.layers
+            if isinstance(layer, Labels)
+            and isinstance(layer.data, np.ndarray)
+            and layer.ndim in (2, 3)
+            and not ((info := described(layer)) and info["role"] == PREVIEW)
+        ]
+
+    @property
+    def layer(self) -> Labels | None:
+        """The labels that are corrected."""
+        chosen: Labels | None = self.menu.value
+        return chosen
+
+    def _layers_changed(self, _: Any = None) -> None:
+        before = self.menu.choices
+        self.menu.reset_choices()
+        newest = [layer for layer in self.menu.choices if layer not in before]
+        if newest:
+            self.menu.value = newest[-1]
+        self._labels_chosen()
+
+    def _choose_at_first(self) -> None:
+        """Begin with the labels that are selected, or the newest prediction: seldom is it the truth."""
+        tumours = [x for x in self.menu.choices if (info := described(x)) and info["role"] == TUMOUR]
+        if tumours:
+            self.menu.value = tumours[-1]
+        self._selected()
+
+    def _selected(self, _: Any = None) -> None:
+        """Whoever selects labels in the layer list wants to correct those."""
+        active = self._viewer.layers.selection.active
+        if active in self.menu.choices:
+            self.menu.value = active
+
+    def _labels_chosen(self, _: Any = None) -> None:
+        self._stop_waiting()
+        for control in self._tools:
+            control.enabled = self.layer is not None
+        self._say(_NO_LABELS if self.layer is None else _READY)
+        self._dimensions_chosen()
+
+    def _dimensions_chosen(self, _: Any = None) -> None:
+        if self.layer is not None and self.layer.ndim == 3:
+            self.layer.n_edit_dimensions = 3 if self.in_3d.value else 2
+
+    def _say(self, text: str) -> None:
+        self.status.value = text
+
+    # --- the brush -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Select the labels and take the brush; what a click on Correct does."""
+        layer = self.layer
+        if layer is None:
+            return
+        self._stop_waiting()
+        layer.visible = True
+        self._viewer.layers.selection.active = layer
+        layer.selected_label = 1
+        if layer.brush_size == _NAPARIS_BRUSH:  # too large for a lesion's edge
+            layer.brush_size = _BRUSH
+        layer.mode = "paint"
+        self._say("Paint with the left mouse button; [ and ] change the size, 1 erases, Ctrl+Z undoes.")
+
+    def _step(self, direction: str) -> None:
+        if self.layer is not None:
+            getattr(self.layer, direction)()
+
+    # --- tools ---------------------------------------------------------------------------------
+
+    def fill_between(self) -> None:
+        """Draw the selected label between the painted slices around the one in view."""
+        layer = self.layer
+        if layer is not None:
+            at = self._position(self._viewer.dims.point)[0] if layer.ndim == 3 else 0
+            self._run(partial(correct.interpolate, value=_painted_label(layer), at=at), "Slices filled")
+
+    def fill_holes(self) -> None:
+        """Fill the holes of the selected label within each slice."""
+        layer = self.layer
+        if layer is not None:
+            self._run(partial(correct.fill_holes, value=_painted_label(layer)), "Holes filled")
+
+    def _at_cursor(self, what: str) -> None:
+        if self.layer is not None:
+            self._piece(what, self._position(self._viewer.cursor.position))
+
+    def _piece(self, what: str, position: tuple[int, ...]) -> None:
+        tool, said = {
+            "remove": (correct.remove_piece, "Piece removed"),
+            "keep": (correct.keep_piece, "Other pieces removed"),
+        }[what]
+        self._run(partial(tool, position=position), said)
+
+    def _position(self, world: Any) -> tuple[int, ...]:
+        """Indices of the voxel at a place in the world."""
+        layer = self.layer
+        assert layer is not None
+        return tuple(round(float(p)) for p in layer.world_to_data(world[-layer.ndim :]))
+
+    def _run(self, tool: Tool, said: str) -> None:
+        """Use a tool in a worker; the labels must not change meanwhile."""
+        layer = self.layer
+        if layer is None or self._worker is not None:
+            return
+        before = np.array(layer.data)
+        self._worker = create_worker(
+            _use,
+            tool,
+            before,
+            _connect={
+                "returned": partial(self._apply, layer, checksum(before), said),
+                "finished": self._finished,
+            },
+        )
+
+    def _finished(self) -> None:
+        self._worker = None
+
+    def _apply(self, layer: Labels, before: int, said: str, result: Array | Failure) -> None:
+        """Change the voxels that differ, as one step that can be undone."""
+        if isinstance(result, Failure):
+            self._say(result.sentence)
+        elif checksum(layer.data) != before or layer not in self._viewer.layers:
+            self._say("The labels have changed meanwhile; try again.")
+        else:
+            changed = np.nonzero(result != layer.data)
+            layer.data_setitem(changed, result[changed])
+            self._say(f"{said}: {len(changed[0])} voxels; Ctrl+Z undoes.")
+
+    def accept(self) -> None:
+        """Let the labels count as corrected; what a click on Accept does."""
+        if self.layer is not None:
+            self._stop_waiting()
+            accept(self._desk, self._viewer, self.layer, self, self._say)
+
+    # --- a click in the picture ----------------------------------------------------------------
+
+    def _wait_for_click(self, what: str) -> None:
+        """The next click in the picture chooses the piece; it does not paint."""
+        layer = self.layer
+        if layer is None:
+            return
+        self._stop_waiting()
+        self._viewer.layers.selection.active = layer
+        self._waiting = layer, str(layer.mode), self._clicked
+        layer.mode = "pan_zoom"
+        layer.mouse_drag_callbacks.append(self._clicked)
+        self._piece_wanted = what
+        self._say(f"Click the piece to {what}.")
+
+    def _clicked(self, layer: Labels, event: Any) -> None:
+        position = self._position(event.position)
+        self._stop_waiting()
+        self._piece(self._piece_wanted, position)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is None:
+            return
+        layer, mode, callback = self._waiting
+        self._waiting = None
+        if callback in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(callback)
+        layer.mode = mode
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _put_away(self) -> None:
+        self._stop_waiting()
+
+    def _closed(self) -> None:
+        self._desk.drop(self)
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            for signal in (worker.returned, worker.finished):
+                signal.disconnect()
+        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            event.disconnect(self._layers_changed)
+        self._viewer.layers.selection.events.active.disconnect(self._selected)
+
+
+def _painted_label(layer: Labels) -> int:
+    """The label that is selected; 1 while the eraser is."""
+    return int(layer.selected_label) or 1
+
+
+@failing_softly
+def _use(tool: Tool, labels: Array) -> Generator[None, None, Array]:
+    yield
+    return tool(labels)

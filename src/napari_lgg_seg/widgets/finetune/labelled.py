@@ -1,0 +1,174 @@
+"""Patients in the viewer that a training can learn from: images with labels on their grid, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.data.patients import Patient, UInt8Array, find_slices
+from ...core.errors import PatientError
+from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
+from ..segment.inputs import Subject, grid_of, proposed_sequences, subjects_in, take_arrays, to_volume
+from ..shared.result_layers import is_edited
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+#: Values above this percentile are cut when an image becomes uint8; every model clips below it.
+_CLIP = 99.9
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A patient, or a 3D image, that is open.
+
+    Attributes
+    ----------
+    subject : Subject
+        The patient.
+    labels : tuple of Labels
+        Layers on its grid that can be its truth.
+    proposed : Labels or None
+        The one that most likely is: corrected labels before the dataset's truth, and no prediction
+        that nobody has looked at.
+    """
+
+    subject: Subject
+    labels: tuple[Labels, ...]
+    proposed: Labels | None
+
+
+def labelled_in(layers: Iterable[Any]) -> list[Labelled]:
+    """Patients and 3D images with a FLAIR, in the order of the layer list."""
+    layers = list(layers)
+    found = []
+    for subject in subjects_in(layers):
+        flair = proposed_sequences(layers, subject)["FLAIR"]
+        if flair is not None and len(grid_of(flair)) == 3:
+            labels = tuple(layer for layer in layers if _can_be_truth(layer, subject, grid_of(flair)))
+            found.append(Labelled(subject, labels, _proposed(labels)))
+    return found
+
+
+def _can_be_truth(layer: Any, subject: Subject, grid: tuple[int, ...]) -> bool:
+    """Whether a layer holds labels on a patient's grid: the patient's own, or labels of nobody."""
+    if layer._type_string != "labels" or is_comparison(layer) or tuple(_data(layer).shape) != grid:
+        return False
+    info = described(layer)
+    return info is None or (info["patient"] == subject.name and info["role"] != PREVIEW)
+
+
+def _proposed(labels: tuple[Labels, ...]) -> Labels | None:
+    own = [(layer, info["role"]) for layer in reversed(labels) if (info := described(layer)) is not None]
+    edited = [layer for layer, role in own if role == TUMOUR and is_edited(layer)]
+    truth = [layer for layer, role in own if role == TRUTH]
+    return next(iter([*edited, *truth]), None)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A patient's arrays, taken from the layers when Start was clicked.
+
+    Attributes
+    ----------
+    name : str
+        The patient.
+    arrays : tuple of array
+        As from :func:`.subject.take_arrays`.
+    tumour : array of bool
+        Shape (z, y, x); the user may go on painting in the layer it came from.
+    slice_numbers : tuple of int
+        The number in each slice's file name.
+    folder : Path or None
+        Where the files are.
+    is_truth : bool
+        Whether the labels were read from the patient's mask files.
+    """
+
+    name: str
+    arrays: tuple[Any, ...]
+    tumour: Any
+    slice_numbers: tuple[int, ...]
+    folder: Path | None
+    is_truth: bool
+
+
+def take(layers: Iterable[Any], subject: Subject, labels: Labels) -> Taken:
+    """Take a patient's data from its layers; quick, and in the window's thread.
+
+    Raises
+    ------
+    ImageError
+        If the images cannot be used.
+    """
+    sequences = proposed_sequences(layers, subject)
+    arrays = take_arrays(sequences)
+    flair = sequences["FLAIR"]
+    assert flair is not None
+    info, source = described(flair), described(labels)
+    numbers = info["slice_numbers"] if info is not None else range(1, grid_of(flair)[0] + 1)
+    folder = info["folder"] if info is not None else None
+    return Taken(
+        subject.name,
+        arrays,
+        _data(labels) != 0,
+        tuple(numbers),
+        Path(folder) if folder else None,
+        source is not None and source["role"] == TRUTH,
+    )
+
+
+def to_patient(taken: Taken) -> Patient:
+    """The patient as the training takes it; may take long, so call it in a worker.
+
+    Raises
+    ------
+    ImageError
+        If the memory would not suffice.
+    """
+    volume = to_volume(taken.arrays)
+    truth = np.asarray(taken.tumour).astype(np.uint8)
+    channels = [as_uint8(volume[..., c]) for c in range(volume.shape[-1])]
+    return Patient(
+        name=taken.name,
+        folder=taken.folder or Path(taken.name),
+        volume=np.stack(channels, axis=-1) if volume.dtype != np.uint8 else volume.astype(np.uint8),
+        truth=truth,
+        slice_numbers=taken.slice_numbers,
+        unmarked=_unmarked(taken, truth),
+    )
+
+
+def as_uint8(volume: npt.NDArray[np.generic]) -> UInt8Array:
+    """A sequence of any range on 0 to 255, black staying black: networks normalise each volume anyway."""
+    if volume.dtype == np.uint8:
+        return volume.astype(np.uint8)
+    values = np.nan_to_num(np.asarray(volume, np.float32), posinf=0, neginf=0)
+    low = min(float(values.min()), 0.0)
+    high = float(np.percentile(values[:, ::2, ::2], _CLIP))
+    high = high if high > low else float(values.max())
+    scaled = (values - low) * (255 / (high - low) if high > low else 0.0)
+    return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+
+
+def _unmarked(taken: Taken, truth: UInt8Array) -> tuple[int, ...]:
+    """Slices that have no mask file, and no labels either: nobody said that they are without tumour."""
+    if not taken.is_truth or taken.folder is None:
+        return ()
+    try:
+        masks = find_slices(taken.folder).masks
+    except PatientError:  # the folder has gone since; the layers have all that is needed
+        return ()
+    shown = np.asarray(truth.any(axis=(1, 2)))
+    return tuple(
+        n for n, any_ in zip(taken.slice_numbers, shown, strict=True) if masks and n not in masks and not any_
+    )
+
+
+def _data(layer: Any) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data

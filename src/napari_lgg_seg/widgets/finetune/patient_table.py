@@ -1,0 +1,141 @@
+"""The table of open patients: which of them a training uses, and which labels count as their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QHeaderView, QTableWidget, QTableWidgetItem
+
+from ..segment.inputs import Subject
+from .labelled import Labelled
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+_NO_LABELS = "(no labels)"
+_ROWS_SHOWN = 5
+_LABELS_WIDTH = 110  # pixels; names of patients are longer than those of labels
+
+
+class PatientTable(QTableWidget):
+    """One row per patient: a tick, the name, and a menu of labels layers.
+
+    What the user chose for a patient stays as long as the patient and the layer are there.
+    """
+
+    #: Whatever the user changed.
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+        self.setHorizontalHeaderLabels(["Patient", "Labels"])
+        self.verticalHeader().hide()
+        self.setSelectionMode(self.SelectionMode.NoSelection)
+        self.setEditTriggers(self.EditTrigger.NoEditTriggers)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setShowGrid(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.setToolTip("Tick the patients to train on, and choose which labels count as their tumour.")
+        header = self.horizontalHeader()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
+        header.resizeSection(1, _LABELS_WIDTH)
+        self._rows: list[Labelled] = []
+        self._shown: list[tuple[Labelled, list[str]]] | None = None
+        self._ticks: dict[Subject, bool] = {}
+        self._picked: dict[Subject, Labels | None] = {}
+        self.itemChanged.connect(self._ticked)
+
+    # --- what is shown -------------------------------------------------------------------------
+
+    def show_patients(self, rows: Sequence[Labelled]) -> None:
+        """Show these patients instead of those before."""
+        shown = [(row, [layer.name for layer in row.labels]) for row in rows]
+        if shown == self._shown:
+            return
+        self._rows, self._shown = list(rows), shown
+        self.blockSignals(True)
+        self.setRowCount(0)  # with its menus; new ones are quick to make
+        self.setRowCount(len(rows))
+        for index, row in enumerate(rows):
+            self._show(index, row)
+        self.blockSignals(False)
+        self._fit_height()
+
+    def _show(self, index: int, row: Labelled) -> None:
+        labels = self._labels_of(row)
+        item = QTableWidgetItem(str(row.subject))
+        item.setToolTip(str(row.subject))
+        combo = QComboBox()
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(6)
+        combo.addItem(_NO_LABELS)
+        for layer in row.labels:
+            combo.addItem(layer.name)
+        combo.setCurrentIndex(row.labels.index(labels) + 1 if labels is not None else 0)
+        combo.setToolTip(combo.currentText())
+        combo.activated.connect(lambda chosen: self._labels_picked(row, chosen))
+        self.setItem(index, 0, item)
+        self.setCellWidget(index, 1, combo)
+        self._show_tick(index)
+
+    def _show_tick(self, index: int) -> None:
+        row, item = self._rows[index], self.item(index, 0)
+        usable = self._labels_of(row) is not None
+        flags = Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled
+        item.setFlags(flags if usable else Qt.ItemFlag.ItemIsUserCheckable)
+        ticked = usable and self._ticks.get(row.subject, True)
+        item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
+
+    def _fit_height(self) -> None:
+        rows = min(max(self.rowCount(), 1), _ROWS_SHOWN)
+        height = self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
+        self.setFixedHeight(height + rows * self.verticalHeader().defaultSectionSize())
+
+    # --- what is chosen ------------------------------------------------------------------------
+
+    def chosen(self) -> list[tuple[Subject, Labels]]:
+        """The ticked patients with their labels."""
+        return [
+            (row.subject, labels)
+            for index, row in enumerate(self._rows)
+            if self.item(index, 0).checkState() == Qt.CheckState.Checked
+            and (labels := self._labels_of(row)) is not None
+        ]
+
+    def tick(self, name: str, ticked: bool = True) -> None:
+        """Use a patient, or do not; what a click on its tick does."""
+        self.item(self._index(name), 0).setCheckState(
+            Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
+        )
+
+    def pick(self, name: str, labels: Labels | None) -> None:
+        """Choose a patient's labels; what its menu does."""
+        index = self._index(name)
+        row = self._rows[index]
+        chosen = 0 if labels is None else row.labels.index(labels) + 1
+        self.cellWidget(index, 1).setCurrentIndex(chosen)
+        self._labels_picked(row, chosen)
+
+    def _index(self, name: str) -> int:
+        return [str(row.subject) for row in self._rows].index(name)
+
+    def _labels_of(self, row: Labelled) -> Labels | None:
+        picked = self._picked.get(row.subject, row.proposed)
+        return picked if picked in row.labels else row.proposed if picked is not None else None
+
+    def _labels_picked(self, row: Labelled, chosen: int) -> None:
+        self._picked[row.subject] = row.labels[chosen - 1] if chosen else None
+        self._ticks.pop(row.subject, None)
+        index = self._index(str(row.subject))
+        self.cellWidget(index, 1).setToolTip(self.cellWidget(index, 1).currentText())
+        self.blockSignals(True)
+        self._show_tick(index)
+        self.blockSignals(False)
+        self.changed.emit()
+
+    def _ticked(self, item: Any) -> None:
+        self._ticks[self._rows[item.row()].subject] = item.checkState() == Qt.CheckState.Checked
+        self.changed.emit()

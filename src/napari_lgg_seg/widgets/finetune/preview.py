@@ -1,0 +1,120 @@
+"""The preview of a training: what the model finds by now in one validation patient, as a labels layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.data.patients import Patient
+from ...layers import PREVIEW, find_layer, patient_layers, preview_properties
+from ..review.paint_events import is_painting
+from ..segment.inputs import grid_of, proposed_sequences, subjects_in
+from ..shared.navigation import go_to_largest
+from ..shared.result_layers import like_layer
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels
+
+
+class Preview:
+    """One labels layer over a patient's FLAIR, replaced after each validation.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where it is shown.
+    shown : bool
+        Whether it is switched on.
+    """
+
+    def __init__(self, viewer: ViewerModel, *, shown: bool) -> None:
+        self._viewer = viewer
+        self.shown = shown
+        self._layer: Labels | None = None
+        self._name: str | None = None
+        self._labels: npt.NDArray[np.uint8] | None = None
+        self._patient: Patient | None = None
+
+    def start(self) -> None:
+        """Forget the training before; its layer stays as it is."""
+        self._layer = self._name = self._labels = self._patient = None
+
+    def offer_patient(self, patient: Patient) -> None:
+        """A validation patient whose images are added when needed, if they are not open."""
+        self._patient = patient
+
+    def update(self, name: str, labels: npt.NDArray[np.uint8]) -> None:
+        """Take what was found in a validation patient; the first one that can be shown is kept to."""
+        if self._name not in (None, name) or not self._can_show(name, labels.shape):
+            return
+        self._name, self._labels = name, labels
+        if self.shown:
+            self._show()
+
+    def switch(self, *, shown: bool) -> None:
+        """Show the layer, or take it away."""
+        self.shown = shown
+        if shown and self._labels is not None:
+            self._show()
+        elif self.is_open:
+            self._viewer.layers.remove(self._layer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the layer is in the viewer."""
+        return self._layer is not None and self._layer in self._viewer.layers
+
+    def is_layer(self, layer: Any) -> bool:
+        """Whether a layer is the preview."""
+        return self._layer is not None and layer == self._layer  # either may be a proxy
+
+    def _can_show(self, name: str, grid: tuple[int, ...]) -> bool:
+        offered = self._patient is not None and self._patient.name == name
+        return offered or self._flair(name, grid) is not None
+
+    def _flair(self, name: str, grid: tuple[int, ...]) -> Image | None:
+        for subject in subjects_in(self._viewer.layers):
+            flair = proposed_sequences(self._viewer.layers, subject)["FLAIR"]
+            if subject.name == name and flair is not None and grid_of(flair) == grid:
+                return flair
+        return None
+
+    def _show(self) -> None:
+        assert self._name is not None
+        assert self._labels is not None
+        if self.is_open and self._layer.data.shape == self._labels.shape:  # type: ignore[union-attr]
+            self._layer.data = self._labels  # type: ignore[union-attr]
+            return
+        # Whoever paints in another layer meanwhile goes on painting there.
+        active = self._viewer.layers.selection.active
+        flair = self._flair(self._name, self._labels.shape)
+        opens = flair is None
+        if flair is None:
+            flair = None if is_painting(active) else self._open_patient()
+        if flair is None:
+            return
+        before = find_layer(self._viewer.layers, self._name, PREVIEW)
+        if before is not None:
+            self._viewer.layers.remove(before)
+        properties = {**like_layer(flair, self._name, PREVIEW), **preview_properties(self._name)}
+        self._layer = self._viewer.add_labels(self._labels, **properties)
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+        if opens:
+            go_to_largest(self._viewer, self._layer)
+
+    def _open_patient(self) -> Image | None:
+        """Add the layers of the offered patient; once, so that a user who removes them has peace.
+
+        They cover what else is open: nobody wants that while painting there.
+        """
+        from ...commands import add_layers
+
+        patient, self._patient = self._patient, None
+        if patient is None or patient.name != self._name:
+            return None
+        add_layers(self._viewer, patient_layers(patient, prefix=True))
+        return self._flair(patient.name, patient.shape)

@@ -1,0 +1,372 @@
+"""The Fine-tune widget: one column in the order of the work, from the patients to the tuned model.
+
+Which patients can be learned from is :mod:`.labelled`'s business, the controls are
+:mod:`.finetune_controls`', what is said :mod:`.finetune_words`', and all training is the core's.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import Container, Label
+from napari.qt.threading import create_worker
+from qtpy.QtWidgets import QFileDialog
+
+from ...core.errors import LggSegError
+from ...core.model.checkpoint import DEFAULT_MODEL, read_card
+from ...core.options import TrainOptions, option_help
+from ...core.training.events import EpochDone, Notice, PatientValidated, Validated
+from ...core.training.initial_model import DEFAULT, SCRATCH, find_start
+from ...core.training.split import split_patients
+from ...core.training.state import state_file
+from ...core.training.train import check_output
+from ..controls import rows, wrap
+from ..shared.device_chooser import DeviceChooser
+from ..shared.docking import Tabbed, WhenEntered, WhenUndocked
+from ..shared.known_models import known_models, preferred_model
+from ..shared.scrolling import ScrollingColumn, show_from
+from ..shared.worker import Failure
+from . import messages as words
+from .controls import FROM_SCRATCH, OTHER_MODEL, FineTuneControls, default_output, unused
+from .job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
+from .labelled import Taken
+from .preview import Preview
+from .sources import Sources
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_DEFAULT_NAME = "Default U-Net"
+
+
+class FineTuneWidget(Container):
+    """Dock widget: trains a model on patients of the user's, in a worker, and shows how it goes.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        Where patients are looked for and the preview is shown.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__(labels=False)
+        if any(find_spec(package) is None for package in ("monai", "pyqtgraph")):
+            self._only_say(words.NEEDS_EXTRA)
+            return
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        self._job: TrainJob | None = None
+        self._progress = words.Progress(1)
+        self._ending = ""
+        preferred, self._start_problem = preferred_model()
+        self._devices = DeviceChooser(option_help("device", TrainOptions))
+        self._start_path = DEFAULT
+        self._preview = Preview(napari_viewer, shown=True)
+        self.controls = FineTuneControls(models=lambda _: self._models(), device=self._devices.combo)
+        c = self.controls
+        self.button, self.status = c.button, c.status
+        self.sources = Sources(napari_viewer, c, self._changed)
+        self._lay_out()
+        c.output.value = default_output()
+        self._connect()
+        if preferred is not None:
+            c.start_from.value = str(preferred)
+        self._layers_changed()
+        self._devices.look()
+
+    def _only_say(self, sentence: str) -> None:
+        text = Label(value=sentence)
+        self.append(text)
+        wrap(text, lines=3)
+        self.native.layout().addStretch()
+
+    def _lay_out(self) -> None:
+        from .training_plot import TrainingPlot
+
+        c = self.controls
+        self.plot = TrainingPlot(self._viewer.theme)
+        self.plot.hide()
+        column = Container(
+            widgets=[
+                rows(c.source),
+                rows(c.folder, c.patients, c.results),
+                c.found,
+                rows(c.old, c.old_share),
+                c.old_found,
+                rows(c.start_from, c.output, c.device),
+                c.resume,
+                c.button,
+                c.progress,
+                c.status,
+                c.preview,
+            ],
+            labels=False,
+        )
+        layout = column.native.layout()
+        layout.insertWidget(1, self.sources.table)
+        layout.insertWidget(8, c.folded())
+        layout.addWidget(self.plot)
+        layout.addStretch()
+        wrap(c.found, lines=1)
+        wrap(c.old_found, lines=1)
+        wrap(c.status, lines=4)
+        self._column = column
+        self.native.layout().addWidget(ScrollingColumn(column.native))
+
+    def _connect(self) -> None:
+        c = self.controls
+        c.button.clicked.connect(self._clicked)
+        c.start_from.changed.connect(self._start_chosen)
+        for control in (c.output, c.resume, c.validation_share, c.seed):
+            control.changed.connect(self._changed)
+        c.preview.changed.connect(lambda shown: self._preview.switch(shown=shown))
+        events = self._viewer.layers.events
+        events.inserted.connect(self._layers_changed)
+        events.removed.connect(self._layers_changed)
+        self._viewer.events.theme.connect(self._theme_changed)
+        known_models.added.connect(self._models_changed)
+        self.native.destroyed.connect(self._closed)
+        WhenUndocked(self.native, self.stop)
+        Tabbed(self.native)
+        WhenEntered(self.native, self._layers_changed)
+
+    # --- what can be chosen --------------------------------------------------------------------
+
+    def _models(self) -> list[tuple[str, str | None]]:
+        known = [(name, str(path)) for name, path in known_models.known()]
+        shipped = [(_DEFAULT_NAME, DEFAULT)] if DEFAULT_MODEL.exists() else []
+        return [*shipped, *known, (OTHER_MODEL, None), (FROM_SCRATCH, SCRATCH)]
+
+    def _models_changed(self, _: Any = None) -> None:
+        self.controls.start_from.reset_choices()
+
+    def _start_chosen(self, chosen: str | None) -> None:
+        if chosen is None:
+            self.controls.start_from.value = self._start_path
+            name, _ = QFileDialog.getOpenFileName(self.native, "Choose a model", "", "Models (*.safetensors)")
+            if name:
+                self.start_from(Path(name))
+            return
+        self._start_path, self._start_problem = chosen, ""
+        self._changed()
+
+    def start_from(self, path: Path) -> None:
+        """List a model file and start from it; a file that is no model is refused with a sentence."""
+        try:
+            read_card(path)
+        except LggSegError as error:
+            self._say(str(error))
+            return
+        known_models.add(path)
+        self.controls.start_from.value = str(path)
+
+    def _layers_changed(self, event: Any = None) -> None:
+        removed = event is not None and event.type == "removed"
+        if removed and self._preview.is_layer(event.value) and self.controls.preview.value:
+            self.controls.preview.value = False  # who removes it does not want it back in the next epoch
+        if self._worker is None:
+            self.sources.look_at_layers()
+            self._describe()
+
+    def _split(self) -> tuple[list[str], list[str]]:
+        """Names of the patients that will train and validate."""
+        options = self.controls.options()
+        share = self.controls.validation_share.value
+        return split_patients(self.sources.names(), share, options.seed, find_start(options).seen)
+
+    # --- what is said --------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        self.status.value = text
+
+    def _changed(self, _: Any = None) -> None:
+        """The user chose something: what was said of the training before is over."""
+        self._ending = ""
+        self._describe()
+
+    def _describe(self) -> None:
+        """Say how the training before ended, what Start would do, or what is missing for it."""
+        if self._worker is not None:
+            return
+        output = self.controls.output.value
+        unfinished = state_file(output).is_file() if output.name else False
+        self.controls.resume.visible = unfinished
+        if not unfinished:
+            with self.controls.resume.changed.blocked():
+                self.controls.resume.value = False
+        try:
+            problem, text = self._problem(), ""
+            if not problem:
+                go_on = bool(self.controls.resume.value)
+                training, validation = self._split()
+                old = self.sources.old(len(training), self.controls.seed.value)
+                text = words.ready(training, validation, len(old), go_on=go_on)
+        except LggSegError as error:
+            problem = str(error)
+        self.button.enabled = not problem
+        self._say(self._ending or f"{self._start_problem} {problem or text}".strip())
+
+    def _problem(self) -> str:
+        """Why Start cannot be clicked; empty if it can."""
+        c = self.controls
+        problem = self.sources.problem()
+        if problem:
+            return problem
+        if not c.resume.value:
+            output = c.output.value
+            for path in (output, state_file(output)):
+                if path.exists():
+                    return words.exists_already(output.name, unfinished=state_file(output).is_file())
+        check_output(c.output.value, resume=c.resume.value)
+        return ""
+
+    def _theme_changed(self, _: Any = None) -> None:
+        self.plot.take_theme(self._viewer.theme)
+
+    # --- running -------------------------------------------------------------------------------
+
+    def _clicked(self) -> None:
+        if self._worker is not None:
+            self.stop()
+        else:
+            self.sources.keep_first(self._say, self.run)
+
+    def run(self) -> None:
+        """Train; what a click on Start does."""
+        if self._worker is not None:
+            return
+        self._changed()
+        if not self.button.enabled:
+            return
+        try:
+            self._job = self._take_job()
+            fine_tuning = find_start(self._job.options).card is not None
+        except LggSegError as error:
+            self._say(str(error))
+            return
+        epochs = self._job.options.complete(fine_tuning=fine_tuning).epochs or 1
+        self._progress = words.Progress(epochs)
+        self._preview.start()
+        self.plot.start(epochs)
+        if self._job.resume and self._job.output.exists():
+            self._plot_earlier(self._job.output)
+        self.plot.show()
+        self._set_running(running=True)
+        show_from(self.button.native)
+        self._say(self._progress.text)
+        self._worker = create_worker(
+            run_training,
+            self._job,
+            _worker_class=TrainWorker,
+            _connect={
+                "yielded": self._show,
+                "returned": [_offer, self._show_outcome],
+                "errored": self._show_error,
+                "finished": self._finished,
+            },
+        )
+
+    def _plot_earlier(self, path: Path) -> None:
+        """Dice of the training that goes on, as far as its best model knows it."""
+        for row in read_card(path).training["history"]:
+            if row["dice_mean"] is not None:
+                self.plot.add_dice(row["epoch"], row["dice_mean"])
+
+    def _take_job(self) -> TrainJob:
+        c = self.controls
+        training, validation = self._split()
+        sources = self.sources.take()
+        old = self.sources.old(len(training), c.seed.value)
+        unseen = self.sources.from_files and not any(map(self.sources.is_open, validation))
+        to_show = sources[validation[0]] if unseen and c.preview.value else None
+        return TrainJob(
+            (*(sources[name] for name in training), *old),
+            tuple(sources[name] for name in validation),
+            c.output.value,
+            c.options(),
+            c.resume.value,
+            None if isinstance(to_show, Taken) else to_show,
+        )
+
+    def stop(self) -> None:
+        """End the training after its current step; the best model and the state are kept."""
+        if self._worker is not None and self.button.enabled:
+            self.button.text, self.button.enabled = "Stopping...", False
+            self._say(words.STOPPING)
+            self._worker.quit()
+
+    def _set_running(self, *, running: bool) -> None:
+        c = self.controls
+        for control in c.choosing():
+            control.enabled = not running
+        self.sources.table.setEnabled(not running)
+        c.progress.visible = running
+        c.progress.max, c.progress.value = 0, 0
+        self.button.text, self.button.enabled = "Stop" if running else "Start", True
+
+    def _show(self, event: JobEvent) -> None:
+        """Show an event of the training."""
+        progress = self._progress
+        progress.take(event)
+        if isinstance(event, StepsDone):
+            steps = range(event.step - len(event.losses) + 1, event.step + 1)
+            self.plot.add_losses([step * progress.epochs / event.steps for step in steps], event.losses)
+        elif isinstance(event, Validated | EpochDone):
+            summary = event.summary if isinstance(event, Validated) else event.validation
+            if summary is not None:
+                self.plot.add_dice(event.epoch, summary.mean)
+        elif isinstance(event, PatientValidated):
+            self._preview.update(event.name, event.labels)
+        elif isinstance(event, PatientToShow):
+            self._preview.offer_patient(event.patient)
+        elif isinstance(event, Notice):
+            progress.notices.append(event.text)
+        if self.button.enabled:
+            self.controls.progress.max, self.controls.progress.value = progress.total, progress.done
+            self._say(" ".join([*progress.notices[-1:], progress.text]))
+
+    def _show_outcome(self, result: Outcome | Failure) -> None:
+        output = self.controls.output
+        if isinstance(result, Failure):
+            unfinished = state_file(output.value).is_file()
+            self._ending = words.failed(result.sentence, output.value, unfinished=unfinished)
+            return
+        notices = " ".join(self._progress.notices)
+        self._ending = f"{words.ended(result, self._progress.epochs)} {notices}".strip()
+        if not result.stopped:
+            with output.changed.blocked():
+                output.value = unused(output.value)
+
+    def _show_error(self, error: Exception) -> None:
+        self._ending = f"Training failed: {error} ({type(error).__name__})."
+
+    def _finished(self) -> None:
+        self._worker = self._job = None
+        self._set_running(running=False)
+        self._layers_changed()
+
+    def _closed(self) -> None:
+        """The widget is gone: stop the training, which keeps its best, and forget the viewer."""
+        events = self._viewer.layers.events
+        events.inserted.disconnect(self._layers_changed)
+        events.removed.disconnect(self._layers_changed)
+        self._viewer.events.theme.disconnect(self._theme_changed)
+        known_models.added.disconnect(self._models_changed)
+        self.sources.close()
+        self._devices.close()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            # Whoever closes it gets the model all the same: what offers it stays connected.
+            worker.returned.disconnect(self._show_outcome)
+            worker.yielded.disconnect(self._show)
+            worker.errored.disconnect(self._show_error)
+            worker.finished.disconnect(self._finished)
+            worker.quit()
+
+
+def _offer(result: Outcome | Failure) -> None:
+    """Let all widgets list the model of a training, even if the window that began it is gone."""
+    if isinstance(result, Outcome) and result.card is not None:
+        known_models.add(result.path)

@@ -1,0 +1,96 @@
+"""Edits outlive the process that made them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_lgg_seg.core.cohort import autosave as recovery
+from napari_lgg_seg.core.cohort.autosave import Edit
+from napari_lgg_seg.core.errors import ExportError, RecoveryError
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_DATA_HOME", "HOME", "LOCALAPPDATA", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+
+def _kept_by_another_process(patient: str, *, killed: bool = True) -> subprocess.Popen[bytes]:
+    """A session that keeps an edit; it is killed unless it shall go on."""
+    program = textwrap.dedent(
+        f"""
+        import time, numpy as np
+        from napari_lgg_seg.core import recovery
+        labels = np.zeros((3, 8, 8), np.uint8); labels[1, 2:5, 2:5] = 2
+        recovery.keep(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
+        print("kept", flush=True)
+        time.sleep(600)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"kept\n"
+    if killed:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    return process
+
+
+def test_what_a_killed_session_kept_is_found_and_read() -> None:
+    _kept_by_another_process("TCGA_DU_0001")
+    (leftover,) = recovery.leftovers()
+    assert (leftover.patient, leftover.title, leftover.source) == ("TCGA_DU_0001", "tumour", "/data/p")
+    edit = recovery.read(leftover.path)
+    assert edit.labels.dtype == np.uint8
+    assert edit.labels[1, 2:5, 2:5].all()
+    assert (edit.labels > 0).sum() == 9
+    assert edit.about == {"role": "tumour"}
+    recovery.forget(leftover.path)
+    assert recovery.leftovers() == []
+
+
+def test_edits_of_a_session_that_still_runs_are_its_own() -> None:
+    process = _kept_by_another_process("A", killed=False)
+    try:
+        recovery.keep(Edit("B", "tumour", np.ones((2, 4, 4), np.uint8)))
+        assert recovery.leftovers() == []
+    finally:
+        process.kill()
+        process.wait()
+    assert [leftover.patient for leftover in recovery.leftovers()] == ["A"]
+
+
+def test_a_later_stroke_replaces_the_earlier_file_and_nobody_elses() -> None:
+    _kept_by_another_process("A")
+    first = recovery.keep(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+    second = recovery.keep(Edit("A", "tumour", np.ones((3, 8, 8), np.uint8), "/data/p"))
+    other = recovery.keep(Edit("A", "truth", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+    assert first == second != other
+    assert recovery.read(first).labels.all()
+    (leftover,) = recovery.leftovers()
+    assert leftover.path not in (first, other)
+
+
+def test_files_that_are_no_edits_are_passed_over() -> None:
+    folder = recovery.recovery_folder()
+    folder.mkdir(parents=True)
+    (folder / "broken.npz").write_bytes(b"PK nothing")
+    np.savez(folder / "foreign.npz", something=np.ones(3))
+    assert recovery.leftovers() == []
+    with pytest.raises(RecoveryError, match=r"broken\.npz"):
+        recovery.read(folder / "broken.npz")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    recovery.recovery_folder().parent.mkdir(parents=True)
+    recovery.recovery_folder().write_text("a file where the folder should be")
+    with pytest.raises(ExportError, match="recovery"):
+        recovery.keep(Edit("A", "tumour", np.ones((2, 4, 4), np.uint8)))

@@ -1,0 +1,411 @@
+"""Patients spread over real worker processes: those of a cluster that is there, and those of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from flair_model import write_flair_model
+
+import napari_lgg_seg as lgg
+from napari_lgg_seg.core.cohort import cluster, cluster_pool, cluster_worker
+from napari_lgg_seg.core.cohort.patient_job import (
+    PatientFailed,
+    PatientProgress,
+    PatientSegmented,
+    PatientSkipped,
+)
+from napari_lgg_seg.core.data.masks import write_patient
+from napari_lgg_seg.core.errors import ClusterError, DeviceError, ModelError
+from napari_lgg_seg.core.inference.predict import Notice
+from napari_lgg_seg.core.options import SegmentOptions
+
+distributed = pytest.importorskip("distributed")
+
+NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(5))
+#: A scheduler serves pages at one fixed port unless it is told otherwise.
+NO_PAGES = {"dashboard_address": "127.0.0.1:0"}
+OPTIONS = SegmentOptions(device="cpu", batch_size=2, engine="torch")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory, make_patient) -> Path:
+    """Five patients, the fourth of which is broken."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for seed, name in enumerate(NAMES):
+        write_patient(folder / name, make_patient(name, seed=seed, shape=(30, 64, 64)))
+    broken = folder / NAMES[3] / f"{NAMES[3]}_4.tif"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(cohort, model, tmp_path_factory) -> dict[str, bytes]:
+    """What one process writes for the cohort."""
+    output = tmp_path_factory.mktemp("expected") / "out"
+    events = list(lgg.segment_cohort(cohort, output, model, OPTIONS))
+    assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    return contents(output)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A cluster of two workers with two threads each, as an administrator would run it, and its client."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            scheduler_kwargs=NO_PAGES,
+            local_directory=scratch,
+            host="127.0.0.1",
+        ) as there,
+        distributed.Client(there, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def address(running) -> str:
+    """Where the running cluster's scheduler is."""
+    return running.scheduler.address
+
+
+def names(events, kind: type) -> list[str]:
+    return sorted(event.folder.name for event in events if isinstance(event, kind))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, with its bytes."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def started(folder: Path) -> dict[str, int]:
+    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*.tif")}
+
+
+@contextmanager
+def changed(client, change, undo, *arguments):
+    """Let all workers do something, and undo it after the block."""
+    client.run(change, *arguments)
+    try:
+        yield
+    finally:
+        client.run(undo)
+
+
+# --- a cluster that is there -------------------------------------------------------------------
+
+
+def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
+    cohort, model, expected, running, address, tmp_path
+):
+    def loads():
+        return cluster_worker._load.cache_info().misses
+
+    def threads():
+        import torch
+
+        return torch.get_num_threads()
+
+    before = running.run(loads)
+    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    (failed,) = (event for event in events if isinstance(event, PatientFailed))
+    assert str(cohort / NAMES[3] / f"{NAMES[3]}_4.tif") in failed.sentence
+    assert contents(tmp_path / "out") == expected
+    # Each worker loaded the model once, for all its patients, and uses the threads that it was given.
+    assert {worker: count - before[worker] for worker, count in running.run(loads).items()} == dict.fromkeys(
+        before, 1
+    )
+    assert set(running.run(threads).values()) == {2}
+    assert {e.worker for e in events if isinstance(e, PatientProgress)} == set(before)
+
+    written = started(tmp_path / "out")
+    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert names(events, PatientSkipped) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    assert names(events, PatientSegmented) == []
+    assert started(tmp_path / "out") == written
+    assert contents(tmp_path / "out") == expected
+
+    options = dataclasses.replace(OPTIONS, threshold=0.01)
+    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, scheduler=address))
+    assert names(events, PatientFailed) == list(NAMES)
+    assert contents(tmp_path / "out") == expected
+
+
+def test_the_command_says_the_same_as_with_one_process(run, cohort, model, address, tmp_path):
+    said = {}
+    for name, where in (("one", []), ("many", ["--scheduler", address])):
+        words = ["segment", cohort, "--output", tmp_path / name, "--model", model, "--device", "cpu"]
+        words += ["--engine", "torch", *where]
+        done = run(*words)
+        assert done.code == 1
+        lines = [line for line in done.err.splitlines() if line and "%" not in line]
+        said[name] = sorted(lines), done.out.replace(str(tmp_path / name), "OUT")
+    assert said["one"] == said["many"]
+    assert said["one"][1] == "4 of 5 patients segmented on CPU. Results are in OUT\n"
+    assert len(said["one"][0]) == 5
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+
+
+def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, running, address, tmp_path):
+    """A worker can be there for days; what it was short of it may have by then."""
+
+    def change():
+        from napari_lgg_seg.core.inference.engines import TorchEngine
+        from napari_lgg_seg.core.inference.predict import Predictor
+
+        class Other(TorchEngine):
+            name = "openvino"  # as if the first run had ended with another engine than it should
+
+        Predictor.kept = Predictor._use
+
+        def use(self, engine):
+            Predictor.kept(self, engine)
+            self.engine.__class__ = Other
+
+        Predictor._use = use
+
+    def undo():
+        from napari_lgg_seg.core.inference.predict import Predictor
+
+        Predictor._use = Predictor.kept
+
+    def engines(output):
+        records = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
+        return {record["engine"] for record in records}
+
+    with changed(running, change, undo):
+        list(lgg.segment_cohort(cohort, tmp_path / "first", model, OPTIONS, scheduler=address))
+    assert engines(tmp_path / "first") == {"openvino"}
+    list(lgg.segment_cohort(cohort, tmp_path / "second", model, OPTIONS, scheduler=address))
+    assert engines(tmp_path / "second") == {"torch"}
+
+
+def test_closing_the_events_stops_the_workers(cohort, model, running, address, tmp_path):
+    with closing(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address)) as events:
+        next(event for event in events if isinstance(event, PatientProgress))
+    deadline = time.monotonic() + 120
+    while any(running.call_stack().values()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(running.call_stack().values())
+    for folder in (tmp_path / "out").glob("*"):
+        assert not folder.name.startswith(".")
+        assert len(list(folder.glob("*_mask.tif"))) == 30
+
+
+def test_a_broken_model_is_one_sentence(cohort, model, address, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(model.read_bytes()[:-99])
+    with pytest.raises(ModelError, match=r"broken\.safetensors is damaged"):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", broken, OPTIONS, scheduler=address))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_absent_device_is_one_sentence(cohort, model, address, tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has the device")
+    options = SegmentOptions(device="mps")
+    with pytest.raises(DeviceError, match="'mps' is not present"):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, scheduler=address))
+
+
+def test_another_version_on_a_worker_is_one_sentence(cohort, model, running, address, tmp_path):
+    def change():
+        cluster_worker.__version__ = "0.0.1"
+
+    def undo():
+        cluster_worker.__version__ = lgg.__version__
+
+    with (
+        changed(running, change, undo),
+        pytest.raises(
+            ClusterError, match=f"has version 0.0.1 of napari-lgg-seg instead of {lgg.__version__}"
+        ),
+    ):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_without_the_package_is_one_sentence(cohort, model, running, address, tmp_path):
+    module = cluster_worker.__name__
+
+    def change():
+        sys.modules["kept"], sys.modules[module] = sys.modules.get(module), None
+
+    def undo():
+        del sys.modules[module]
+        kept = sys.modules.pop("kept")
+        if kept is not None:  # else no worker had imported it yet
+            sys.modules[module] = kept
+
+    # The functions travel with the code of this file, so that they do not need the module.
+    with (
+        changed(running, change, undo),
+        pytest.raises(ClusterError, match=f"install version {lgg.__version__} there"),
+    ):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("hidden", ["output", "patients", "model"])
+def test_a_folder_that_a_worker_does_not_see_is_one_sentence(
+    cohort, model, running, address, tmp_path, hidden
+):
+    """As if the worker were on another machine, whose disks hold other things."""
+    path = {"output": tmp_path / "out", "patients": cohort, "model": model}[hidden]
+
+    def change(path):
+        def there(look):
+            return lambda self: not str(self).startswith(str(path)) and look(self)
+
+        Path.here = Path.exists, Path.is_file
+        Path.exists, Path.is_file = map(there, Path.here)
+
+    def undo():
+        Path.exists, Path.is_file = Path.here
+        del Path.here
+
+    with (
+        changed(running, change, undo, path),
+        pytest.raises(ClusterError, match="does not see") as error,
+    ):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert f"does not see {path}" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_on_a_worker_is_one_sentence(cohort, model, running, address, tmp_path):
+    other = write_flair_model(tmp_path / "other.safetensors", cut=1.0)
+
+    def change(other):
+        cluster_worker.DEFAULT_MODEL = other
+
+    def undo():
+        from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL
+
+        cluster_worker.DEFAULT_MODEL = DEFAULT_MODEL
+
+    with (
+        changed(running, change, undo, other),
+        pytest.raises(ClusterError, match=r"has another model in .*other\.safetensors"),
+    ):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", None, OPTIONS, scheduler=address))
+
+
+@pytest.mark.parametrize("address", ["nonsense", "abc://nowhere:1", "tls://127.0.0.1:9", "tcp://127.0.0.1:9"])
+def test_no_scheduler_there_is_one_sentence(cohort, model, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(cluster, "_CONNECT", 2.0)
+    with pytest.raises(ClusterError, match=f"No dask scheduler answers at {address} "):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_workers_there_is_one_sentence(cohort, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_pool, "_PATIENCE", 3.0)
+    with distributed.LocalCluster(n_workers=0, scheduler_kwargs=NO_PAGES, host="127.0.0.1") as empty:
+        work = lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=empty.scheduler_address)
+        with pytest.raises(ClusterError, match="no worker for 3 seconds"):
+            list(work)
+
+
+# --- workers of the run ------------------------------------------------------------------------
+
+
+def worker_process(address: str) -> psutil.Process:
+    """The process that listens at a worker's address."""
+    port = int(address.rpartition(":")[2])
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if port in listening(process):
+                return process
+    raise AssertionError(address)
+
+
+def listening(process: psutil.Process) -> dict[int, str]:
+    """Port -> host where a process waits for connections."""
+    found = process.net_connections("inet")
+    return {c.laddr.port: c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
+
+
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+
+
+@needs_signals
+def test_a_killed_workers_patient_is_done_by_another_one(cohort, model, expected, tmp_path):
+    environment = dict(os.environ)
+    children = set(psutil.Process().children(recursive=True))
+    events, hosts, lost = [], set(), None
+    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, workers=2):
+        events.append(event)
+        if lost is None and isinstance(event, PatientProgress) and event.worker and event.share > 0.2:
+            mine = set(psutil.Process().children(recursive=True)) - children
+            hosts = {host for p in [psutil.Process(), *mine] for host in listening(p).values()}
+            worker_process(event.worker).send_signal(signal.SIGKILL)
+            lost = event.folder
+    assert hosts == {"127.0.0.1"}
+    assert [e.text for e in events if isinstance(e, Notice)] == [
+        f"A worker was lost; {lost.name} is given to another one."
+    ]
+    # All are done, and nobody twice.
+    assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    assert names(events, PatientFailed) == [NAMES[3]]
+    assert contents(tmp_path / "out") == expected
+    # What was started has ended, and this process is as it was.
+    left = {p for p in psutil.Process().children(recursive=True) if p not in children}
+    assert [p for p in left if "spawn_main" in " ".join(p.cmdline())] == []
+    assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
+        k: v for k, v in environment.items() if k != "PYTEST_CURRENT_TEST"
+    }
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
+def test_workers_compute_with_openvino(cohort, model, expected, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    options = dataclasses.replace(OPTIONS, engine="openvino")
+    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, workers=2))
+    assert {e.runs_on for e in events if isinstance(e, PatientSegmented)} == {"CPU (OpenVINO)"}
+    assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
+    for name in names(events, PatientSegmented):
+        record = json.loads((tmp_path / "out" / name / ".lgg-masks.json").read_text())
+        assert record["engine"] == "openvino"
+    found = contents(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert sum(found[f] != expected[f] for f in found if f.endswith(".tif")) < 0.1 * len(found)
+
+
+@needs_signals
+def test_a_patient_that_kills_workers_is_given_up(cohort, model, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_pool, "ATTEMPTS", 2)
+    killed, events = set(), []
+    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, workers=2):
+        events.append(event)
+        if isinstance(event, PatientProgress) and event.folder.name == NAMES[0] and event.worker:
+            if event.worker not in killed:
+                worker_process(event.worker).send_signal(signal.SIGKILL)
+            killed.add(event.worker)
+    assert len(killed) == 2
+    (sentence,) = (e.sentence for e in events if isinstance(e, PatientFailed) and e.folder.name == NAMES[0])
+    assert sentence.startswith(f"{cohort / NAMES[0]} was given up: 2 workers were lost")
+    assert names(events, PatientSegmented) == [NAMES[1], NAMES[2], NAMES[4]]
+    assert names(events, PatientFailed) == [NAMES[0], NAMES[3]]
+    assert contents(tmp_path / "out") == {k: v for k, v in expected.items() if not k.startswith(NAMES[0])}
+    shutil.rmtree(tmp_path / "out")

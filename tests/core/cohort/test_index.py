@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from napari_lgg_seg.core.cohort.index import INDEX_NAME, CohortIndex, Record
+from napari_lgg_seg.core.errors import ExportError, ResultsError
+
+
+@pytest.fixture
+def index(tmp_path):
+    return CohortIndex(tmp_path / "results")
+
+
+def test_nothing_is_written_by_looking(index):
+    assert index.read() == {}
+    assert index.record("anybody") == Record("new")
+    assert not index.path.parent.exists()
+
+
+def test_records_survive(index):
+    made_with = {"model": "a", "options": {"tta": True, "threshold": None}}
+    index.change(["one"], state="segmented", uncertainty=0.25, made_with=made_with)
+    index.change(["one", "two"], state="corrected", by_hand=True)
+    again = CohortIndex(index.path.parent)
+    assert again.read() == {
+        "one": Record("corrected", True, 0.25, made_with=made_with),
+        "two": Record("corrected", True),
+    }
+    assert index.path.name == INDEX_NAME
+
+
+def test_two_windows_keep_each_others_records(index):
+    other = CohortIndex(index.path.parent)
+    index.change(["one"], state="segmented")
+    other.change(["two"], state="segmented")
+    index.change(["one"], state="exported")
+    assert {name: r.state for name, r in other.read().items()} == {"one": "exported", "two": "segmented"}
+
+
+def test_threads_lose_nothing(index):
+    def work(kind):
+        for number in range(10):
+            index.change([f"{kind}{number}"], state="segmented")
+
+    threads = [threading.Thread(target=work, args=(kind,)) for kind in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(index.read()) == 30
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 99, "patients": {}}',
+        '{"schema": 1, "patients": {"a": {"state": "lost"}}}',
+        '{"schema": 1, "patients": {"a": {"state": "new", "uncertainty": "much"}}}',
+        '{"schema": 1, "patients": {"a": 3}}',
+    ],
+)
+def test_a_damaged_index_is_a_sentence_and_stays_as_it_is(index, content):
+    index.path.parent.mkdir()
+    index.path.write_text(content)
+    for act in (index.read, lambda: index.change(["a"], state="new")):
+        with pytest.raises(ResultsError, match=r"cohort\.json") as error:
+            act()
+        assert str(error.value).endswith(".")
+        assert "\n" not in str(error.value)
+    assert index.path.read_text() == content
+
+
+def test_fields_of_later_versions_are_passed_over(index):
+    index.path.parent.mkdir()
+    values = {"state": "segmented", "by_hand": False, "uncertainty": None, "made_with": {}, "mood": "good"}
+    index.path.write_text(json.dumps({"schema": 1, "patients": {"a": values}}))
+    assert index.record("a") == Record("segmented")
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(index):
+    index.path.parent.write_text("a file is in the way")
+    with pytest.raises(ExportError, match="results"):
+        index.change(["a"], state="segmented")

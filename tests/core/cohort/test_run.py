@@ -1,0 +1,419 @@
+"""A cohort segmented in one process: which patients are finished, and what is never done to results."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from flair_model import write_flair_model
+
+import napari_lgg_seg as lgg
+from napari_lgg_seg.core.cohort import run as segment_many
+from napari_lgg_seg.core.cohort.patient_job import (
+    PatientFailed,
+    PatientProgress,
+    PatientSegmented,
+    PatientSkipped,
+)
+from napari_lgg_seg.core.cohort.run import CohortFound, find_patients
+from napari_lgg_seg.core.data.masks import write_masks, write_patient
+from napari_lgg_seg.core.data.patients import read_patient
+from napari_lgg_seg.core.errors import ClusterError, ExportError
+from napari_lgg_seg.core.options import OptionsError, SegmentOptions
+
+NAMES = ("TCGA_CS_0003_20000303", "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202")
+FORMATS = ("masks", "tiff", "nifti")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
+
+
+@pytest.fixture
+def cohort(tmp_path, make_patient) -> Path:
+    for seed, name in enumerate(NAMES):
+        write_patient(tmp_path / "cohort" / name, make_patient(name, seed=seed, shape=(4, 64, 64)))
+    return tmp_path / "cohort"
+
+
+@pytest.fixture
+def segment(cohort, model, tmp_path):
+    """Factory: all events of a run over the cohort into tmp_path / "out"."""
+
+    def segment_(model=model, file_format="masks", overwrite=False, **options):
+        options = SegmentOptions(device="cpu", **options)
+        output = tmp_path / "out"
+        return list(lgg.segment_cohort(cohort, output, model, options, file_format, overwrite=overwrite))
+
+    return segment_
+
+
+def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    """Every file below a folder, hidden ones too, with its bytes and when it was written."""
+    return {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def kinds(events) -> list[type]:
+    """What became of the patients."""
+    return [type(event) for event in events if not isinstance(event, PatientProgress | CohortFound)]
+
+
+# --- what is told ------------------------------------------------------------------------------
+
+
+def test_events_tell_what_happens(segment, cohort, tmp_path):
+    events = segment(batch_size=2)
+    assert events[0] == CohortFound(3)
+    assert kinds(events) == [PatientSegmented] * 3
+    shares = [e.share for e in events if isinstance(e, PatientProgress) and e.folder == cohort / NAMES[0]]
+    assert shares == [0, 0.5, 1]
+    for event, name in zip((e for e in events if isinstance(e, PatientSegmented)), NAMES, strict=True):
+        labels = read_patient(tmp_path / "out" / name).truth
+        assert (event.name, event.folder, event.runs_on) == (name, cohort / name, "CPU")
+        assert event.figures.voxels == int(labels.sum()) > 0
+        assert event.dice > 0.8
+        assert f"{name}: Tumour: {event.figures.voxels:,} voxels" in event.in_words()
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(model, tmp_path):
+    gone = tmp_path / "gone"
+    events = list(lgg.segment_cohort([gone], tmp_path / "out", model, SegmentOptions(device="cpu")))
+    assert kinds(events) == [PatientFailed]
+    assert str(gone) in events[1].sentence
+
+
+def test_what_a_killed_program_left_is_no_patient(segment, cohort):
+    left = cohort / ".lgg-0123abcd"
+    left.mkdir()
+    slices = sorted((cohort / NAMES[0]).glob("*.tif"))
+    (left / slices[0].name).write_bytes(slices[0].read_bytes())
+    assert kinds(segment()) == [PatientSegmented] * 3
+
+
+def test_patients_are_found_among_and_inside_folders(cohort):
+    assert [f.name for f in find_patients([cohort / NAMES[1], cohort])] == [NAMES[1], NAMES[0], NAMES[2]]
+
+
+@pytest.mark.parametrize(("workers", "scheduler"), [(0, None), (-1, None), (2, "tcp://127.0.0.1:8786")])
+def test_workers_that_make_no_sense_are_refused(cohort, tmp_path, workers, scheduler):
+    with pytest.raises(OptionsError):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", workers=workers, scheduler=scheduler))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", [{"workers": 2}, {"scheduler": "tcp://127.0.0.1:8786"}])
+def test_a_missing_extra_is_named(cohort, model, tmp_path, monkeypatch, where):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match=r"pip install 'napari-lgg-seg\[cluster\]'"):
+        list(lgg.segment_cohort(cohort, tmp_path / "out", model, **where))
+    assert not (tmp_path / "out").exists()
+
+
+# --- beside the computing ----------------------------------------------------------------------
+
+
+def outcomes(events) -> list[tuple[type, str]]:
+    """What became of which patient, in the order in which it was told."""
+    return [
+        (type(event), event.folder.name)
+        for event in events
+        if isinstance(event, PatientSegmented | PatientSkipped | PatientFailed)
+    ]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps of a run as they begin and end, and a place for what a test does in between."""
+    noted, extra = [], {}
+
+    def noting(kind, work, name_of):
+        def step(job, subject, *rest):
+            name = name_of(subject)
+            noted.append(f"{kind} {name}")
+            extra.get(f"{kind} {name}", lambda: None)()
+            return work(job, subject, *rest)
+
+        return step
+
+    monkeypatch.setattr(
+        segment_many, "read_for", noting("read", segment_many.read_for, lambda folder: folder.name)
+    )
+    monkeypatch.setattr(
+        segment_many,
+        "write_result",
+        noting("write", segment_many.write_result, lambda computed: computed.outcome.name),
+    )
+    return noted, extra
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
+
+
+def test_the_next_patient_is_read_while_one_is_segmented_and_no_other(cohort, model, tmp_path, steps):
+    noted, _ = steps
+    run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
+    with closing(run) as events:
+        event = next(e for e in events if isinstance(e, PatientProgress))
+        assert event.folder == cohort / NAMES[0]
+        wait_until(lambda: len(noted) == 2)
+        time.sleep(0.05)
+        assert noted == [f"read {NAMES[0]}", f"read {NAMES[1]}"]
+        assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
+
+
+def test_a_result_is_written_while_the_next_patient_is_segmented(cohort, model, tmp_path, steps):
+    """And its outcome comes before the next one's, however long that takes."""
+    _, extra = steps
+    seen, told = threading.Event(), []
+    extra[f"write {NAMES[0]}"] = lambda: told.append(seen.wait(60))
+    events = []
+    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu")):
+        events.append(event)
+        if isinstance(event, PatientProgress) and event.folder == cohort / NAMES[1] and event.share == 1:
+            assert outcomes(events) == []
+            seen.set()
+    assert told == [True], "the next patient was not segmented before the result was written"
+    assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_failures_are_told_of_the_right_patient_in_order(segment, cohort, steps, broken):
+    _, extra = steps
+    for number, name in enumerate(NAMES):
+        if number == broken:
+            (cohort / name / f"{name}_2.tif").write_bytes(b"no TIFF")
+        else:
+            extra[f"write {name}"] = lambda: time.sleep(0.05)  # a failure that is known at once waits for it
+    expected = [(PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)]
+    events = segment()
+    assert outcomes(events) == expected
+    (failed,) = (event for event in events if isinstance(event, PatientFailed))
+    assert str(cohort / NAMES[broken] / f"{NAMES[broken]}_2.tif") in failed.sentence
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_result_that_cannot_be_written_is_told_of_its_patient(segment, tmp_path, steps, broken):
+    _, extra = steps
+
+    def refuse():
+        raise ExportError("The disk is full.")
+
+    extra[f"write {NAMES[broken]}"] = refuse
+    events = segment()
+    assert outcomes(events) == [
+        (PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)
+    ]
+    assert [e.sentence for e in events if isinstance(e, PatientFailed)] == ["The disk is full."]
+    assert kinds(segment()) == [
+        PatientFailed if n == broken else PatientSkipped for n, name in enumerate(NAMES)
+    ]
+
+
+def test_closing_waits_for_a_result_that_is_being_written(cohort, model, segment, tmp_path, steps):
+    noted, extra = steps
+    extra[f"write {NAMES[0]}"] = lambda: time.sleep(0.3)
+    with closing(lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))) as events:
+        next(e for e in events if isinstance(e, PatientProgress) and e.folder == cohort / NAMES[1])
+        assert noted.count(f"write {NAMES[0]}") == 1
+        assert not (tmp_path / "out" / NAMES[0]).exists()
+    assert [folder.name for folder in (tmp_path / "out").iterdir()] == [NAMES[0]]
+    assert f"write {NAMES[1]}" not in noted
+    before = contents(tmp_path / "out")
+    extra.clear()
+    assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSegmented]
+    assert {f: c for f, c in contents(tmp_path / "out").items() if f in before} == before
+
+
+def test_closing_does_not_wait_for_a_patient_that_is_being_read(cohort, model, tmp_path, steps):
+    noted, extra = steps
+    go_on = threading.Event()
+    extra[f"read {NAMES[1]}"] = lambda: go_on.wait(60)
+    run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
+    try:
+        with closing(run) as events:
+            next(e for e in events if isinstance(e, PatientProgress))
+            wait_until(lambda: len(noted) == 2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+    finally:
+        go_on.set()
+    assert not (tmp_path / "out").exists()
+
+
+# --- finished patients -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
+    if file_format == "nifti":
+        pytest.importorskip("nibabel")
+    assert kinds(segment(file_format=file_format)) == [PatientSegmented] * 3
+    before = contents(tmp_path / "out")
+    events = segment(file_format=file_format, batch_size=1)
+    assert kinds(events) == [PatientSkipped] * 3
+    assert contents(tmp_path / "out") == before
+    assert [e.in_words() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
+
+
+def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):
+    segment(engine="torch")
+    record = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
+    assert record["engine"] == "torch"
+    assert "engine" not in record["options"]
+    assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
+
+
+def test_results_of_a_thorough_look_are_others(segment):
+    segment()
+    failed = [e for e in segment(thorough=True) if isinstance(e, PatientFailed)]
+    assert len(failed) == 3
+    assert "holds results that were made with another look;" in failed[0].sentence
+    assert kinds(segment(thorough=True, overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(thorough=True)) == [PatientSkipped] * 3
+
+
+@pytest.mark.usefixtures("openvino")
+def test_results_in_8_bits_are_others(segment, cohort, tmp_path):
+    segment(engine="openvino")
+    failed = [e for e in segment(engine="openvino-int8") if isinstance(e, PatientFailed)]
+    assert len(failed) == 3
+    assert "holds results that were made with another engine;" in failed[0].sentence
+    assert kinds(segment(engine="openvino-int8", overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(engine="openvino-int8")) == [PatientSkipped] * 3
+    assert kinds(segment(engine="torch")) == [PatientFailed] * 3
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_two_runs_write_the_same_bytes(segment, tmp_path, file_format):
+    if file_format == "nifti":
+        pytest.importorskip("nibabel")
+    segment(file_format=file_format)
+    first = {f: content for f, (content, _) in contents(tmp_path / "out").items()}
+    segment(file_format=file_format, overwrite=True)
+    assert {f: content for f, (content, _) in contents(tmp_path / "out").items()} == first
+
+
+def test_another_format_is_another_result(segment, tmp_path):
+    segment()
+    assert kinds(segment(file_format="tiff")) == [PatientSegmented] * 3
+    assert kinds(segment(file_format="tiff")) == kinds(segment()) == [PatientSkipped] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"threshold": 0.01, "tta": True}, "with another threshold and tta;"),
+        ({"model": "other"}, "with another model;"),
+        ({"images": True}, "from other images;"),
+    ],
+    ids=["options", "model", "images"],
+)
+def test_results_made_otherwise_are_neither_finished_nor_replaced(segment, cohort, tmp_path, change, words):
+    segment()
+    before = contents(tmp_path / "out")
+    if change.pop("images", False):
+        image = cohort / NAMES[0] / f"{NAMES[0]}_2.tif"
+        pixels = tifffile.imread(image)
+        pixels[5, 5] += 1
+        tifffile.imwrite(image, pixels, photometric="rgb")
+        expected = [PatientFailed, PatientSkipped, PatientSkipped]
+    else:
+        expected = [PatientFailed] * 3
+    if "model" in change:
+        change["model"] = write_flair_model(tmp_path / "other.safetensors", cut=1.0)
+    events = segment(**change)
+    assert kinds(events) == expected
+    sentence = next(e.sentence for e in events if isinstance(e, PatientFailed))
+    assert f"{tmp_path / 'out' / NAMES[0]} holds results that were made {words}" in sentence
+    assert contents(tmp_path / "out") == before
+    assert kinds(segment(**change, overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(**change)) == [PatientSkipped] * 3
+
+
+def test_moved_images_and_models_are_the_same(segment, cohort, model, tmp_path):
+    segment()
+    moved = tmp_path / "elsewhere"
+    cohort.rename(moved)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(model.read_bytes())
+    events = list(lgg.segment_cohort(moved, tmp_path / "out", copy, SegmentOptions(device="cpu")))
+    assert kinds(events) == [PatientSkipped] * 3
+
+
+@pytest.mark.parametrize("damage", ["mask gone", "mask empty", "mask too many", "record gone", "record cut"])
+def test_what_is_not_whole_is_not_finished_and_not_replaced(segment, tmp_path, damage):
+    segment()
+    folder = tmp_path / "out" / NAMES[1]
+    record = folder / ".lgg-masks.json"
+    mask = folder / f"{NAMES[1]}_2_mask.tif"
+    {
+        "mask gone": mask.unlink,
+        "mask empty": lambda: mask.write_bytes(b""),
+        "mask too many": lambda: mask.with_name(f"{NAMES[1]}_9_mask.tif").write_bytes(mask.read_bytes()),
+        "record gone": record.unlink,
+        "record cut": lambda: record.write_text(record.read_text()[:50]),
+    }[damage]()
+    before = contents(tmp_path / "out")
+    events = segment()
+    assert kinds(events) == [PatientSkipped, PatientFailed, PatientSkipped]
+    assert f"{folder} holds masks already" in next(e.sentence for e in events if isinstance(e, PatientFailed))
+    assert contents(tmp_path / "out") == before
+    assert kinds(segment(overwrite=True)) == [PatientSegmented] * 3
+
+
+def test_results_that_were_removed_are_made_again(segment, tmp_path):
+    segment()
+    for mask in (tmp_path / "out" / NAMES[1]).glob("*.tif"):
+        mask.unlink()
+    assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSkipped]
+
+
+def test_corrected_masks_are_no_result_of_a_run_and_stay(segment, tmp_path):
+    segment()
+    corrected = np.ones((4, 64, 64), np.uint8)
+    write_masks(tmp_path / "out" / NAMES[2], NAMES[2], corrected, overwrite=True)
+    assert kinds(segment()) == [PatientSkipped, PatientSkipped, PatientFailed]
+    np.testing.assert_array_equal(read_patient(tmp_path / "out" / NAMES[2]).truth, corrected)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot kill a program that way")
+def test_a_killed_run_goes_on_where_it_stopped(cohort, model, make_patient, tmp_path):
+    for number in range(4, 9):
+        name = f"TCGA_DU_000{number}_1"
+        write_patient(cohort / name, make_patient(name, shape=(20, 64, 64)))
+    out = tmp_path / "out"
+    words = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 2]
+    words += ["--engine", "torch"]
+    command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 300
+        while not out.is_dir() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    whole = [folder for folder in out.iterdir() if not folder.name.startswith(".")]
+    before = contents(out)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{8 - len(whole)} of 8 patients segmented" in done.stdout
+    assert {f: c for f, c in contents(out).items() if f in before} == before
+    for folder in cohort.iterdir():
+        assert read_patient(out / folder.name).shape == read_patient(folder).shape

@@ -1,0 +1,53 @@
+"""Volume, slices and diameter of labels whose figures are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_lgg_seg.core.evaluation.measurements import measure_labels
+
+
+def box(depth: int = 2, height: int = 3, width: int = 4) -> np.ndarray:
+    labels = np.zeros((5, 10, 12), np.uint8)
+    labels[1 : 1 + depth, 2 : 2 + height, 3 : 3 + width] = 1
+    return labels
+
+
+def test_a_box_in_pixels() -> None:
+    figures = measure_labels(box())
+    assert (figures.voxels, figures.slices, figures.of_slices) == (24, 2, 5)
+    assert figures.diameter == pytest.approx(5.0)  # the diagonal of 3 x 4 pixels, edges included
+    assert figures.millilitres is None
+    assert "24 voxels in 2 of 5 slices" in figures.in_words()
+    assert "ml" not in figures.in_words()
+
+
+def test_a_box_in_millimetres() -> None:
+    figures = measure_labels(box(), spacing=(5.0, 2.0, 1.0))
+    assert figures.millilitres == pytest.approx(24 * 10 / 1000)
+    assert figures.diameter == pytest.approx(np.hypot(3 * 2, 4))
+    assert "0.2 ml" in figures.in_words()
+
+
+def test_a_disc_measures_its_diameter() -> None:
+    y, x = np.mgrid[:101, :101]
+    disc = ((y - 50) ** 2 + (x - 50) ** 2 <= 30**2).astype(np.uint8)[None]
+    assert measure_labels(disc).diameter == pytest.approx(61, abs=1)
+
+
+def test_pieces_apart_are_measured_end_to_end() -> None:
+    labels = np.zeros((1, 20, 20), np.uint8)
+    labels[0, 0, 0] = labels[0, 0, 19] = 1
+    assert measure_labels(labels).diameter == pytest.approx(np.hypot(20, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 5, 1)])
+def test_the_smallest_volumes_have_figures(shape: tuple[int, int, int]) -> None:
+    assert measure_labels(np.ones(shape, np.uint8)).diameter == pytest.approx(np.hypot(*shape[1:]))
+
+
+def test_no_tumour_is_said_plainly() -> None:
+    figures = measure_labels(np.zeros((3, 4, 5), np.uint8))
+    assert figures.voxels == figures.slices == figures.diameter == 0
+    assert figures.in_words() == "No tumour found."

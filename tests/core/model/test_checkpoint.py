@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from napari_lgg_seg.core.errors import ExportError, ModelError
+from napari_lgg_seg.core.model.checkpoint import (
+    HEADER_KEY,
+    SCHEMA_VERSION,
+    ModelCard,
+    load_model,
+    read_card,
+    save_model,
+)
+from napari_lgg_seg.core.model.networks import build_network
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
+
+CARD = ModelCard(
+    name="Test U-Net, ünïcode",
+    preprocess=PreprocessOptions(working_size=160, clip_percentile=99.0, head_threshold=0.2, margin=3),
+    threshold=0.4,
+    training_patients=("a", "b"),
+    validation_patients=("c",),
+    training={"epochs": 3, "seed": 1, "history": [{"epoch": 1, "mean": 0.5}], "max_minutes": None},
+    figures={"validation": {"c": 0.5}},
+    data="made",
+    licence="CC0",
+    intended_use="Tests.",
+    created="2025-01-01",
+)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory, unet):
+    """A good model file; do not change it."""
+    path = tmp_path_factory.mktemp("models") / "good model ü.safetensors"
+    save_model(path, unet, CARD)
+    return path
+
+
+def refusal(path, read=load_model) -> str:
+    with pytest.raises(ModelError) as error:
+        read(path)
+    text = str(error.value)
+    assert path.name in text
+    assert text.endswith(".")
+    assert "\n" not in text
+    assert not re.search(r"\. [A-Z]", text), "more than one sentence"
+    return text
+
+
+def write_header(path, header, tensors=None):
+    """A small safetensors file whose header holds this text (or nothing) as ours."""
+    save_file(
+        tensors or {"x": torch.zeros(1)}, path, metadata=None if header is None else {HEADER_KEY: header}
+    )
+
+
+# --- there and back ----------------------------------------------------------------------------
+
+
+def test_weights_there_and_back(model_file, unet):
+    loaded = load_model(model_file)
+    assert not loaded.network.training
+    assert loaded.path == model_file
+    before, after = unet.state_dict(), loaded.network.state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype, name
+        if tensor.ndim == 4:
+            torch.testing.assert_close(after[name], tensor.half().float(), rtol=0, atol=0)
+        else:  # biases and batch normalisation
+            torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)
+
+
+def test_loaded_network_computes_the_same(model_file, unet):
+    images = torch.randn(1, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(load_model(model_file).network(images), unet(images), atol=0.02, rtol=0.02)
+
+
+def test_file_is_small_and_holds_half_precision_kernels_only_where_harmless(model_file):
+    assert 21e6 < model_file.stat().st_size < 22e6
+    tensors = load_file(model_file)
+    for name, tensor in tensors.items():
+        if "num_batches_tracked" not in name:
+            assert tensor.dtype == (torch.float16 if tensor.ndim == 4 else torch.float32), name
+    assert sum(t.dtype == torch.float16 for t in tensors.values()) == 20
+    assert sum("running_var" in name for name in tensors) == 19
+
+
+def test_card_there_and_back(model_file):
+    assert read_card(model_file) == CARD
+    assert read_card(str(model_file)) == CARD
+    assert load_model(model_file).card == CARD
+
+
+def test_one_input_channel(tmp_path):
+    path = tmp_path / "flair.safetensors"
+    save_model(path, build_network("unet", 1), replace(CARD, sequences=("FLAIR",)))
+    assert load_model(path).network(torch.zeros(1, 1, 16, 16)).shape == (1, 1, 16, 16)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "buda"])
+@pytest.mark.parametrize(("neighbours", "sequences"), [(1, CARD.sequences), (3, ("FLAIR",))])
+def test_neighbouring_slices_there_and_back(tmp_path, architecture, neighbours, sequences):
+    path = tmp_path / "m.safetensors"
+    channels = (2 * neighbours + 1) * len(sequences)
+    network = build_network(architecture, channels).eval()
+    card = replace(CARD, architecture=architecture, sequences=sequences, neighbouring_slices=neighbours)
+    save_model(path, network, card)
+    model = load_model(path)
+    assert model.card == read_card(path) == card
+    images = torch.randn(1, channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(images), network(images), atol=0.02, rtol=0.02)
+
+
+def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "new folder" / "m.safetensors"
+    network = build_network("unet", 3)
+    for name in ("first", "second"):
+        save_model(path, network, replace(CARD, name=name))
+    assert read_card(path).name == "second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_network_stays_as_it_was_when_saved(tmp_path):
+    network = build_network("unet", 3).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    save_model(tmp_path / "m.safetensors", network, CARD)
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.dtype == before[name].dtype
+
+
+# --- a save that fails -------------------------------------------------------------------------
+
+
+def test_full_disk_leaves_the_old_file_whole(tmp_path, unet):
+    """The system's limit on the size of files stands in for a full disk."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "m.safetensors"
+    save_model(path, unet, CARD)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(ExportError, match=r"m\.safetensors could not be written") as error:
+            save_model(path, unet, replace(CARD, name="other"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value).endswith(".")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_card_that_is_no_json_leaves_the_old_file_whole(tmp_path, unet):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        save_model(path, unet, replace(CARD, figures={"x": object()}))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_cannot_be_made(tmp_path, unet):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ExportError, match=r"could not be written"):
+        save_model(tmp_path / "file" / "m.safetensors", unet, CARD)
+
+
+# --- files that are no models ------------------------------------------------------------------
+
+
+reads = pytest.mark.parametrize("read", [load_model, read_card])
+
+
+@reads
+def test_missing_file_is_no_model(tmp_path, read):
+    assert "cannot be opened" in refusal(tmp_path / "gone.safetensors", read)
+
+
+@reads
+def test_folder_is_no_model(tmp_path, read):
+    assert "cannot be opened" in refusal(tmp_path, read)
+
+
+@reads
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        b"hello, this is a text, not a model\n" * 20,
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (50).to_bytes(8, "little") + b'{"__metadata__": {}}',
+        (4).to_bytes(8, "little") + b"\xff\xfe\xfd\xfc",
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        (2**63).to_bytes(8, "little") + b"{}",
+    ],
+    ids=["empty", "short", "text", "no metadata", "list", "cut", "no text", "deep", "huge"],
+)
+def test_other_bytes_are_no_model(tmp_path, read, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    assert "is not a napari-lgg-seg model" in refusal(path, read)
+
+
+@reads
+def test_safetensors_of_another_program(tmp_path, read):
+    path = tmp_path / "foreign.safetensors"
+    write_header(path, None)
+    assert "is not a napari-lgg-seg model" in refusal(path, read)
+    save_file({"x": torch.zeros(1)}, path, metadata={"format": "pt"})
+    assert "is not a napari-lgg-seg model" in refusal(path, read)
+
+
+@reads
+def test_pickle_is_no_model(tmp_path, read):
+    path = tmp_path / "x.safetensors"
+    torch.save({"x": torch.zeros(1)}, path)
+    refusal(path, read)
+
+
+@reads
+@pytest.mark.parametrize("header", ["", "no json", "[]", "1", "null", "{}", '{"schema_version": null}'])
+def test_header_of_another_kind(tmp_path, read, header):
+    path = tmp_path / "x.safetensors"
+    write_header(path, header)
+    refusal(path, read)
+
+
+@reads
+@pytest.mark.parametrize(
+    "key",
+    ["name", "schema_version", "sequences", "preprocess", "training_patients", "validation_patients"],
+)
+def test_header_without_a_key(tmp_path, read, key):
+    values = asdict(CARD)
+    del values[key]
+    path = tmp_path / "x.safetensors"
+    write_header(path, json.dumps(values))
+    assert key in refusal(path, read)
+
+
+@reads
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schema_version": SCHEMA_VERSION + 1}, "newer version"),
+        ({"schema_version": SCHEMA_VERSION + 1, "unheard_of": 1}, "newer version"),
+        ({"schema_version": "1"}, "damaged"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"architecture": "transformer"}, "unknown network, 'transformer'"),
+        ({"architecture": ["unet"]}, "damaged"),
+        ({"sequences": []}, "unknown sequences, none"),
+        ({"sequences": ["T2"]}, "unknown sequences, T2"),
+        ({"sequences": 3}, "damaged"),
+        ({"neighbouring_slices": 4}, "4 neighbouring slices"),
+        ({"neighbouring_slices": -1}, "-1 neighbouring slices"),
+        ({"neighbouring_slices": 1.0}, "1.0 neighbouring slices"),
+        ({"neighbouring_slices": "1"}, "1 neighbouring slices"),
+        ({"neighbouring_slices": None}, "None neighbouring slices"),
+        ({"threshold": 0}, "threshold of 0"),
+        ({"threshold": 1.5}, "threshold of 1.5"),
+        ({"threshold": float("nan")}, "threshold of nan"),
+        ({"threshold": "high"}, "damaged"),
+        ({"clean_up": "thorough"}, "unknown clean-up, 'thorough'"),
+        ({"quick_look": 1.5}, "a quick look with a limit of 1.5"),
+        ({"preprocess": {"working_size": 0}}, "working size of 0"),
+        ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
+        ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),
+        ({"preprocess": {"working_size": "large"}}, "working size of large"),
+        ({"preprocess": {"clip_percentile": 200}}, "percentile 200"),
+        ({"preprocess": {"unheard_of": 1}}, "unheard_of"),
+        ({"preprocess": None}, "damaged"),
+    ],
+)
+def test_header_with_a_wrong_value(tmp_path, read, change, complaint):
+    path = tmp_path / "x.safetensors"
+    write_header(path, json.dumps(asdict(CARD) | change))
+    assert complaint in refusal(path, read)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999, "one byte less"])
+def test_cut_file(tmp_path, model_file, share):
+    content = model_file.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(content[: len(content) - 1 if share == "one byte less" else int(share * len(content))])
+    refusal(path)
+
+
+def change_tensors(tensors, change):
+    if change == "missing":
+        del tensors["head.weight"]
+    elif change == "additional":
+        tensors["foot.weight"] = torch.zeros(1)
+    elif change == "another shape":
+        tensors["head.weight"] = torch.zeros(2, 64, 3, 3)
+    else:
+        tensors = {"x": torch.zeros(1)}
+    return tensors
+
+
+@pytest.mark.parametrize("change", ["missing", "additional", "another shape", "all others"])
+def test_weights_of_another_network(tmp_path, model_file, change):
+    path = tmp_path / "x.safetensors"
+    write_header(path, CARD.to_json(), change_tensors(load_file(model_file), change))
+    assert "do not fit a 'unet' network" in refusal(path)
+    assert read_card(path) == CARD
+
+
+def test_card_of_another_number_of_channels(tmp_path, model_file):
+    path = tmp_path / "x.safetensors"
+    for change in ({"sequences": ("FLAIR",)}, {"neighbouring_slices": 1}):
+        write_header(path, replace(CARD, **change).to_json(), load_file(model_file))
+        assert "do not fit" in refusal(path)

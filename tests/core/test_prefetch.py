@@ -1,0 +1,88 @@
+"""Reading ahead: in order, one at most, and ended at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from napari_lgg_seg.core.prefetch import read_ahead
+
+
+def test_the_next_one_is_read_while_one_is_worked_on_and_no_other():
+    begun = []
+
+    def read(item):
+        begun.append(item)
+        return 10 * item
+
+    for item, reading in read_ahead(read, range(5)):
+        assert reading.result() == 10 * item
+        wait_until(lambda item=item: len(begun) == min(item + 2, 5))
+        time.sleep(0.01)
+        assert begun == list(range(min(item + 2, 5)))
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert condition()
+
+
+def test_reading_is_done_in_another_thread_one_after_the_other():
+    at_once, threads = [], set()
+
+    def read(item):
+        threads.add(threading.get_ident())
+        at_once.append(1)
+        assert len(at_once) == 1
+        at_once.pop()
+
+    for _, reading in read_ahead(read, range(20)):
+        reading.result()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_what_reading_raises_is_raised_when_its_turn_comes():
+    def read(item):
+        if item % 2:
+            raise ValueError(item)
+        return item
+
+    for item, reading in read_ahead(read, range(4)):
+        if item % 2:
+            with pytest.raises(ValueError, match=f"^{item}$"):
+                reading.result()
+        else:
+            assert reading.result() == item
+
+
+@pytest.mark.parametrize("items", [[], [7]])
+def test_few_items(items):
+    assert [(item, reading.result()) for item, reading in read_ahead(str, items)] == [
+        (i, str(i)) for i in items
+    ]
+
+
+def test_closing_waits_for_nothing_and_begins_nothing_more():
+    begun, go_on = [], threading.Event()
+
+    def read(item):
+        begun.append(item)
+        if item:
+            go_on.wait(30)
+
+    try:
+        with closing(read_ahead(read, range(5))) as items:
+            next(items)[1].result()
+            wait_until(lambda: len(begun) == 2)
+            started = time.monotonic()
+        assert time.monotonic() - started < 5, "it waited for what hangs"
+    finally:
+        go_on.set()
+    time.sleep(0.05)
+    assert begun == [0, 1]

@@ -1,0 +1,254 @@
+"""Fine-tune on what was corrected in a cohort, with old patients rehearsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("monai")
+pytest.importorskip("pyqtgraph")
+
+from napari_lgg_seg.core.cohort import unfinished
+from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.masks import write_patient
+from napari_lgg_seg.core.data.patients import read_patient
+from napari_lgg_seg.core.model.checkpoint import read_card
+from napari_lgg_seg.core.training.corrected import Corrected
+from napari_lgg_seg.widgets.cohort import widget as browser_module
+from napari_lgg_seg.widgets.review.review_session import desk_of
+
+NAMES = [f"TCGA_DU_000{n}_19990101" for n in range(1, 5)]
+OLD = [f"TCGA_HT_000{n}_20000202" for n in range(1, 7)]
+CORRECTED = "Corrected patients of a cohort"
+
+pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _of_this_test_alone(tmp_path, monkeypatch):
+    """Cache and notes that are not the user's."""
+    monkeypatch.setattr(browser_module, "default_cache_file", lambda: tmp_path / "cache.sqlite")
+    monkeypatch.setattr(unfinished, "default_folder", lambda: tmp_path / "sessions")
+
+
+@pytest.fixture
+def cohort(patient_on_disk):
+    """A dataset of four patients and its results: three are corrected, one is segmented; both folders."""
+    for seed, name in enumerate(NAMES):
+        dataset = patient_on_disk(name, seed=seed).parent
+    results = CohortResults(dataset.with_name("corrections"))
+    for name in NAMES:
+        patient = read_patient(dataset / name)
+        labels = 2 * patient.truth
+        labels[0, 3, 3] = 5
+        labelling = Labelling(name, labels, patient.slice_numbers)
+        if name == NAMES[-1]:
+            results.write_prediction(name, labelling, patient.truth.astype(np.float32))
+        else:
+            results.write_corrected(name, labelling)
+    return dataset, results.folder
+
+
+@pytest.fixture
+def old(tmp_path, make_patient):
+    """A folder of old patients, one of whom is among the corrected ones."""
+    for seed, name in enumerate([*OLD, NAMES[0]]):
+        write_patient(tmp_path / "old" / name, make_patient(name, seed=seed))
+    return tmp_path / "old"
+
+
+@pytest.fixture
+def choose(dock_finetune, cohort, wait_until):
+    """Factory: dock the widget and choose the corrected patients of the cohort."""
+
+    def choose_(epochs=1):
+        widget = dock_finetune(epochs=epochs)
+        c = widget.controls
+        c.source.value = CORRECTED
+        c.patients.value, c.results.value = cohort
+        wait_until(lambda: c.found.value == "3 corrected patients.")
+        return widget
+
+    return choose_
+
+
+@pytest.fixture
+def choose_old(old, wait_until):
+    """Factory: choose the folder of old patients."""
+
+    def choose_(widget, folder=old, found="7 patients with images and masks."):
+        widget.controls.old.value = folder
+        wait_until(lambda: widget.controls.old_found.value == found)
+
+    return choose_
+
+
+def names_of(sources):
+    return [source.name for source in sources]
+
+
+# --- on whom -----------------------------------------------------------------------------------
+
+
+def test_corrected_labels_are_the_truth(choose, train, asked, cohort):
+    widget = choose()
+    assert "2 patients train, 1 validates" in widget.status.value
+    train(widget)
+    sources = [*asked.training, *asked.validation]
+    assert sorted(names_of(sources)) == NAMES[:3]
+    for source in sources:
+        assert isinstance(source, Corrected)
+        truth = source.read().truth
+        assert truth[0, 3, 3] == 1
+        assert truth.sum() == read_patient(cohort[0] / source.name).truth.sum() + 1
+
+
+def test_without_corrected_patients_it_says_so(dock_finetune, cohort, wait_until, tmp_path):
+    widget = dock_finetune()
+    c = widget.controls
+    c.source.value = CORRECTED
+    assert "results" in widget.status.value
+    c.patients.value = cohort[0]
+    assert c.results.value == cohort[0].with_name(f"{cohort[0].name}-results")
+    wait_until(lambda: "is no folder" in widget.status.value)
+    (tmp_path / "empty").mkdir()
+    c.results.value = tmp_path / "empty"
+    wait_until(lambda: "No patient of this cohort is corrected yet" in c.found.value)
+    assert not widget.button.enabled
+
+
+def test_only_what_belongs_to_the_choice_is_shown(choose):
+    widget = choose()
+    c = widget.controls
+
+    def shown():
+        return [e.label for e in (c.folder, c.patients, c.results) if e.native.isVisibleTo(widget.native)]
+
+    assert shown() == ["Patients", "Results"]
+    assert not widget.sources.table.isVisibleTo(widget.native)
+    c.source.value = "Folder of patients..."
+    assert shown() == ["Folder"]
+    c.source.value = "Patients open in the viewer"
+    assert shown() == []
+    assert widget.sources.table.isVisibleTo(widget.native)
+
+
+def test_the_cohort_that_somebody_goes_through_is_filled_in(
+    viewer, dock_finetune, cohort, wait_until, tmp_path
+):
+    desk = desk_of(viewer)
+    desk.choose_cohort(*cohort)
+    c = dock_finetune().controls
+    assert (c.patients.value, c.results.value) == cohort
+    c.source.value = CORRECTED
+    wait_until(lambda: c.found.value == "3 corrected patients.")
+    elsewhere = tmp_path / "a", tmp_path / "b"
+    desk.choose_cohort(*elsewhere)
+    assert (c.patients.value, c.results.value) == elsewhere
+    c.results.value = tmp_path / "c"  # the user's choice stays
+    desk.choose_cohort(*cohort)
+    assert (c.patients.value, c.results.value) == (elsewhere[0], tmp_path / "c")
+
+
+def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wait_until, click, asked):
+    widget = choose()
+    _, browser = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
+    browser.open_dataset(*cohort)
+    wait_until(lambda: "3 corrected" in browser.controls.found.value)
+    browser.open_patient(NAMES[-1])
+    wait_until(lambda: browser.open_name == NAMES[-1])
+    click(browser, "Accept")
+    wait_until(lambda: widget.controls.found.value == "4 corrected patients.")
+    # What was painted just now is in the file before it is read.
+    layer = viewer.layers[f"{NAMES[-1]} tumour"]
+    layer.data_setitem((np.array([1]), np.array([60]), np.array([61])), 1)
+    click(widget, "Start")
+    wait_until(lambda: hasattr(asked, "training") and widget.button.text == "Start")
+    (source,) = [s for s in [*asked.training, *asked.validation] if s.name == NAMES[-1]]
+    assert source.read().truth[1, 60, 61] == 1
+
+
+def test_accepted_labels_of_open_patients_are_proposed(viewer, open_patient, dock, run, click, dock_finetune):
+    names = NAMES[:2]
+    for seed, name in enumerate(names):
+        open_patient(name, seed=seed)
+        run(dock())
+    _, correct = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
+    for name in names:
+        correct.menu.value = viewer.layers[f"{name} tumour"]
+        click(correct, "Accept")
+        assert correct.status.value.startswith(f"{name}: '{name} tumour' counts as corrected")
+    assert "2 patients are corrected so far; Fine-tune can learn from them." in correct.status.value
+    chosen = dock_finetune().sources.table.chosen()
+    assert [layer.name for _, layer in chosen] == [f"{name} tumour" for name in names]
+
+
+# --- so that nothing is forgotten --------------------------------------------------------------
+
+
+def test_old_patients_train_and_never_validate(choose, choose_old, train, asked, old):
+    widget = choose()
+    choose_old(widget)
+    assert "2 patients and 2 old ones train, 1 validates" in widget.status.value
+    widget.controls.old_share.value = 0.75
+    assert "2 patients and 6 old ones train, 1 validates" in widget.status.value
+    train(widget)
+    assert names_of(asked.training)[2:] == OLD
+    assert {source.parent for source in asked.training[2:]} == {old}
+    assert set(names_of(asked.validation)) <= set(NAMES[:3])
+
+
+def test_old_patients_beside_those_that_are_open(
+    open_patients, dock_finetune, choose_old, train, asked, wait_until
+):
+    open_patients(3)
+    widget = dock_finetune()
+    choose_old(widget)
+    assert "2 patients and 2 old ones train, 1 validates" in widget.status.value
+    train(widget)
+    assert len([source for source in asked.training if isinstance(source, Path)]) == 2
+
+
+def test_the_share_is_asked_for_once_there_are_old_patients(choose, choose_old):
+    widget = choose()
+    share = widget.controls.old_share.native
+    assert not share.isVisibleTo(widget.native)
+    choose_old(widget)
+    assert share.isVisibleTo(widget.native)
+
+
+def test_old_patients_that_are_not_there_are_a_sentence(choose, choose_old, tmp_path):
+    widget = choose()
+    folder = tmp_path / "nowhere"
+    sentence = f"{folder} is no folder; choose the folder that holds the patients' folders."
+    choose_old(widget, folder, sentence)
+    assert sentence in widget.status.value
+    assert not widget.button.enabled
+    widget.controls.old.line_edit.value = ""
+    assert widget.button.enabled
+
+
+def test_the_tuned_model_knows_all_of_them(viewer, choose, choose_old, train, tuned, notices):
+    widget = choose()
+    choose_old(widget)
+    train(widget)
+    card = read_card(tuned)
+    assert "Dice" in widget.status.value
+    assert len(card.training_patients) == 4
+    assert len(set(card.training_patients) & set(OLD)) == 2
+    assert sorted({*card.training_patients, *card.validation_patients} - set(OLD)) == NAMES[:3]
+    # Nobody was open: the preview shows the images of a corrected patient.
+    (preview,) = [layer for layer in viewer.layers if layer.name.endswith("preview")]
+    assert preview.metadata["lgg"]["patient"] == card.validation_patients[0]
+    assert notices == []
+
+
+def test_closing_looks_no_further(viewer, choose, choose_old, old):
+    widget = choose()
+    widget.controls.old.value = old
+    viewer.window.remove_dock_widget(widget.native)
+    widget.native.deleteLater()
+    desk_of(viewer).choose_cohort(Path("a"), Path("b"))
