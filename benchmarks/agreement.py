@@ -23,13 +23,14 @@ import numpy.typing as npt
 import typer
 
 from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.choices import DROPS_MINOR
 from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.calibrate_coarse import EACH, OVERALL
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, drain
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
-from napari_lgg_seg.core.options import DROPS_MINOR, SegmentOptions
+from napari_lgg_seg.core.options import SegmentOptions
 
 #: How slices are looked at: the predictor's arguments.
 LOOKS = {

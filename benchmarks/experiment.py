@@ -21,16 +21,16 @@ import numpy as np
 import scoring
 import typer
 
-from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.data.masks import replacing
+from napari_lgg_seg.core import memory
+from napari_lgg_seg.core.atomic import replacing
 from napari_lgg_seg.core.data.patients import Patient, institution, patient_folders, read_patient
 from napari_lgg_seg.core.inference.predict import Notice
 from napari_lgg_seg.core.model.checkpoint import Model, load_model
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.training.events import Ended, EpochDone
+from napari_lgg_seg.core.training.options import TrainOptions
+from napari_lgg_seg.core.training.paths import state_file, state_folder
 from napari_lgg_seg.core.training.split import split_patients
-from napari_lgg_seg.core.training.state import state_file, state_folder
 from napari_lgg_seg.core.training.train import train
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -142,7 +142,7 @@ def run(
     if "patients" in config:
         print(f"{file} has its results already.")
         return
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     options = TrainOptions(**{"init": "scratch", "patience": 0, **config["options"]}).complete(
         fine_tuning=False
     )
@@ -185,7 +185,7 @@ def score(
     work: Annotated[Path, typer.Option(help="Where the model of the run is.")] = Path("runs"),
 ) -> None:
     """Score the model of a run that has results anew, for figures that are younger than the run."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     config = json.loads(file.read_text(encoding="utf-8"))
     _, test = _sets(config, dataset)
     _write(file, config | scoring.score(load_model(work / f"{file.stem}.safetensors"), test))

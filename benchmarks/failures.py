@@ -60,7 +60,7 @@ def draw(dataset: Path, output: Annotated[Path, typer.Option(help="Folder for th
 def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> dict[str, Any]:
     assert patient.volume is not None
     assert patient.truth is not None
-    own = SegmentOptions().complete(predictor.card)
+    own = predictor.card.complete(SegmentOptions())
     predicted = postprocess(drain(predictor.predict(patient.volume)), own) > 0
     true = patient.truth > 0
     wrong = (predicted != true).sum(axis=(1, 2))

@@ -19,14 +19,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import institution, patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice, summarise
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, drain
 from napari_lgg_seg.core.model.checkpoint import load_model
-from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
+from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.training.split import split_patients
 from napari_lgg_seg.core.training.train import train
 
@@ -38,7 +39,7 @@ def score(model: Path, folders: list[Path]) -> dict[str, float]:
     for folder in folders:
         patient = read_patient(folder)
         probability = drain(predictor.predict(patient.volume))
-        labels = postprocess(probability, SegmentOptions().complete(predictor.card))
+        labels = postprocess(probability, predictor.card.complete(SegmentOptions()))
         scores[patient.name] = dice(labels, patient.truth)
     return scores
 
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--freeze-encoder", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
 
     folders = [f for f in patient_folders(arguments.dataset) if institution(f.name) == arguments.institution]
     order = random.Random(arguments.seed).sample(folders, len(folders))

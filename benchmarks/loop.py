@@ -30,22 +30,23 @@ import numpy as np
 import typer
 from results import DOCS, EXPERIMENTS, as_table, difference, with_interval
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import memory
+from napari_lgg_seg.core.atomic import replacing
+from napari_lgg_seg.core.cohort.corrected import corrected_patients
 from napari_lgg_seg.core.cohort.index import Record
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.segment_cohort import CaseFailed, CaseSegmented, describe_run, segment_cases
+from napari_lgg_seg.core.cohort.run import CaseFailed, CaseSegmented, describe_run, segment_cases
 from napari_lgg_seg.core.data.label_files import Labelling
-from napari_lgg_seg.core.data.masks import replacing
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice, summarise
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Notice, Predictor, drain, predictor_for
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
-from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
-from napari_lgg_seg.core.training.corrected import corrected_patients
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
+from napari_lgg_seg.core.training.options import TrainOptions
+from napari_lgg_seg.core.training.paths import state_folder
 from napari_lgg_seg.core.training.split import draw_old, split_patients
-from napari_lgg_seg.core.training.state import state_folder
 from napari_lgg_seg.core.training.train import train
 
 MODEL, WORK = Path("runs/fold-fold0.safetensors"), Path("runs/loop")
@@ -162,7 +163,7 @@ def play(
     work: Annotated[Path, typer.Option(help="Where models and results go.")] = WORK,
 ) -> None:
     """Play all rounds in both orders, or those that the file lacks."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     options = TrainOptions(
         init=str(model), epochs=epochs, slices_per_epoch=slices_per_epoch, seed=seed
     ).complete(fine_tuning=True)
@@ -294,7 +295,7 @@ def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path)
 def score(model: Path, plan: Plan) -> dict[str, float]:
     """Dice of each untouched patient over the volume, with the model's own threshold and clean-up."""
     predictor = Predictor(load_model(model))
-    options = SegmentOptions().complete(predictor.card)
+    options = predictor.card.complete(SegmentOptions())
     scores = {}
     for name in plan.untouched:
         patient = read_patient(plan.dataset / name)

@@ -20,12 +20,12 @@ def measure(keep: bool) -> dict[str, float]:
     """Seconds a slice of 192 x 192, in batches of 8, on the CPU."""
     import torch
 
-    from napari_lgg_seg.core import devices
-    from napari_lgg_seg.core.inference.engines import fold_batch_norm
+    from napari_lgg_seg.core import devices, memory
+    from napari_lgg_seg.core.inference.fold import fold_batch_norm
     from napari_lgg_seg.core.model.networks import UNet
 
     if keep:
-        devices.keep_memory_mapped()
+        memory.keep_memory_mapped()
     cpu = torch.device("cpu")
     slices = torch.randn(8, 3, 192, 192).contiguous(memory_format=torch.channels_last)
     network = UNet().to(memory_format=torch.channels_last)

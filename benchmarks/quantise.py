@@ -24,7 +24,7 @@ import typer
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.data.patients import Patient, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice, summarise
-from napari_lgg_seg.core.inference.engines import fold_batch_norm
+from napari_lgg_seg.core.inference.fold import fold_batch_norm
 from napari_lgg_seg.core.inference.openvino import load_openvino
 from napari_lgg_seg.core.inference.postprocess import to_labels
 from napari_lgg_seg.core.inference.predict import Predictor, drain

@@ -14,8 +14,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.inference.engines import fold_batch_norm
+from napari_lgg_seg.core import memory
+from napari_lgg_seg.core.inference.fold import fold_batch_norm
 from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.model.networks import ReLU
 
@@ -24,7 +24,7 @@ ROUNDS = 7
 
 def main() -> None:
     """Print seconds a slice of 192 x 192, in batches of 8, in bf16."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     ours = fold_batch_norm(load_model().network).to(torch.bfloat16, memory_format=torch.channels_last)
     networks = {"torch": with_torchs_relu(ours), "on integers": ours}
     batch = torch.randn(8, 3, 192, 192).to(torch.bfloat16, memory_format=torch.channels_last)

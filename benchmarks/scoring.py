@@ -66,7 +66,7 @@ def score(model: Model, test: list[Patient]) -> dict[str, Any]:
 
     Labels are made with the model's own threshold and clean-up but for the ``choices``.
     """
-    own = SegmentOptions().complete(model.card)
+    own = model.card.complete(SegmentOptions())
     predictor, mirrored = Predictor(model), Predictor(model, tta=True)
     figures: list[PatientFigures] = []
     rows: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ def score(model: Model, test: list[Patient]) -> dict[str, Any]:
 
 def dice_by_patient(model: Model, test: list[Patient]) -> dict[str, float]:
     """Dice of each test patient over the volume, with the model's own threshold and clean-up."""
-    own, predictor = SegmentOptions().complete(model.card), Predictor(model)
+    own, predictor = model.card.complete(SegmentOptions()), Predictor(model)
     scores = {}
     for patient in test:
         assert patient.volume is not None

@@ -18,7 +18,7 @@ import scoring
 import typer
 from results import added_up, calibration_error, failures, interval, load
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import summarise
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model, save_model
@@ -47,7 +47,7 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure only.")] = False,
 ) -> None:
     """Measure MODEL on its validation patients in COHORT and write it with its figures."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     loaded = load_model(model)
     found = scoring.score(loaded, [read_patient(cohort / name) for name in loaded.card.validation_patients])
     for row in sorted(found["patients"], key=lambda row: float(row["dice"])):

@@ -28,7 +28,7 @@ from speed_sections import SECTIONS, Settings
 from speed_tables import tables
 from speed_turns import FailedError
 
-from napari_lgg_seg.core.data.masks import replacing
+from napari_lgg_seg.core.atomic import replacing
 
 FILE, DOCUMENT = EXPERIMENTS / "speed.json", DOCS / "speed.md"
 PACKAGES = ("napari-lgg-seg", "torch", "openvino", "tensorflow-cpu", "tensorflow", "keras", "onnxruntime")

@@ -11,7 +11,7 @@ from results import as_table
 from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, SIZE, WORKING_SIZE
 
 from napari_lgg_seg.core.devices import ENGINE_NAMES, ROUNDED_ENGINE
-from napari_lgg_seg.core.options import TrainOptions
+from napari_lgg_seg.core.training.options import TrainOptions
 
 Section = Mapping[str, Any]
 Ways = Mapping[str, Mapping[str, Any]]

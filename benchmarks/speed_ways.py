@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import devices, memory
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.inference.engines import Engine, make_engine
 from napari_lgg_seg.core.inference.predict import Predictor, drain, predictor_for
@@ -140,7 +140,7 @@ def _exported(folder: Path) -> str:
 
 def engine_ways(engine: str, sizes: Sequence[int], slices: int) -> list[Way]:
     """An engine of ours with as many slices at once as it takes by itself: seconds a slice by size."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     model = load_model()
     ready = make_engine(engine, model.network, 3, CPU, model.card)
 
@@ -174,8 +174,8 @@ class Recorder:
 
 def window_ways(engine: str, folders: Sequence[str], thorough: bool) -> list[Way]:
     """The network alone on what it sees of patients: seconds for each of their slices, seen or not."""
-    devices.bound_caches()  # as the program does
-    devices.keep_memory_mapped()
+    memory.bound_caches()  # as the program does
+    memory.keep_memory_mapped()
     volumes = [read_patient(folder).volume for folder in folders]
     predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine, thorough=thorough))
     ready = predictor.engine
@@ -217,8 +217,8 @@ def patient_ways(engine: str, folders: Sequence[str], output: str) -> list[Way]:
     """Seconds a patient from folder to mask files, the model loaded; the share outside of the network."""
     import napari_lgg_seg as lgg
 
-    devices.bound_caches()  # as the program does
-    devices.keep_memory_mapped()
+    memory.bound_caches()  # as the program does
+    memory.keep_memory_mapped()
     predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine))
     predictor.engine = timed = Timed(predictor.engine)
 
@@ -244,7 +244,7 @@ def part_ways(folder: str, slices: int) -> list[Way]:
     volume = read_patient(folder).volume
     found = drain(Predictor(model, "cpu").predict(volume))
     probability = np.resize(found, (slices, *found.shape[1:]))  # its slices again and again
-    own, new = SegmentOptions().complete(model.card), SegmentOptions(0.4, "off")
+    own, new = model.card.complete(SegmentOptions()), SegmentOptions(0.4, "off")
     tasks: list[Callable[[], Any]] = [
         lambda: [tifffile.imread(file) for file in slice_files(Path(folder))],
         lambda: read_patient(folder),
@@ -272,11 +272,11 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[s
     The last patient is the one that would validate.
     """
     from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-    from napari_lgg_seg.core.options import TrainOptions
     from napari_lgg_seg.core.training.initial_model import find_start
+    from napari_lgg_seg.core.training.options import TrainOptions
     from napari_lgg_seg.core.training.run import Run
 
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     *patients, last = [read_patient(folder) for folder in folders]
     output = Path(tempfile.gettempdir()) / "speed-training.safetensors"
 

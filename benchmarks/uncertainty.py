@@ -23,7 +23,7 @@ import plots
 import typer
 from results import DOCS, EXPERIMENTS, RESAMPLES, SEED, as_table
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.associate import auc
 from napari_lgg_seg.core.evaluation.metrics import dice
@@ -59,7 +59,7 @@ def measure(
     most: Annotated[int | None, typer.Option(help="No more patients of each model than this.")] = None,
 ) -> None:
     """Dice and uncertainty of each patient, by MODELS that have not seen them."""
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     rows = []
     for path in models:
         model = load_model(path)
@@ -96,7 +96,7 @@ def _row(patient: Patient, predictors: dict[str, Predictor]) -> dict[str, Any]:
     row: dict[str, Any] = {"patient": patient.name}
     for way, predictor in predictors.items():
         probability = drain(predictor.predict(patient.volume))
-        labels = postprocess(probability, SegmentOptions().complete(predictor.card))
+        labels = postprocess(probability, predictor.card.complete(SegmentOptions()))
         row[way] = {
             "dice": round(dice(labels, patient.truth), 4),
             "uncertainty": round(mean_entropy(probability, labels), 4),

@@ -7,8 +7,9 @@ from .core.data.patients import Patient, read_patient
 from .core.evaluation.compare import Agreement, compare
 from .core.inference.segmentation import Segmentation, segment, write_masks
 from .core.model.checkpoint import load_model
-from .core.options import SegmentOptions, TrainOptions
+from .core.options import SegmentOptions
 from .core.training.callbacks import Callback
+from .core.training.options import TrainOptions
 from .core.training.train import train
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.data.masks import safe_name
+from .core.atomic import safe_name
 from .core.errors import ExistingMasksError, LggSegError
 from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, is_comparison, patients_in
 from .preferences import dataset_folder

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .core.choices import Threshold
 from .core.devices import DeviceChoice
-from .core.options import Threshold
 
 PLUGIN = "napari-lgg-seg"
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .core.atomic import safe_name
 from .core.cohort.saved_labels import labels_saved
 from .core.data.label_files import Labelling, write_nifti, write_tiff
-from .core.data.masks import safe_name, write_masks
+from .core.data.masks import write_masks
 from .layers import METADATA_KEY, spacing_in_mm
 
 #: What npe2 adds to a folder's name, so that it reaches the writer of masks.

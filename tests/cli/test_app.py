@@ -26,8 +26,8 @@ from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, read_card
-from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.training import events, train
+from napari_lgg_seg.core.training.options import TrainOptions
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import devices, memory
 from napari_lgg_seg.core.errors import DeviceError
+from napari_lgg_seg.core.inference import transfer
 
 CPU = torch.device("cpu")
 
@@ -252,7 +253,7 @@ def asked(monkeypatch):
 
 
 def test_copies_to_and_from_cuda_wait_for_nothing(asked):
-    lane = devices.CudaLane(CPU)
+    lane = transfer.CudaLane(CPU)
     sent = lane.send_raw(torch.arange(3))
     assert sent.tolist() == [0, 1, 2]
     assert asked == [
@@ -275,14 +276,14 @@ def test_copies_to_and_from_cuda_wait_for_nothing(asked):
 
 
 def test_a_lane_for_each_device(asked):
-    assert devices.lane_to(torch.device("cuda")).ahead == 1
+    assert transfer.lane_to(torch.device("cuda")).ahead == 1
     for name in ("cpu", "mps", "meta"):
-        assert devices.lane_to(torch.device(name)).ahead == 0
+        assert transfer.lane_to(torch.device(name)).ahead == 0
     assert asked == []
 
 
 def test_on_the_cpu_nothing_is_copied():
-    lane, tensor = devices.lane_to(CPU), torch.arange(3)
+    lane, tensor = transfer.lane_to(CPU), torch.arange(3)
     assert lane.send(lane.send_raw(tensor)) is tensor
     assert lane.fetch(tensor)() is tensor
 
@@ -301,13 +302,13 @@ def test_on_the_cpu_nothing_is_copied():
     ],
 )
 def test_out_of_memory_is_recognised(error, expected):
-    assert devices.is_out_of_memory(error) is expected
+    assert memory.is_out_of_memory(error) is expected
 
 
 def test_real_failure_to_allocate_is_recognised():
     with pytest.raises((RuntimeError, MemoryError)) as error:
         torch.empty(2**60, dtype=torch.uint8)
-    assert devices.is_out_of_memory(error.value)
+    assert memory.is_out_of_memory(error.value)
 
 
 def test_free_memory_empties_the_cache_of_the_device(monkeypatch):
@@ -315,7 +316,7 @@ def test_free_memory_empties_the_cache_of_the_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append("cuda"))
     monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append("mps"))
     for name in ("cpu", "cuda", "mps"):
-        devices.free_memory(torch.device(name))
+        memory.free_memory(torch.device(name))
     assert emptied == ["cuda", "mps"]
 
 
@@ -327,15 +328,15 @@ def test_what_holds_on_to_itself_is_looked_for_only_when_asked():
     gc.disable()
     try:
         lost = weakref.ref(Circle())
-        devices.free_memory(CPU)
+        memory.free_memory(CPU)
         assert lost() is not None
-        devices.reclaim_memory(CPU)
+        memory.reclaim_memory(CPU)
         assert lost() is None
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("tune", [devices.keep_memory_mapped, devices.return_main_memory])
+@pytest.mark.parametrize("tune", [memory.keep_memory_mapped, memory.return_main_memory])
 @pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
 def test_other_c_libraries_are_left_alone(monkeypatch, system, tune):
     asked = []
@@ -354,7 +355,7 @@ def test_other_c_libraries_are_left_alone(monkeypatch, system, tune):
 def test_the_users_malloc_settings_win(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do it by themselves")
@@ -363,7 +364,7 @@ def test_freed_memory_is_returned():
     keep = pieces[::100]  # so that most pages are freed, but none at the end
     before = _resident()
     del pieces
-    devices.return_main_memory()
+    memory.return_main_memory()
     assert _resident() < before - 50e6
     del keep
 
@@ -379,7 +380,7 @@ def test_the_users_caches_are_left_alone(monkeypatch, name):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, "7")
     before = dict(os.environ)
-    devices.bound_caches()
+    memory.bound_caches()
     assert dict(os.environ) == before
 
 
@@ -388,7 +389,7 @@ def test_caches_are_bounded(monkeypatch):
     for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
         monkeypatch.setenv(each, "")
         monkeypatch.delenv(each)
-    devices.bound_caches()
+    memory.bound_caches()
     assert 25 < int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) < 1024
 
 

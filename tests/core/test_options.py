@@ -8,16 +8,11 @@ import math
 import numpy as np
 import pytest
 
+from napari_lgg_seg.core.choices import OptionsError, parse_threshold
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.model.checkpoint import ModelCard
-from napari_lgg_seg.core.options import (
-    OptionsError,
-    SegmentOptions,
-    TrainOptions,
-    default_in_words,
-    option_help,
-    parse_threshold,
-)
+from napari_lgg_seg.core.options import SegmentOptions, option_help
+from napari_lgg_seg.core.training.options import TrainOptions, default_in_words
 
 
 @pytest.mark.parametrize(
@@ -77,10 +72,10 @@ def test_options_change_labels(probability: np.ndarray, options: dict[str, objec
 
 def test_what_is_left_open_is_the_models_own(probability: np.ndarray) -> None:
     card = ModelCard("model", threshold=0.85, clean_up="largest")
-    assert int(postprocess(probability, SegmentOptions().complete(card)).sum()) == 32
-    chosen = SegmentOptions(threshold=0.2, clean_up="off").complete(card)
+    assert int(postprocess(probability, card.complete(SegmentOptions())).sum()) == 32
+    chosen = card.complete(SegmentOptions(threshold=0.2, clean_up="off"))
     assert int(postprocess(probability, chosen).sum()) == 37
-    assert SegmentOptions().complete(ModelCard("model", threshold="auto")).threshold == "auto"
+    assert ModelCard("model", threshold="auto").complete(SegmentOptions()).threshold == "auto"
 
 
 @pytest.mark.parametrize(("text", "threshold"), [("auto", "auto"), ("0.35", 0.35), ("1", 1.0)])

@@ -11,15 +11,13 @@ import typer
 
 from ..core.errors import LggSegError
 from .calibrate_coarse import quick_look
+from .console import in_a_line, make_console, make_progress, write_text
 from .report import report
 from .segment import segment
 from .shape import associate, shape
-from .train import in_a_line, train
+from .train import train
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..core.evaluation.metrics import Summary
 
 app = typer.Typer(
@@ -39,7 +37,7 @@ def main() -> None:
     try:
         app()
     except LggSegError as error:
-        _console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        make_console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(1) from error
 
 
@@ -67,10 +65,10 @@ def evaluate(
     """Score masks against the truth: Dice per patient over the whole volume."""
     from rich.table import Table
 
-    from ..core.evaluation.evaluate import evaluate_folders
+    from ..core.evaluation.compare_folders import evaluate_folders
 
     scores, summary, missing = evaluate_folders(predictions, truth)
-    console = _console()
+    console = make_console()
     table = Table("Patient", "Dice", title="Dice per patient over the volume")
     for name, score in scores.items():
         table.add_row(name, f"{score:.4f}")
@@ -82,7 +80,7 @@ def evaluate(
     console.print(in_a_line(summary))
     if json_file is not None:
         figures = {**_as_figures(summary), "dice": scores, "without_prediction": missing}
-        _write_text(json_file, json.dumps(figures, indent=2) + "\n")
+        write_text(json_file, json.dumps(figures, indent=2) + "\n")
 
 
 @app.command()
@@ -102,7 +100,7 @@ def sample(
     from ..core.data.phantom_cohort import make_sample_patients
 
     if patients is not None:
-        with _progress(_console(stderr=True)) as progress:
+        with make_progress(make_console(stderr=True)) as progress:
             for patient in progress.track(make_sample_patients(patients), patients, description="Drawing"):
                 write_patient(folder / patient.name, patient)
         print(f"{patients} made patients are in {folder.resolve()}")  # noqa: T201 - the result
@@ -170,28 +168,3 @@ def _as_figures(summary: Summary) -> dict[str, Any]:
     import dataclasses
 
     return dataclasses.asdict(summary)
-
-
-def _write_text(path: Path, text: str) -> None:
-    from ..core.data.masks import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)
-
-
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

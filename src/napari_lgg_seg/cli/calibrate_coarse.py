@@ -30,12 +30,12 @@ def quick_look(
     """
     import dataclasses
 
-    from ..core import devices
+    from ..core import memory
     from ..core.data.label_files import check_new
     from ..core.data.patients import read_patient
     from ..core.inference.calibrate_coarse import try_limits
     from ..core.model.checkpoint import load_model, save_model
-    from .app import _console  # it imports this module
+    from .console import make_console
 
     loaded = load_model(model)
     names = loaded.card.validation_patients
@@ -43,8 +43,8 @@ def quick_look(
         raise ModelError(f"{model} names no validation patients; a quick look has to be tried on some.")
     if output is not None:
         check_new(output, overwrite=overwrite)
-    devices.keep_memory_mapped()
-    console = _console()
+    memory.keep_memory_mapped()
+    console = make_console()
     patients = [read_patient(cohort / name) for name in names]
     found = None
     for tried in try_limits(loaded, patients, device):

@@ -67,13 +67,13 @@ def report(
     Slices with prediction (orange) and truth (blue) outlined, Dice by slice, and figures.
     """
     from ..core.evaluation.cases import find_cases
-    from .app import _console, _progress  # it imports this module
+    from .console import make_console, make_progress
 
     cases = find_cases(predictions, truth, images)
     _check_output(output, cases, overwrite=overwrite)
     predictor = _load(model, device) if probability or model is not None else None
     job = _Report(output, cases, truth, predictor, failed=list(cases.problems))
-    with _progress(_console(stderr=True)) as progress:
+    with make_progress(make_console(stderr=True)) as progress:
         for sentence in cases.problems:
             progress.console.print(f"Failed: {sentence}", style="red", markup=False, soft_wrap=True)
         bar = progress.add_task("Drawing", total=len(cases.cases))
@@ -111,12 +111,12 @@ def _sheet_name(patient: str) -> str:
 
 
 def _load(model: Path | None, device: DeviceChoice) -> Predictor:
-    from ..core import devices
+    from ..core import memory
     from ..core.inference.predict import predictor_for
     from ..core.model.checkpoint import DEFAULT_MODEL, load_model
     from ..core.options import SegmentOptions
 
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     return predictor_for(load_model(model or DEFAULT_MODEL), SegmentOptions(device=device))
 
 
@@ -178,7 +178,7 @@ def _probability(predictor: Predictor, volumes: Volumes, images: npt.NDArray[np.
     from ..core.options import SegmentOptions
 
     probability = drain(predictor.predict(images))
-    same = dice(postprocess(probability, SegmentOptions().complete(predictor.card)), volumes.prediction)
+    same = dice(postprocess(probability, predictor.card.complete(SegmentOptions())), volumes.prediction)
     values = probability[chosen_slices(volumes)]
     note = (
         f"Probability: of the model {predictor.card.name}, run again for this sheet; with its own threshold "

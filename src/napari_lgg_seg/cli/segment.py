@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..core.choices import CleanUp
 from ..core.data.label_files import FileFormat
 from ..core.devices import DeviceChoice, EngineChoice
-from ..core.options import CleanUp, SegmentOptions, option_help
-from .train import INTERRUPTED, threshold_option
+from ..core.options import SegmentOptions, option_help
+from .console import INTERRUPTED, threshold_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,20 +71,20 @@ def segment(
     Patients whose results are there, made from the same images with the same model and options, are
     finished: they are left as they are. So the same command goes on where it stopped.
     """
-    from ..core import devices
+    from ..core import memory
     from ..core.cohort.run import segment_cohort
-    from .app import _console  # it imports this module
+    from .console import make_console
 
     if workers is not None and scheduler is not None:
         raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
     options = SegmentOptions(
         threshold, clean_up, smallest_volume, fill_holes, tta, thorough, batch_size, device, engine
     )
-    devices.bound_caches()  # of workers as well
+    memory.bound_caches()  # of workers as well
     if workers is None and scheduler is None:
-        devices.keep_memory_mapped()
+        memory.keep_memory_mapped()
     stopped = False
-    with _ended_like_ctrl_c(), _Display(_console(stderr=True)) as display:
+    with _ended_like_ctrl_c(), _Display(make_console(stderr=True)) as display:
         run = segment_cohort(
             folders,
             output,
@@ -132,14 +133,14 @@ class _Display:
     """
 
     def __init__(self, console: Console) -> None:
-        from .app import _progress  # it imports this module
+        from .console import make_progress
 
         self.console = console
         self.segmented = self.skipped = self.failed = 0
         self._patients = 0
         self._places: set[str] = set()
         self._shares: dict[Path, float] = {}
-        self._progress = _progress(console)
+        self._progress = make_progress(console)
         self._bar: TaskID | None = None
 
     def __enter__(self) -> _Display:

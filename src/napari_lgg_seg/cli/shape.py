@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import LggSegError, PatientError
+from .console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +40,7 @@ def shape(
     from ..core.evaluation.shape import check_table, measure_shape, write_shapes
 
     check_table(csv, overwrite=overwrite)
-    console = _console(stderr=True)
+    console = make_console(stderr=True)
     patients, failures = _find_masks(masks)
     for failure in failures:
         _say_failed(failure, console)
@@ -75,7 +76,7 @@ def associate(
     """Test the shape features against genomic clusters, as the original study did."""
     import dataclasses
 
-    from ..core.data.masks import replacing
+    from ..core.atomic import replacing
     from ..core.evaluation.associate import associate as test
     from ..core.evaluation.associate import read_clusters
     from ..core.evaluation.shape import read_shapes
@@ -145,7 +146,7 @@ def _show_shapes(shapes: dict[str, Shape]) -> None:
             table.add_row(name, *features, str(shape.slice), f"{shape.voxels:,}")
         else:
             table.add_row(name, NO_TUMOUR, "", "", "", "0")
-    _console().print(table)
+    make_console().print(table)
 
 
 def _show_study(study: Study, clusters: Path) -> None:
@@ -153,7 +154,7 @@ def _show_study(study: Study, clusters: Path) -> None:
 
     from ..core.evaluation.associate import STUDY_LEVEL
 
-    console = _console()
+    console = make_console()
     tests = len(study.associations)
     table = Table(title="Fisher's exact test: feature above its median, by cluster")
     for name in ("Clusters", "Feature", "Patients", "p", f"p x {tests}", "Above the median"):
@@ -177,9 +178,3 @@ def _show_study(study: Study, clusters: Path) -> None:
         console.print(f"Not counted: {name} has no tumour.", markup=False, soft_wrap=True)
     for name in study.unmatched:
         console.print(f"Not counted: {name} is not in {clusters}.", markup=False, soft_wrap=True)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)

@@ -10,36 +10,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.devices import DeviceChoice
-from ..core.errors import TrainingError
-from ..core.options import (
+from ..core.choices import (
     MOST_NEIGHBOURS,
     CleanUp,
     Draw,
     NetworkName,
     Optimiser,
-    OptionsError,
     SequenceChoice,
-    Threshold,
-    TrainOptions,
-    default_in_words,
-    option_help,
-    parse_threshold,
 )
+from ..core.devices import DeviceChoice
+from ..core.errors import TrainingError
+from ..core.options import option_help
 from ..core.training.losses import Loss
+from ..core.training.options import TrainOptions, default_in_words
+from .console import INTERRUPTED, in_a_line, make_console, make_progress, threshold_option
 from .train_patients import find_patients, old_patients, split
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
-    from ..core.evaluation.metrics import Summary
     from ..core.training.callbacks import Callback
     from ..core.training.events import TrainEvent
     from ..core.training.run import Run
-
-#: Exit code of a program that Ctrl-C ended.
-INTERRUPTED = 130
 
 
 def _help(name: str) -> str:
@@ -49,18 +42,6 @@ def _help(name: str) -> str:
 
 def _help_without_default(name: str) -> str:
     return option_help(name, TrainOptions)
-
-
-def threshold_option(text: str) -> Any:
-    """The option ``--threshold``: a number or auto."""
-
-    def parsed(value: str) -> Threshold:
-        try:
-            return parse_threshold(value)
-        except OptionsError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return typer.Option(parser=parsed, metavar="auto|NUMBER", help=text)
 
 
 def train(
@@ -144,7 +125,7 @@ def train(
     OUTPUT is the best model so far; its training state and history.csv are in OUTPUT's .state folder.
     Several GPUs: torchrun --nproc-per-node N -m napari_lgg_seg train ...
     """
-    from ..core import devices
+    from ..core import memory
     from ..core.training import distributed
     from ..core.training.train import check_output
     from ..core.training.train import train as run
@@ -179,9 +160,9 @@ def train(
     if output.parent.is_file():
         raise TrainingError(f"{output.parent} is a file; choose a folder for the model.")
     check_output(output, resume=resume)
-    devices.keep_memory_mapped()
+    memory.keep_memory_mapped()
     with distributed.joined(device) as processes, _told_to_stop() as told:
-        console = _console(quiet=not processes.is_main)
+        console = make_console(stderr=True, quiet=not processes.is_main)
         patients = find_patients(cohort, corrected, console)
         training, held_out = split(patients, options, validation, validation_patients, console)
         if rehearse is not None:
@@ -261,7 +242,7 @@ class _Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = _progress(console)
+        self._progress = make_progress(console, left=True)
         self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
         self._best = -1.0
         self._before: float | None = None
@@ -323,30 +304,3 @@ def _about_epoch(event: Any) -> str:
     if event.validation is not None:
         text += f"; validation: {in_a_line(event.validation)}; best mean {event.best:.4f}"
     return text
-
-
-def in_a_line(summary: Summary) -> str:
-    """A cohort's Dice in one line."""
-    return (
-        f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
-        f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
-    )
-
-
-def _console(*, quiet: bool) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, quiet=quiet)
-
-
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-    )

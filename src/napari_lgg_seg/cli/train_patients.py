@@ -12,7 +12,7 @@ from ..core.errors import LggSegError, TrainingError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.options import TrainOptions
+    from ..core.training.options import TrainOptions
     from ..core.training.run import Source
 
 
@@ -22,7 +22,7 @@ class Patients:
 
     Attributes
     ----------
-    sources : dict of str to Path or Corrected
+    sources : dict of str to Path or CorrectedPatient
         Their names, and where they are read from.
     cohort : Path
         The folder of their folders.
@@ -53,7 +53,7 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
     console : Console
         Where it is said who is left out.
     """
-    from ..core.training.corrected import corrected_patients
+    from ..core.cohort.corrected import corrected_patients
 
     if results is None:
         return Patients(_usable(cohort, console), cohort)

@@ -5,13 +5,8 @@ torch is imported inside functions, so that importing the package stays free of 
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import importlib.util
-import os
-import platform
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -176,92 +171,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-class Lane:
-    """The way to a device and back: one batch after the other.
-
-    Attributes
-    ----------
-    ahead : int
-        Batches that may be under way while another one's result is waited for.
-    """
-
-    ahead = 0
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def send_raw(self, tensor: Tensor) -> Tensor:
-        """Bring slices as they were read to where they are resampled: the CPU."""
-        return tensor
-
-    def send(self, tensor: Tensor) -> Tensor:
-        """Bring what the network needs to the device, if it is not there."""
-        return tensor.to(self.device)
-
-    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """Ask for a result; what is returned waits for it and gives it, on the CPU."""
-        return tensor.cpu
-
-
-class CudaLane(Lane):
-    """The way to a CUDA device: the next batch is prepared and copied while this one is computed.
-
-    Nothing waits for the device but for a result that is due: copies go from and to pinned memory, in a
-    queue of their own for each direction. Slices are sent as they were read, a quarter of their size in
-    fp32, and resampled there.
-    """
-
-    ahead = 1
-
-    def __init__(self, device: torch.device) -> None:
-        import torch
-
-        super().__init__(device)
-        self._there = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._back = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def send_raw(self, tensor: Tensor) -> Tensor:
-        """See :class:`Lane`; to the device."""
-        return self.send(tensor)
-
-    def send(self, tensor: Tensor) -> Tensor:
-        """See :class:`Lane`."""
-        import torch
-
-        if tensor.device.type == "cuda":
-            return tensor
-        computing = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._there):
-            sent = tensor.pin_memory().to(self.device, non_blocking=True)
-        computing.wait_stream(self._there)
-        sent.record_stream(computing)  # else its memory would be free for the next copy too early
-        return sent
-
-    def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """See :class:`Lane`."""
-        import torch
-
-        self._back.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._back):
-            fetched = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            fetched.copy_(tensor, non_blocking=True)
-            # Waiting for it leaves the core to what is done beside.
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            arrived.record()
-        tensor.record_stream(self._back)
-
-        def wait() -> Tensor:
-            arrived.synchronize()
-            return fetched
-
-        return wait
-
-
-def lane_to(device: torch.device) -> Lane:
-    """The way to a device and back."""
-    return CudaLane(device) if device.type == "cuda" else Lane(device)
-
-
 def compiled(network: nn.Module) -> nn.Module:
     """A network that is compiled when it first computes, which takes a minute or so.
 
@@ -309,94 +218,9 @@ def automatic_batch_size(device: torch.device, size: int) -> int:
     return int(min(64, max(1, 0.5 * free // (2048 * size**2))))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means "not enough memory", on any device."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
-
-
 def failure(device: torch.device, error: BaseException) -> DeviceError:
     """What to tell the user about a device that failed."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return DeviceError(
         f"{describe_device(device)} failed ({reason}); choose another device or a smaller batch."
     )
-
-
-def free_memory(device: torch.device) -> None:
-    """Give the device's cached memory back to the system.
-
-    What nothing refers to any more is free already. After a failure there is more, see
-    :func:`reclaim_memory`.
-    """
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
-def reclaim_memory(device: torch.device) -> None:
-    """:func:`free_memory`, also of what only objects in circles hold on to, as tracebacks do.
-
-    Python stands still while it looks for those, in napari long enough to be felt.
-    """
-    gc.collect()
-    free_memory(device)
-
-
-def free_main_memory() -> int | None:
-    """Bytes of main memory that are free for use, or None where that is not known."""
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().available)
-
-
-def bound_caches() -> None:
-    """Let oneDNN, which computes for PyTorch and for OpenVINO, keep what it made for a few sizes of windows.
-
-    By default it is ten times as many, so that memory grows for dozens of patients; yet neighbouring slices
-    have the same sizes, and another one is soon made. To be called before the first slice; by programs of
-    our own (command line), since it holds for all of the process. What the user has set stays.
-    """
-    if not {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"} & os.environ.keys():
-        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "100"  # the network has some 25
-
-
-def return_main_memory() -> None:
-    """Give freed memory back to the system, which the C library keeps, in ever more pieces.
-
-    With glibc; others do it by themselves.
-    """
-    if platform.system() != "Linux":
-        return
-    with suppress(OSError, AttributeError):  # another C library, for instance musl
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def keep_memory_mapped() -> None:
-    """Let the C library keep freed memory instead of returning and re-requesting it each batch.
-
-    With glibc's defaults every large tensor is mapped anew and its pages are cleared by the kernel;
-    keeping them, a training step of 8 slices of 192 x 192 takes 0.83 of the time; inference is not
-    changed (2 cores, ``benchmarks/memory.py``).
-    Called by programs of our own (command line), not inside napari, whose memory is not ours.
-    """
-    if platform.system() != "Linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
-        return
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, for instance musl
-        return
-    mmap_threshold, trim_threshold, top_pad = -3, -1, -2
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, (1 << 31) - 1)
-    mallopt(top_pad, 1 << 28)

@@ -18,6 +18,7 @@ import tifffile
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
+from napari_lgg_seg.core.choices import OptionsError
 from napari_lgg_seg.core.cohort import run as segment_many
 from napari_lgg_seg.core.cohort.patient_job import (
     PatientFailed,
@@ -29,7 +30,7 @@ from napari_lgg_seg.core.cohort.run import CohortFound, find_patients
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ClusterError, ExportError
-from napari_lgg_seg.core.options import OptionsError, SegmentOptions
+from napari_lgg_seg.core.options import SegmentOptions
 
 NAMES = ("TCGA_CS_0003_20000303", "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202")
 FORMATS = ("masks", "tiff", "nifti")

@@ -11,7 +11,7 @@ from napari_lgg_seg import api
 from napari_lgg_seg.core.cohort import segment_cohort as module
 from napari_lgg_seg.core.cohort.index import Record
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.segment_cohort import (
+from napari_lgg_seg.core.cohort.run import (
     CaseFailed,
     CaseSegmented,
     CaseSkipped,

@@ -12,7 +12,7 @@ import tifffile
 from napari_lgg_seg.core.data import label_files as formats
 from napari_lgg_seg.core.data.label_files import Labelling, find_labels, read_labels, write_labels
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError, PatientError
-from napari_lgg_seg.core.evaluation.evaluate import evaluate_folders
+from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
 
 ALL_FORMATS = ("masks", "tiff", "nifti")
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.data.masks import mask_name, replacing, write_masks, write_patient
+from napari_lgg_seg.core.atomic import replacing
+from napari_lgg_seg.core.data.masks import mask_name, write_masks, write_patient
 from napari_lgg_seg.core.data.patients import is_patient_folder, read_patient
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError
 

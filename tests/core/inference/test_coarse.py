@@ -288,7 +288,7 @@ class Doubtful(nn.Module):
 @pytest.mark.real_data
 def test_labels_of_real_patients_are_those_of_a_close_look(lgg_dataset):
     model = load_model()
-    options = SegmentOptions(device="cpu").complete(model.card)
+    options = model.card.complete(SegmentOptions(device="cpu"))
     for folder in patient_folders(lgg_dataset)[5::40]:
         volume = read_patient(folder).volume
         labels = []

@@ -23,7 +23,8 @@ from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference import int8 as eight_bits
 from napari_lgg_seg.core.inference import openvino as openvino_engine
 from napari_lgg_seg.core.inference.calibrate_coarse import EACH
-from napari_lgg_seg.core.inference.engines import Engine, fold_batch_norm, make_engine
+from napari_lgg_seg.core.inference.engines import Engine, make_engine
+from napari_lgg_seg.core.inference.fold import fold_batch_norm
 from napari_lgg_seg.core.inference.int8 import example_slices, in_eight_bits
 from napari_lgg_seg.core.inference.postprocess import to_labels
 from napari_lgg_seg.core.inference.predict import Notice, Predictor, SlicesDone, drain

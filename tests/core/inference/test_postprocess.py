@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_lgg_seg.core.choices import MINOR
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import LOWEST_THRESHOLD, best_threshold, postprocess, to_labels
-from napari_lgg_seg.core.options import MINOR, SegmentOptions
+from napari_lgg_seg.core.options import SegmentOptions
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.errors import DeviceError, ImageError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference import predict as module
-from napari_lgg_seg.core.inference.engines import fold_batch_norm
+from napari_lgg_seg.core.inference import transfer
+from napari_lgg_seg.core.inference.fold import fold_batch_norm
 from napari_lgg_seg.core.inference.postprocess import to_labels
 from napari_lgg_seg.core.inference.predict import Notice, Predictor, SlicesDone
 from napari_lgg_seg.core.model.checkpoint import Model, ModelCard
@@ -505,7 +506,7 @@ def test_gpu_without_memory_for_one_slice_hands_over_to_the_cpu(make_head):
 # --- one batch ahead ---------------------------------------------------------------------------
 
 
-class Ahead(devices.Lane):
+class Ahead(transfer.Lane):
     """A way to a device that computes beside: results are there when they are waited for.
 
     Parameters
@@ -549,10 +550,10 @@ def ahead(monkeypatch):
         made = []
 
         def lane_to(there):
-            made.append(Ahead(there, **lane) if not made else devices.Lane(there))
+            made.append(Ahead(there, **lane) if not made else transfer.Lane(there))
             return made[-1]
 
-        monkeypatch.setattr(devices, "lane_to", lane_to)
+        monkeypatch.setattr(transfer, "lane_to", lane_to)
         predictor = Predictor(model_of(network or BrightFlair(), **(card or {})), device, batch_size)
         return predictor, made[0]
 

@@ -8,8 +8,8 @@ import torch
 
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.model.geometry import Box
 from napari_lgg_seg.core.model.preprocess import (
-    Box,
     PreprocessOptions,
     back_to_grid,
     crop_and_resample,

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 
-from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.training.callbacks import EarlyStopping, learning_rate_at
 from napari_lgg_seg.core.training.history import Record
+from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.training.run import epoch_seed, step_seed
 
 

@@ -11,8 +11,8 @@ from napari_lgg_seg.core.errors import ModelError, TrainingError
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card, save_model
 from napari_lgg_seg.core.model.networks import build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-from napari_lgg_seg.core.options import TrainOptions
 from napari_lgg_seg.core.training.initial_model import find_start
+from napari_lgg_seg.core.training.options import TrainOptions
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.errors import TrainingError
 from napari_lgg_seg.core.model.preprocess import (
     PreprocessOptions,
@@ -307,13 +307,13 @@ def test_memory_is_filled_first(patients, cohort, tmp_path):
 
 
 def test_half_of_the_free_memory_may_be_used(patients, tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "free_main_memory", lambda: 2 * 6 * 4 * 32 * 32)
+    monkeypatch.setattr(memory, "free_main_memory", lambda: 2 * 6 * 4 * 32 * 32)
     cohort_of(*patients, folder=tmp_path / "slices")
     assert [path.name for path in (tmp_path / "slices").iterdir()] == ["1.npy"]
 
 
 def test_without_files_all_stays_in_memory(patients, tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "free_main_memory", lambda: None)
+    monkeypatch.setattr(memory, "free_main_memory", lambda: None)
     cohort_of(*patients, folder=tmp_path / "slices").close()
     cohort_of(*patients, memory=0).close()
     assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ from napari_lgg_seg.core.inference.predict import Notice, Predictor, drain
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card, save_model
 from napari_lgg_seg.core.model.networks import UNet, build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-from napari_lgg_seg.core.options import SegmentOptions, TrainOptions
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training import losses, run
 from napari_lgg_seg.core.training.callbacks import Callback
 from napari_lgg_seg.core.training.events import (
@@ -41,6 +41,7 @@ from napari_lgg_seg.core.training.events import (
 )
 from napari_lgg_seg.core.training.losses import LOSSES
 from napari_lgg_seg.core.training.muon import Muon
+from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.training.train import train
 
 #: Three steps an epoch, of 4, 3 and 3 slices.
@@ -494,7 +495,7 @@ def test_neighbouring_slices_from_scratch(with_neighbours):
     assert model.network.down[0][0].in_channels == 9
     # Used from its file, it does what it did in its validation.
     probability = drain(Predictor(model, "cpu").predict(patient.volume))
-    labels = postprocess(probability, SegmentOptions().complete(model.card))
+    labels = postprocess(probability, model.card.complete(SegmentOptions()))
     assert dice(labels, patient.truth) == pytest.approx(model.card.figures["validation"]["second"], abs=0.02)
     # What it says about a slice depends on those beside it, and on no other.
     other = drain(Predictor(model, "cpu").predict(patient.volume[[1, 0, 2, 3]]))
@@ -945,7 +946,7 @@ def test_a_failing_callback_costs_nothing_else(patients, output, monkeypatch, tu
         raise ZeroDivisionError(turn)
 
     setattr(Failing, turn, fail)
-    monkeypatch.setattr("napari_lgg_seg.core.devices.free_main_memory", lambda: 0)
+    monkeypatch.setattr("napari_lgg_seg.core.memory.free_main_memory", lambda: 0)
     noting = Noting(output)
     with pytest.raises(ZeroDivisionError, match=turn):
         list(start(patients, output, epochs=1, callbacks=[Failing(), noting]))

@@ -18,7 +18,7 @@ from napari_lgg_seg.core.cohort import sources as case_sources
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import Labelling
 from napari_lgg_seg.core.data.patients import SEQUENCES, read_patient
-from napari_lgg_seg.core.evaluation.evaluate import evaluate_folders
+from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.layers import described, patients_in
 from napari_lgg_seg.widgets.cohort import jobs as cohort_jobs

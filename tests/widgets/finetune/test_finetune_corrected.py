@@ -11,12 +11,12 @@ pytest.importorskip("monai")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.cohort import unfinished
+from napari_lgg_seg.core.cohort.corrected import CorrectedPatient
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import Labelling
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.model.checkpoint import read_card
-from napari_lgg_seg.core.training.corrected import Corrected
 from napari_lgg_seg.widgets.cohort import widget as browser_module
 from napari_lgg_seg.widgets.review.review_session import desk_of
 
@@ -100,7 +100,7 @@ def test_corrected_labels_are_the_truth(choose, train, asked, cohort):
     sources = [*asked.training, *asked.validation]
     assert sorted(names_of(sources)) == NAMES[:3]
     for source in sources:
-        assert isinstance(source, Corrected)
+        assert isinstance(source, CorrectedPatient)
         truth = source.read().truth
         assert truth[0, 3, 3] == 1
         assert truth.sum() == read_patient(cohort[0] / source.name).truth.sum() + 1

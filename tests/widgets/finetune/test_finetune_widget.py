@@ -19,7 +19,7 @@ from napari_lgg_seg.core.evaluation.metrics import summarise
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.training import callbacks
 from napari_lgg_seg.core.training.events import Ended, EpochDone, Notice, PatientRead, StepDone, Validated
-from napari_lgg_seg.core.training.state import state_file
+from napari_lgg_seg.core.training.paths import state_file
 from napari_lgg_seg.layers import describe
 from napari_lgg_seg.widgets.finetune import widget as finetune
 from napari_lgg_seg.widgets.finetune.labelled import as_uint8

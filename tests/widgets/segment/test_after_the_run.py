@@ -427,10 +427,10 @@ def test_images_of_four_dimensions_are_refused_with_a_sentence(viewer, dock, run
 
 
 def test_an_image_larger_than_memory_is_refused_with_a_sentence(viewer, dock, run, monkeypatch):
-    from napari_lgg_seg.core import devices
+    from napari_lgg_seg.core import memory
 
     viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="scan")
-    monkeypatch.setattr(devices, "free_main_memory", lambda: 100_000)
+    monkeypatch.setattr(memory, "free_main_memory", lambda: 100_000)
     widget = dock()
     run(widget)
     assert "memory" in widget.status.value

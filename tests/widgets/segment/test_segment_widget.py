@@ -9,13 +9,13 @@ from flair_model import write_flair_model
 from qtpy.QtCore import QEvent, QThreadPool
 from qtpy.QtWidgets import QApplication, QComboBox, QFileDialog, QLabel, QVBoxLayout, QWidget
 
-from napari_lgg_seg.core import devices
+from napari_lgg_seg.core import devices, memory
 from napari_lgg_seg.core.data.patients import SEQUENCES
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL
 from napari_lgg_seg.core.model.networks import UNet
-from napari_lgg_seg.widgets.controls import Controls
 from napari_lgg_seg.widgets.segment import widget as segment
+from napari_lgg_seg.widgets.segment.controls import Controls
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"
@@ -745,7 +745,7 @@ def test_bug_of_ours_shows_in_the_window_which_goes_on(viewer, open_patient, doc
     open_patient()
     widget = dock()
     with monkeypatch.context() as broken, qtbot.captureExceptions():
-        broken.setattr(devices, "free_memory", lambda _: 1 / 0)
+        broken.setattr(memory, "free_memory", lambda _: 1 / 0)
         run(widget)
     assert "division by zero" in widget.status.value
     run(widget)

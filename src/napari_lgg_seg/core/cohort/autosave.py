@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.masks import replacing, safe_name
+from ..atomic import replacing, safe_name
 from ..errors import RecoveryError
 from .processes import runs, this_process
 

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from ... import __version__
+from ..._version import __version__
 from ..errors import ClusterError, reason
 from ..inference.predict import Notice
 from .cluster_worker import TOPIC, RemoteJob, Unusable, greet, work

@@ -8,10 +8,11 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
+from ..._version import __version__
 from ..data.provenance import model_checksum
-from ..devices import join_device, return_main_memory
+from ..devices import join_device
 from ..errors import LggSegError
+from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model
 from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
 

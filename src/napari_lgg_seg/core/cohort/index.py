@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from ..errors import ResultsError
 
 #: What can have become of a patient, in this order.

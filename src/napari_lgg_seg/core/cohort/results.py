@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from ..atomic import replacing, safe_name
 from ..data.label_files import LabelArray, Labelling, target_file, write_tiff
-from ..data.masks import replacing, safe_name
 from ..data.patients import has_slices
 from ..errors import CorrectedError, PatientError, ResultsError
 from ..inference.uncertainty import expected_dice, mean_entropy

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from .processes import runs, this_process
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from ..atomic import filling, replacing
 from ..errors import ExistingMasksError, ExportError, PatientError
-from .masks import check_folder, filling, mask_name, replacing, write_masks
+from .masks import check_folder, mask_name, write_masks
 from .patients import UInt8Array, has_slices, parse_name, read_patient
+from .provenance import record_name
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -89,7 +91,7 @@ def write_labels(
         return write_masks(folder, name, labels, numbers, overwrite=overwrite, record=record)
     check_target(output, labelling.patient, file_format, overwrite=overwrite)
     path = target_file(output, labelling.patient, file_format)
-    with filling(folder, file_format, record) as temporary:
+    with filling(folder, record_name(file_format), record) as temporary:
         _WRITERS[file_format](temporary / path.name, labelling)
     return [path]
 

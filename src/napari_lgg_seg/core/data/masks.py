@@ -4,118 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from ..atomic import NOT_IN_NAMES, cannot_write, filling
 from ..errors import ExistingMasksError, ExportError
 from .patients import Patient, parse_name
 from .provenance import record_name
-
-#: Characters that some system does not allow in a file's name.
-_NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place if the block succeeds.
-
-    Raises
-    ------
-    ExportError
-        If the disk is full or the folder cannot be written; the old file stays as it was.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _like_a_new_file(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def filling(folder: Path, file_format: str = "masks", record: str | None = None) -> Iterator[Path]:
-    """A temporary folder whose files go into ``folder`` if the block succeeds.
-
-    A folder that is not there yet appears with all its files at once, so that a program that is killed
-    leaves none or a whole one. Into one that is there, they are moved one by one.
-
-    Parameters
-    ----------
-    folder : Path
-        A patient's.
-    file_format : str
-        Of the files; the record of older results in this format is void as soon as the first is replaced.
-    record : str, optional
-        The new record (:mod:`napari_lgg_seg.core.data.provenance`), which comes last.
-
-    Raises
-    ------
-    ExportError
-        If the disk is full or the folder cannot be written.
-    """
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = not folder.exists()
-        hidden = (folder.parent if new else folder) / f".lgg-{uuid4().hex[:8]}"
-        hidden.mkdir()
-        temporary = hidden
-        yield temporary
-        files = sorted(temporary.iterdir())
-        if record is not None:
-            files.append(temporary / record_name(file_format))
-            files[-1].write_text(record, encoding="utf-8")
-        for file in files:
-            _sync(file)
-        if new:
-            temporary.rename(folder)
-        else:
-            (folder / record_name(file_format)).unlink(missing_ok=True)
-            for file in files:
-                file.replace(folder / file.name)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _like_a_new_file(path: Path) -> None:
-    """Sync the bytes, and the usual permissions instead of mkstemp's private ones."""
-    _sync(path)
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
-
-
-def _sync(path: Path) -> None:
-    """Let the bytes reach the disk, so that a name that is there after a power failure has its content."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _cannot_write(path: Path, error: OSError) -> ExportError:
-    return ExportError(
-        f"{path} could not be written ({error.strerror or error}); free space or choose another folder."
-    )
 
 
 def mask_name(patient: str, number: int) -> str:
@@ -218,13 +117,8 @@ def _check_labels(labels: npt.NDArray[np.generic]) -> None:
         raise ExportError(f"Labels of {labels.dtype} cannot become masks; they must be whole numbers.")
 
 
-def safe_name(name: str) -> str:
-    """A name, for instance a layer's, as it can stand in a file's name on any system."""
-    return re.sub(_NOT_IN_NAMES, "_", name).strip(" .") or "labels"
-
-
 def _check_name(patient: str, numbers: Iterable[int]) -> None:
-    if not patient or re.search(_NOT_IN_NAMES, patient):
+    if not patient or re.search(NOT_IN_NAMES, patient):
         raise ExportError(f"{patient!r} cannot be the start of a file's name; give the patient a plain name.")
     if any(number < 0 for number in numbers):
         raise ExportError("Slice numbers must not be negative, or the masks could not be read back.")
@@ -252,7 +146,7 @@ def check_folder(folder: Path, patient: str, *, overwrite: bool) -> list[Path]:
     try:
         parsed = [(path, parse_name(path)) for path in sorted(folder.iterdir())]
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
     found = [path for path, name in parsed if name is not None]
     images = [path for path, name in parsed if name is not None and not name[2]]
     others = [path for path, name in parsed if name is not None and name[0] != patient]
@@ -279,7 +173,7 @@ def _write_tiffs(
     pixels: Iterable[npt.NDArray[np.uint8]],
     record: str | None = None,
 ) -> None:
-    with filling(folder, "masks", record) as temporary:
+    with filling(folder, record_name("masks"), record) as temporary:
         for target, page in zip(targets, pixels, strict=True):
             photometric = "rgb" if page.ndim == 3 else "minisblack"
             tifffile.imwrite(temporary / target.name, np.ascontiguousarray(page), photometric=photometric)

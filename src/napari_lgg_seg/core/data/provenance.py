@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ... import __version__
+from ..._version import __version__
 from ..errors import ModelError
 from ..options import deciding
 

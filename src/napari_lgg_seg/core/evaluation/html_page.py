@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from .metrics import Summary
 from .report import CohortFigures, PatientFigures, measure_cohort
 

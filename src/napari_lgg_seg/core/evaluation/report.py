@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from .cases import Volumes
 from .compare import Agreement, compare, count_pieces
 from .metrics import Summary, summarise

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from ..errors import ExportError, PatientError
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..choices import DROPS_MINOR
 from ..evaluation.metrics import dice
-from ..options import DROPS_MINOR, SegmentOptions
+from ..options import SegmentOptions
 from .postprocess import postprocess
 from .predict import Predictor, drain
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..model.windows import Extent
+from ..model.geometry import Extent
 
 if TYPE_CHECKING:
-    from ..model.preprocess import Box
+    from ..model.geometry import Box
 
 Probability = npt.NDArray[np.float32]
 

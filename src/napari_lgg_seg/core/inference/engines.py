@@ -6,12 +6,11 @@ network sees and what becomes of its answer, in :mod:`.predict`.
 
 from __future__ import annotations
 
-from copy import deepcopy
-from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from .. import devices
+from .. import devices, memory
 from ..errors import EngineError, reason
+from .fold import fold_batch_norm
 
 if TYPE_CHECKING:
     import torch
@@ -126,31 +125,6 @@ class CompiledEngine(TorchEngine):
         try:
             return super().logits(slices)
         except Exception as error:  # compilers fail in many ways; all mean the same
-            if devices.is_out_of_memory(error):
+            if memory.is_out_of_memory(error):
                 raise
             raise EngineError(f"torch.compile failed ({reason(error)})") from error
-
-
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch normalisations are part of the convolutions before them."""
-    from torch import nn
-    from torch.nn.utils.fusion import fuse_conv_bn_weights
-
-    folded = deepcopy(network).eval()
-    for block in [m for m in folded.modules() if isinstance(m, nn.Sequential)]:
-        for index, (conv, norm) in enumerate(pairwise(block)):
-            if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                    transpose=isinstance(conv, nn.ConvTranspose2d),
-                )
-                block[index + 1] = nn.Identity()
-    return folded

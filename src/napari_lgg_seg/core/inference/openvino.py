@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
-from .. import devices
+from ..._version import __version__
+from .. import devices, memory
 from ..errors import EngineError
-from .engines import fold_batch_norm
+from .fold import fold_batch_norm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +69,7 @@ class OpenVinoEngine:
         try:
             result = self._request.infer([slices.contiguous().numpy()], share_inputs=True)
         except RuntimeError as error:
-            if devices.is_out_of_memory(error):
+            if memory.is_out_of_memory(error):
                 raise
             raise _failure(error) from error
         return torch.from_numpy(result[0])[:, 0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..options import MINOR, SegmentOptions, Threshold
+from ..choices import MINOR, Threshold
+from ..options import SegmentOptions
 
 Labels = npt.NDArray[np.uint8]
 

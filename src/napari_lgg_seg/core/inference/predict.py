@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .. import devices
+from .. import devices, memory
 from ..data.patients import SEQUENCES
 from ..errors import DeviceError, EngineError, ImageError
+from ..model.geometry import Extent
 from ..model.neighbours import IntArray, input_channels, with_neighbours
 from ..model.preprocess import back_to_grid, crop_and_resample, figures_of, measure, normalise_each
-from ..model.windows import AIR, Extent, window_around
+from ..model.windows import AIR, window_around
 from . import coarse as quick_look
+from . import transfer
 from .engines import make_engine
 
 if TYPE_CHECKING:
@@ -135,7 +137,7 @@ class Predictor:
         card = self.card
         channels = input_channels(card.sequences, card.neighbouring_slices)
         try:
-            self._lane = devices.lane_to(self.device)
+            self._lane = transfer.lane_to(self.device)
             self.engine = make_engine(engine, self._model.network, channels, self.device, card)
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
@@ -326,9 +328,9 @@ class Predictor:
         device = self.device
         if isinstance(error, EngineError):
             return batch, self._use_torch(error)
-        if not devices.is_out_of_memory(error):
+        if not memory.is_out_of_memory(error):
             raise devices.failure(device, error) from error
-        devices.reclaim_memory(device)
+        memory.reclaim_memory(device)
         if batch > 1:
             return batch // 2, Notice(
                 f"Out of memory: going on with {batch // 2} instead of {batch} slices at once."
@@ -338,7 +340,7 @@ class Predictor:
                 "There is not enough memory for a single slice; close other programs and try again."
             ) from error
         self._move_to(devices.choose_device("cpu"))
-        devices.reclaim_memory(device)
+        memory.reclaim_memory(device)
         return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
 
 
@@ -350,7 +352,7 @@ def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
         options.batch_size,
         tta=options.tta,
         engine=options.engine,
-        quick=options.looks_quickly(model.card),
+        quick=model.card.looks_quickly(options),
     )
 
 

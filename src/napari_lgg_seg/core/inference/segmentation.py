@@ -151,7 +151,7 @@ def segment_stepwise(
 ) -> Generator[Event, None, Segmentation]:
     """:func:`segment` as a generator of progress and notices; close it to cancel."""
     probability = yield from predictor.predict(voxels_of(patient))
-    options = options.complete(predictor.card)
+    options = predictor.card.complete(options)
     threshold = threshold_of(probability, options.threshold)
     labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
     return Segmentation(

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
-from ..data.masks import replacing
+from ..._version import __version__
+from ..atomic import replacing
+from ..choices import CLEAN_UP_CHOICES, DROPS_MINOR, MOST_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
 from ..data.patients import SEQUENCES
 from ..errors import ModelError
-from ..options import CLEAN_UP_CHOICES, MOST_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
 from .neighbours import input_channels
 from .preprocess import PreprocessOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..options import SegmentOptions
 
 SCHEMA_VERSION = 1
 HEADER_KEY = "napari_lgg_seg"
@@ -39,7 +41,7 @@ class ModelCard:
     name : str
         For people, for instance "Default U-Net".
     architecture : str
-        One of :data:`napari_lgg_seg.core.options.NETWORK_NAMES`.
+        One of :data:`napari_lgg_seg.core.choices.NETWORK_NAMES`.
     sequences : tuple of str
         The network's input channels of a slice, in order.
     neighbouring_slices : int
@@ -51,7 +53,7 @@ class ModelCard:
         Probability from which a voxel counts as tumour, where the user chooses no other.
     clean_up : str
         What happens to separate pieces, where the user chooses nothing else: one of
-        :data:`napari_lgg_seg.core.options.CLEAN_UP_CHOICES`.
+        :data:`napari_lgg_seg.core.choices.CLEAN_UP_CHOICES`.
     quick_look : float or None
         Probability from which, in half the working size, a voxel is worth a closer look, as
         :mod:`napari_lgg_seg.core.inference.calibrate_coarse` found; None where everything is looked at
@@ -135,6 +137,19 @@ class ModelCard:
                 f"{path} has a damaged model header ({error}); train or export the model again."
             ) from error
         return card
+
+    def complete(self, options: SegmentOptions) -> SegmentOptions:
+        """The options with this model's own threshold and clean-up where they name none."""
+        return dataclasses.replace(
+            options,
+            threshold=self.threshold if options.threshold is None else options.threshold,
+            clean_up=self.clean_up if options.clean_up is None else options.clean_up,
+        )
+
+    def looks_quickly(self, options: SegmentOptions) -> bool:
+        """Whether a quick look says where to look closely: what that misses, clean-up would drop anyway."""
+        allowed = self.quick_look is not None and self.complete(options).clean_up in DROPS_MINOR
+        return allowed and not options.thorough
 
     def seen_patients(self) -> set[str]:
         """Patients whose truth the weights have learned from, in this training or an earlier one."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .windows import Extent, head_extents
+from .geometry import Box, Extent
+from .windows import head_extents
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,15 +43,6 @@ class PreprocessOptions:
     clip_percentile: float = 99.5
     head_threshold: float = 0.1
     margin: int = 2
-
-
-@dataclass(frozen=True)
-class Box:
-    """A square in the plane of the slices; it may reach beyond the picture, where voxels are 0."""
-
-    top: int
-    left: int
-    side: int
 
 
 @dataclass(frozen=True)

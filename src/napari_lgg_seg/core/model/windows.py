@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from .geometry import Extent
 
-    from .preprocess import Box
+if TYPE_CHECKING:
+    from .geometry import Box
 
 #: Air kept around the head on each side, in pixels of the working size. By ``benchmarks/agreement.py``
 #: labels then agree with those of whole slices; with 8 they do not over all voxels.
@@ -30,36 +29,6 @@ _STEP = 16
 
 #: Voxels of the head (every second one is looked at) that a row or column may hold and still be air.
 _STRAY = 2
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Rows from ``top`` to ``bottom`` and columns from ``left`` to ``right``, the ends not included."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def grown(self, by: int) -> Extent:
-        """With so much more on each side."""
-        return Extent(self.top - by, self.bottom + by, self.left - by, self.right + by)
-
-    def within(self, other: Extent) -> Extent | None:
-        """What both have; None where that is nothing."""
-        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
-        left, right = max(self.left, other.left), min(self.right, other.right)
-        return Extent(top, bottom, left, right) if top < bottom and left < right else None
-
-    def cut(self, slices: Tensor) -> Tensor:
-        """That part of slices, (..., y, x)."""
-        return slices[..., self.top : self.bottom, self.left : self.right]
-
-    def put_back(self, values: Tensor, size: int) -> Tensor:
-        """What was computed of the part, (n, h, w), in squares of a size, (n, size, size); 0 elsewhere."""
-        from torch.nn.functional import pad
-
-        return pad(values, (self.left, size - self.right, self.top, size - self.bottom))
 
 
 def head_extents(head: npt.NDArray[np.bool_], step: int, box: Box) -> tuple[Extent | None, ...]:

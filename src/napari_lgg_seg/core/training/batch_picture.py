@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..data.masks import replacing
+from ..atomic import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

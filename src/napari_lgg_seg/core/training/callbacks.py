@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from ..model.checkpoint import save_model
 from .state import save_state
 

@@ -12,7 +12,7 @@ from ..errors import TrainingError
 from ..model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card
 from ..model.neighbours import input_channels
 from ..model.preprocess import PreprocessOptions
-from ..options import TrainOptions
+from .options import TrainOptions
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import devices
+from .. import devices, memory
 from ..errors import DeviceError, TrainingError
 from ..inference.predict import Notice
-from ..options import TrainOptions
 from . import distributed
 from .distributed import Processes
 from .initial_model import Start
+from .options import TrainOptions
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ class Learner:
                 self._recover(error, min(self._part, len(images)))
             # Only here, without the error, is nothing left that holds on to the failed step's memory.
             self.optimiser.zero_grad(set_to_none=True)
-            devices.reclaim_memory(self.device)
+            memory.reclaim_memory(self.device)
 
     def _gradients(self, images: Tensor, masks: Tensor, whole: int) -> float:
         """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
@@ -154,7 +154,7 @@ class Learner:
 
     def _recover(self, error: BaseException, part: int) -> None:
         """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
-        if not devices.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
+        if not memory.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
             raise self.failure(error) from error
         self._part = part // 2
         self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
@@ -162,7 +162,7 @@ class Learner:
     def failure(self, error: BaseException) -> DeviceError | TrainingError:
         """What to tell the user about a step that cannot be done."""
         device = devices.describe_device(self.device)
-        if devices.is_out_of_memory(error):
+        if memory.is_out_of_memory(error):
             return DeviceError(
                 f"{device} has not enough memory for a step; close other programs, or choose a smaller batch."
             )
@@ -213,4 +213,4 @@ class Learner:
         self.optimiser.state.clear()
         for module in (self.network, self._average):
             module.to("cpu")
-        devices.reclaim_memory(self.device)
+        memory.reclaim_memory(self.device)

@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,25 +23,37 @@ from ..inference.postprocess import postprocess
 from ..inference.predict import Notice, Predictor
 from ..model.checkpoint import Model, ModelCard
 from ..model.preprocess import normalise_each
-from ..options import SegmentOptions, TrainOptions
+from ..options import SegmentOptions
 from . import distributed
 from .augment import augment
-from .corrected import Corrected
 from .events import PatientRead, PatientValidated, TrainEvent
 from .history import Record
 from .initial_model import Start
 from .learner import Learner
+from .options import TrainOptions
+from .paths import state_folder
 from .slice_dataset import Batch, Cohort
 from .split import check_split
-from .state import state_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Tensors = list[Tensor] | tuple[Tensor, ...]
 
+
+class PatientFiles(Protocol):
+    """A patient whose files are read when they are needed."""
+
+    @property
+    def name(self) -> str:
+        """The patient's name."""
+
+    def read(self) -> Patient:
+        """Read images and masks."""
+
+
 #: A patient in memory, or where to read it from when it is needed.
-Source = Patient | Path | Corrected
+Source = Patient | Path | PatientFiles
 
 
 class Run:
@@ -51,7 +63,7 @@ class Run:
     ----------
     start : Start
         Network, weights and preprocessing to begin with.
-    validation : sequence of Patient, Path or Corrected
+    validation : sequence of Patient, Path or PatientFiles
         Patients to validate on.
     output : Path
         The model file.
@@ -232,7 +244,7 @@ class Run:
         model = Model(self.averaged, self.card(None), self.output)
         # Another engine would have to convert the weights anew for each validation.
         predictor = Predictor(model, self.options.device, engine="torch")
-        options = SegmentOptions().complete(model.card)
+        options = model.card.complete(SegmentOptions())
         mine, scores = self.processes.share(self._validation), {}
         for number, source in enumerate(mine, start=1):
             try:
@@ -397,10 +409,10 @@ def opened(source: Source) -> Patient:
     PatientError
         If it cannot be read, or has no images or no masks.
     """
-    if isinstance(source, Corrected):
-        patient = source.read()
+    if isinstance(source, Path):
+        patient = read_patient(source)
     else:
-        patient = read_patient(source) if isinstance(source, Path) else source
+        patient = source if isinstance(source, Patient) else source.read()
     if patient.volume is None or patient.truth is None:
         raise PatientError(f"{patient.folder} has no images or no masks; training needs both.")
     return patient

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import devices
-from ..data.masks import replacing
+from .. import memory as process_memory
+from ..atomic import replacing
+from ..choices import Draw
 from ..data.patients import SEQUENCES, Patient
 from ..errors import TrainingError
 from ..model.neighbours import with_neighbours
 from ..model.preprocess import PreprocessOptions, crop_and_resample, measure
-from ..options import Draw
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class Cohort:
         self.preprocess, self.sequences, self.folder = preprocess, sequences, folder
         self.neighbours = neighbours
         self.names: list[str] = []
-        free = devices.free_main_memory()
+        free = process_memory.free_main_memory()
         self._memory = memory if memory is not None else (free // 2 if free is not None else 2**62)
         self._slices: list[Tensor] = []
         self._figures: list[Tensor] = []

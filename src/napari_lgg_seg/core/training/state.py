@@ -12,25 +12,16 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from ..data.masks import replacing
+from ..atomic import replacing
 from ..errors import TrainingError
-from ..options import TrainOptions
+from .options import TrainOptions
+from .paths import state_file, state_folder
 
 if TYPE_CHECKING:
     from .run import Run
 
 #: What was done before there was an option for it, where that is not the option's default.
 ONCE = {"optimiser": "adamw"}
-
-
-def state_folder(output: Path) -> Path:
-    """The folder beside a model file that holds its training's state and history."""
-    return output.with_name(f"{output.stem}.state")
-
-
-def state_file(output: Path) -> Path:
-    """The state of a model file's training."""
-    return state_folder(output) / "last.pt"
 
 
 def save_state(run: Run, path: Path) -> None:

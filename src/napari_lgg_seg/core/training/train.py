@@ -15,13 +15,14 @@ from pathlib import Path
 from ..errors import TrainingError
 from ..inference.predict import Notice
 from ..model.preprocess import PreprocessOptions
-from ..options import TrainOptions
 from . import distributed
 from .callbacks import Callback, EarlyStopping, HistoryCsv, KeepBest, KeepState, LearningRate, TimeBudget
 from .events import Ended, EpochDone, StepDone, TrainEvent, Validated
 from .initial_model import find_start
+from .options import TrainOptions
+from .paths import state_file, state_folder
 from .run import Run, Source
-from .state import load_state, remove_leftovers, state_file, state_folder
+from .state import load_state, remove_leftovers
 
 
 def train(
@@ -38,7 +39,7 @@ def train(
 
     Parameters
     ----------
-    training, validation : sequence of Patient, Path or Corrected
+    training, validation : sequence of Patient, Path or PatientFiles
         Patients with truth, their folders, or patients of a cohort with corrected labels; none may be in
         both.
     output : Path

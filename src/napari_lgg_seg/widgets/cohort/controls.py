@@ -12,7 +12,7 @@ from magicgui.widgets import CheckBox, ComboBox, Container, Label, LineEdit, Pro
 from qtpy.QtWidgets import QSizePolicy
 
 from ...core.options import option_help
-from ..controls import form, path_edit, rows, wrap
+from ..shared.forms import form, path_edit, rows, wrap
 from ..shared.model_chooser import ModelChooser
 from ..shared.table_view import CohortTable
 from .columns import ALL_STATES, SHOWN_STATES

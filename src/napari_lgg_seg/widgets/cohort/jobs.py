@@ -11,7 +11,7 @@ from ...core.cohort.case_details import CaseDetails, list_cases
 from ...core.cohort.details_cache import DetailsCache, look_at
 from ...core.cohort.index import Record
 from ...core.cohort.results import CohortResults
-from ...core.cohort.segment_cohort import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases
+from ...core.cohort.run import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases
 from ...core.data.masks import write_masks
 from ...core.data.patients import find_slices
 from ...core.errors import ExistingMasksError, LggSegError
@@ -80,7 +80,7 @@ class SegmentJob:
     options : SegmentOptions
         See there.
     made_with : dict
-        From :func:`napari_lgg_seg.core.cohort.segment_cohort.describe_run`.
+        From :func:`napari_lgg_seg.core.cohort.run.describe_run`.
     replaceable : frozenset of str
         Names of patients whose corrected labels the user gave up.
     cache_file : Path
@@ -100,7 +100,7 @@ class SegmentJob:
 def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
     """Segment patients, in the worker's thread."""
     yield CaseStarted(job.folders[0].name, 1, len(job.folders))
-    from ...core import devices
+    from ...core import devices, memory
     from ...core.inference.predict import predictor_for
     from ...core.model.checkpoint import load_model
 
@@ -121,7 +121,7 @@ def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
         device = predictor.device
         work.close()
         del predictor, work
-        devices.free_memory(device)
+        memory.free_memory(device)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from magicgui.widgets import Container, Label, PushButton
 from ...core.cohort import unfinished
 from ...core.cohort.unfinished import Unfinished
 from ...core.errors import ExportError
-from ..controls import wrap
+from ..shared.forms import wrap
 
 
 class GoOn:

@@ -11,14 +11,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QMessageBox
 
 from ...core.cohort.results import CohortResults
-from ...core.cohort.segment_cohort import (
-    CaseFailed,
-    CaseSegmented,
-    CaseSkipped,
-    CaseStarted,
-    describe_run,
-    is_done,
-)
+from ...core.cohort.run import CaseFailed, CaseSegmented, CaseSkipped, CaseStarted, describe_run, is_done
 from ...core.errors import LggSegError
 from ...core.inference.predict import Notice, SlicesDone
 from ...core.options import SegmentOptions

@@ -16,7 +16,7 @@ from ...core.errors import LggSegError
 from ...core.evaluation.cases import Case
 from ...core.evaluation.compare_folders import CaseCompared, CasesFound, FolderEvent, compare_folders
 from ...core.evaluation.report import PatientFigures, measure_cohort, write_table
-from ..controls import form, path_edit, wrap
+from ..shared.forms import form, path_edit, wrap
 from ..shared.scrolling import show_from
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable

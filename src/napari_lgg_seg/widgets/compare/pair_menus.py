@@ -9,7 +9,7 @@ from magicgui.widgets import ComboBox
 from qtpy.QtWidgets import QWidget
 
 from ...core.errors import LggSegError
-from ..controls import form, let_shrink
+from ..shared.forms import form, let_shrink
 from . import messages as words
 from .pair import Pair, check_pair, is_prediction, labels_in, proposed_prediction, proposed_truth
 

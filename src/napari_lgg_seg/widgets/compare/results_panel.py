@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidge
 
 from ...core.evaluation.compare import Agreement
 from ...layers import comparison_colours
-from ..controls import wrap
+from ..shared.forms import wrap
 from . import messages as words
 from .pair import Compared
 

@@ -19,9 +19,9 @@ from ...core.cohort.details_cache import default_cache_file
 from ...core.cohort.sources import Source, source_of
 from ...core.errors import LggSegError
 from ...core.evaluation.cases import Case
-from ..controls import wrap
 from ..review.review_session import desk_of
 from ..shared.docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
+from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn, show_from
 from ..shared.worker import Failure

@@ -20,10 +20,10 @@ from qtpy.QtWidgets import QShortcut
 from ...core.cohort.saved_labels import checksum
 from ...core.data import label_editing as correct
 from ...layers import PREVIEW, TUMOUR, described
-from ..controls import let_shrink, wrap
 from ..review.autosave import keep_edits
 from ..review.review_session import desk_of
 from ..shared.docking import Tabbed, WhenUndocked
+from ..shared.forms import let_shrink, wrap
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, failing_softly
 from .accept import accept

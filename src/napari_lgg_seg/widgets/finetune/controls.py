@@ -21,11 +21,12 @@ from magicgui.widgets import (
 )
 
 from ...core.cohort.results import default_results_folder
-from ...core.options import TrainOptions, default_in_words, option_help
+from ...core.options import option_help
 from ...core.training.losses import LOSSES
-from ...core.training.state import state_folder
+from ...core.training.options import TrainOptions, default_in_words
+from ...core.training.paths import state_folder
 from ...preferences import dataset_folder
-from ..controls import Choice, Choices, folded, let_shrink, path_edit, rows
+from ..shared.forms import Choice, Choices, folded, let_shrink, path_edit, rows
 from .messages import GO_ON
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 
+from ...core.cohort.corrected import CorrectedPatient, corrected_patients
 from ...core.data.patients import find_slices, is_patient_folder, patient_folders
 from ...core.errors import PatientError, TrainingError
-from ...core.training.corrected import Corrected, corrected_patients
 from ..shared.messages import counted
 from ..shared.worker import Failure, failing_softly
 
@@ -77,11 +77,11 @@ class FoundCorrected:
 
     Attributes
     ----------
-    usable : dict of str to Corrected
+    usable : dict of str to CorrectedPatient
         Their names, and where they are read from.
     """
 
-    usable: dict[str, Corrected]
+    usable: dict[str, CorrectedPatient]
 
     def in_words(self) -> str:
         """A sentence for the user."""
@@ -102,7 +102,7 @@ def look_for_corrected(dataset: Path, results: Path) -> Generator[None, None, Fo
     for folder, held in ((dataset, "the patients' folders"), (results, "the cohort's results")):
         if not folder.is_dir():
             raise TrainingError(f"{folder} is no folder; choose the folder that holds {held}.")
-    usable: dict[str, Corrected] = {}
+    usable: dict[str, CorrectedPatient] = {}
     for patient in corrected_patients(dataset, results):
         yield  # so that it can be given up
         try:
@@ -134,7 +134,7 @@ class FolderScan:
         self.found: FoundPatients | FoundCorrected | Failure | None = None
 
     @property
-    def patients(self) -> Mapping[str, Path | Corrected]:
+    def patients(self) -> Mapping[str, Path | CorrectedPatient]:
         """The patients that can be used, as far as is known."""
         return {} if self.found is None or isinstance(self.found, Failure) else self.found.usable
 

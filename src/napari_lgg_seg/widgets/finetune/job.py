@@ -12,11 +12,11 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker
 
+from ...core.cohort.corrected import CorrectedPatient
 from ...core.data.patients import Patient
 from ...core.model.checkpoint import ModelCard, read_card
-from ...core.options import TrainOptions
-from ...core.training.corrected import Corrected
 from ...core.training.events import Ended, EpochDone, PatientValidated, SlicesDone, StepDone, TrainEvent
+from ...core.training.options import TrainOptions
 from ..shared.worker import failing_softly
 from .labelled import Taken, to_patient
 
@@ -30,7 +30,7 @@ class TrainJob:
 
     Attributes
     ----------
-    training, validation : tuple of Taken, Path or Corrected
+    training, validation : tuple of Taken, Path or CorrectedPatient
         Patients from the viewer, their folders, or a cohort's with corrected labels.
     output : Path
         Where the model goes.
@@ -38,18 +38,18 @@ class TrainJob:
         See there.
     resume : bool
         Whether to go on with the training whose state is beside the output.
-    show_patient : Path, Corrected or None
+    show_patient : Path, CorrectedPatient or None
         The validation patient whose images are wanted for the preview, since none is open.
     stop : Event
         Set to end the training after its current step.
     """
 
-    training: tuple[Taken | Path | Corrected, ...]
-    validation: tuple[Taken | Path | Corrected, ...]
+    training: tuple[Taken | Path | CorrectedPatient, ...]
+    validation: tuple[Taken | Path | CorrectedPatient, ...]
     output: Path
     options: TrainOptions
     resume: bool = False
-    show_patient: Path | Corrected | None = None
+    show_patient: Path | CorrectedPatient | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -137,7 +137,7 @@ def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
     return Outcome(not ended, ended, epochs_done, card, job.output)
 
 
-def _opened(sources: Sequence[Taken | Path | Corrected]) -> list[Patient | Path | Corrected]:
+def _opened(sources: Sequence[Taken | Path | CorrectedPatient]) -> list[Patient | Path | CorrectedPatient]:
     return [to_patient(source) if isinstance(source, Taken) else source for source in sources]
 
 

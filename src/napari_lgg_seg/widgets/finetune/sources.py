@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
+from ...core.cohort.corrected import CorrectedPatient
 from ...core.cohort.edits import Kept
 from ...core.cohort.results import default_results_folder
-from ...core.training.corrected import Corrected
 from ...core.training.split import draw_old
 from ..review.review_session import desk_of
 from ..shared.worker import Failure
@@ -118,7 +118,7 @@ class Sources:
             return ""
         return self._old.in_words() or words.LOOKING_FOR_OLD
 
-    def take(self) -> dict[str, Taken | Path | Corrected]:
+    def take(self) -> dict[str, Taken | Path | CorrectedPatient]:
         """The chosen patients, by name: their arrays as they are now, or where they are.
 
         Raises
@@ -225,7 +225,9 @@ class Sources:
 
     def _kept(self, kept: Kept) -> None:
         """Another patient of the cohort may be corrected now."""
-        known = [p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, Corrected)]
+        known = [
+            p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, CorrectedPatient)
+        ]
         ours = kept.results.folder == self._controls.results.value
         if ours and kept.record.by_hand and kept.name not in known:
             self._look_again()

@@ -16,15 +16,16 @@ from qtpy.QtWidgets import QFileDialog
 
 from ...core.errors import LggSegError
 from ...core.model.checkpoint import DEFAULT_MODEL, read_card
-from ...core.options import TrainOptions, option_help
+from ...core.options import option_help
 from ...core.training.events import EpochDone, Notice, PatientValidated, Validated
 from ...core.training.initial_model import DEFAULT, SCRATCH, find_start
+from ...core.training.options import TrainOptions
+from ...core.training.paths import state_file
 from ...core.training.split import split_patients
-from ...core.training.state import state_file
 from ...core.training.train import check_output
-from ..controls import rows, wrap
 from ..shared.device_chooser import DeviceChooser
 from ..shared.docking import Tabbed, WhenEntered, WhenUndocked
+from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
 from ..shared.scrolling import ScrollingColumn, show_from
 from ..shared.worker import Failure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...core import devices
+from ...core import memory
 from ...core.data.patients import SEQUENCES
 from ...core.errors import ImageError
 from ...layers import described, find_layer
@@ -151,7 +151,7 @@ def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:
     """
     rgb = len(arrays) == 1
     grid = arrays[0].shape[:-1] if rgb else arrays[0].shape
-    free = devices.free_main_memory()
+    free = memory.free_main_memory()
     needed = int(np.prod(grid, dtype=np.float64)) * _BYTES_A_VOXEL
     if free is not None and needed > free:
         raise ImageError(

@@ -46,20 +46,11 @@ class Result:
     quick: bool
 
 
-def present_devices() -> list[tuple[str, str]]:
-    """Names for people and for torch of the devices present."""
-    from ...core import devices
-
-    return [
-        (devices.describe_device(devices.choose_device(name)), name) for name in devices.available_devices()
-    ]
-
-
 @failing_softly
 def run_job(job: Job) -> Generator[Event, None, Result]:
     """The run, in the worker's thread."""
     yield SlicesDone(0, 1)
-    from ...core import devices
+    from ...core import memory
     from ...core.inference.predict import predictor_for
     from ...core.model.checkpoint import load_model
 
@@ -74,6 +65,6 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     finally:
         device = predictor.device
         del predictor
-        devices.free_memory(device)
+        memory.free_memory(device)
     uncertainty = voxel_entropy(probability)
     return Result(probability, uncertainty, model.card.name, name, engine, monotonic() - started, quick)

@@ -18,6 +18,7 @@ from magicgui.widgets import Container
 from napari.qt.threading import create_worker
 
 from ...commands import export_masks, labels_to_export
+from ...core.choices import DROPS_MINOR
 from ...core.data.patients import SEQUENCES
 from ...core.errors import LggSegError
 from ...core.evaluation.measurements import measure_labels
@@ -25,16 +26,17 @@ from ...core.evaluation.metrics import dice
 from ...core.inference.postprocess import postprocess, threshold_of
 from ...core.inference.predict import Event, Notice
 from ...core.inference.uncertainty import expected_dice
-from ...core.options import DROPS_MINOR, option_help
+from ...core.options import option_help
 from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
-from ..controls import Controls, wrap
 from ..shared import result_layers as results
 from ..shared.device_chooser import DeviceChooser
 from ..shared.docking import Tabbed, WhenUndocked
+from ..shared.forms import wrap
 from ..shared.model_chooser import ModelChooser
 from ..shared.navigation import go_to_largest, go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure
+from .controls import Controls
 from .inputs import (
     Subject,
     candidates,

@@ -9,7 +9,6 @@ from magicgui.widgets import ComboBox
 from napari.qt.threading import create_worker
 
 from ...preferences import preferences
-from ..segment.job import present_devices
 
 _AUTO = "auto"
 
@@ -54,3 +53,12 @@ class DeviceChooser:
         self._devices = [(f"Auto ({present[0][0]})", _AUTO), *present]
         self.combo.reset_choices()
         self.combo.value = chosen if chosen in self.combo.choices else _AUTO
+
+
+def present_devices() -> list[tuple[str, str]]:
+    """Names for people and for torch of the devices present."""
+    from ...core import devices
+
+    return [
+        (devices.describe_device(devices.choose_device(name)), name) for name in devices.available_devices()
+    ]

@@ -9,7 +9,7 @@ from psygnal import Signal
 
 from ...core.errors import LggSegError
 from ...core.model.checkpoint import DEFAULT_MODEL, ModelCard, read_card
-from ..controls import Choice, let_shrink
+from .forms import Choice, let_shrink
 from .known_models import known_models, preferred_model
 
 DEFAULT_NAME, OTHER_MODEL = "Default U-Net", "Choose a model file..."

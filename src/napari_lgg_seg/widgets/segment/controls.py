@@ -1,18 +1,14 @@
-"""The Segment widget's controls: what they are called, what they offer, and the options they stand for.
-
-Nothing here knows layers' contents or runs anything.
-"""
+"""The Segment widget's controls: what they are called, what they offer, and the options they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
     Container,
-    FileEdit,
     FloatSlider,
     FloatSpinBox,
     Label,
@@ -21,28 +17,23 @@ from magicgui.widgets import (
     SpinBox,
 )
 
-from ..core import devices
-from ..core.data.patients import FLAIR, SEQUENCES
-from ..core.options import CLEAN_UP_CHOICES, SegmentOptions, option_help
-from ..preferences import preferences
+from ...core import devices
+from ...core.choices import CLEAN_UP_CHOICES
+from ...core.data.patients import FLAIR, SEQUENCES
+from ...core.options import SegmentOptions, option_help
+from ...preferences import preferences
+from ..shared.forms import Choice, Choices, folded, rows
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
-    from ..core.model.checkpoint import ModelCard
+    from ...core.model.checkpoint import ModelCard
 
-Choices = Callable[[Any], Sequence[tuple[str, Any]]]
 
 _SPACING_HELP = (
     "Distance of voxels in millimetres, if you know it; the dataset's files do not say. It becomes the "
     "layers' scale, and volumes are given in millilitres."
 )
-
-
-class Choice(ComboBox):
-    """A combo box in which None can be chosen: magicgui's own tells nobody when it is."""
-
-    null_value = object()
 
 
 class Controls:
@@ -195,66 +186,3 @@ class Controls:
             ),
             folded("Voxel size", rows(*self.spacing.values())),
         ]
-
-
-def wrap(text: Label, lines: int) -> None:
-    """Let a text use the whole width and as many lines as it needs, with room for a few kept free."""
-    from qtpy.QtCore import Qt
-    from qtpy.QtWidgets import QSizePolicy
-
-    policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
-    policy.setHeightForWidth(True)
-    text.native.setWordWrap(True)
-    text.native.setSizePolicy(policy)
-    text.native.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-    text.native.setMinimumHeight(lines * text.native.fontMetrics().lineSpacing())
-
-
-def path_edit(mode: str, label: str, tooltip: str, files: str | None = None) -> FileEdit:
-    """A path that can be typed or chosen in a dialog: "d" for a folder, "w" for a new file."""
-    edit = FileEdit(mode=mode, label=label, tooltip=tooltip, filter=files)
-    edit.choose_btn.text = "..."
-    edit.choose_btn.max_width = 34
-    edit.line_edit.min_width = 80
-    return edit
-
-
-def let_shrink(combo: ComboBox) -> None:
-    """Let a menu be narrower than its longest choice, so that the column fits beside the picture."""
-    combo.native.setSizeAdjustPolicy(combo.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    combo.native.setMinimumContentsLength(10)
-
-
-def rows(*widgets: Any) -> Container:
-    """Controls below each other with their labels."""
-    container = Container(widgets=widgets, labels=True)
-    container.margins = (0, 0, 0, 0)
-    return container
-
-
-def form(*widgets: Any, labels_above: bool = False) -> QWidget:
-    """Controls below each other, their labels in one column, or above them where they need the width."""
-    from qtpy.QtWidgets import QFormLayout, QWidget
-
-    native = QWidget()
-    layout = QFormLayout(native)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    if labels_above:
-        layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapAllRows)
-        layout.setVerticalSpacing(2)
-    for widget in widgets:
-        layout.addRow(widget.label, widget.native)
-    return native
-
-
-def folded(title: str, content: Container) -> QWidget:
-    """Controls behind a title that opens on a click."""
-    from superqt import QCollapsible
-
-    collapsible = QCollapsible(title)
-    collapsible.addWidget(content.native)
-    collapsible.collapse(animate=False)
-    for layout in (collapsible.layout(), collapsible.content().layout()):
-        layout.setContentsMargins(0, 0, 0, 0)
-    return collapsible

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cohort.results import CohortResults
 from ..data.patients import Patient, find_slices, has_slices, read_patient
 from ..errors import PatientError
+from .results import CohortResults
 
 
 @dataclass(frozen=True)
-class Corrected:
+class CorrectedPatient:
     """A patient whose truth is somebody's corrected labels; its files are read when they are needed.
 
     Attributes
@@ -62,7 +62,7 @@ class Corrected:
         return dataclasses.replace(patient, truth=(labels != 0).astype(np.uint8), unmarked=())
 
 
-def corrected_patients(dataset: Path, results: Path) -> list[Corrected]:
+def corrected_patients(dataset: Path, results: Path) -> list[CorrectedPatient]:
     """The patients of a dataset whose labels in a results folder are somebody's work, by folder name.
 
     Parameters
@@ -78,4 +78,4 @@ def corrected_patients(dataset: Path, results: Path) -> list[Corrected]:
         If the results' index cannot be read.
     """
     names = CohortResults(results).corrected()
-    return [Corrected(dataset / name, results) for name in names if has_slices(dataset / name)]
+    return [CorrectedPatient(dataset / name, results) for name in names if has_slices(dataset / name)]

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from napari_lgg_seg.core.cohort.corrected import CorrectedPatient, corrected_patients
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import Labelling
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError, ResultsError, TrainingError
-from napari_lgg_seg.core.training.corrected import Corrected, corrected_patients
 from napari_lgg_seg.core.training.run import opened, source_name
 from napari_lgg_seg.core.training.split import draw_old
 
@@ -41,7 +41,7 @@ def cohort(tmp_path, make_patient):
 
 def test_those_that_somebody_corrected(cohort):
     dataset, results = cohort
-    assert corrected_patients(*cohort) == [Corrected(dataset / name, results) for name in (A, B)]
+    assert corrected_patients(*cohort) == [CorrectedPatient(dataset / name, results) for name in (A, B)]
 
 
 def test_exported_ones_are_corrected_all_the_same(cohort):
