@@ -12,7 +12,7 @@ from calibration import Reliability, measure_reliability
 from scipy.ndimage import convolve1d
 
 from napari_lgg_seg.core.data.patients import Patient
-from napari_lgg_seg.core.evaluation.cases import Volumes
+from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.evaluation.report import Agreement, PatientFigures, measure_cohort, measure_patient
 from napari_lgg_seg.core.evaluation.shape import FEATURES, measure_shape

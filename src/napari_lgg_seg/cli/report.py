@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..core.evaluation.cases import Case, Cases, Volumes
+    from ..core.evaluation.label_pairs import Case, Cases, Volumes
     from ..core.evaluation.html_page import Entry
     from ..core.evaluation.tiles import ShownProbability
     from ..core.inference.predict import Predictor
@@ -66,7 +66,7 @@ def report(
 
     Slices with prediction (orange) and truth (blue) outlined, Dice by slice, and figures.
     """
-    from ..core.evaluation.cases import find_cases
+    from ..core.evaluation.label_pairs import find_cases
     from .console import make_console, make_progress
 
     cases = find_cases(predictions, truth, images)
@@ -133,7 +133,7 @@ class _Report:
 
     def add(self, case: Case) -> str:
         """Draw one patient's sheet; returns a line about the patient."""
-        from ..core.evaluation.cases import read_case
+        from ..core.evaluation.label_pairs import read_case
         from ..core.evaluation.contact_sheet import as_webp, draw_sheet
         from ..core.evaluation.html_page import Entry
         from ..core.evaluation.report import measure_patient

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lgg_seg.core.evaluation.cases import Volumes
+from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.contact_sheet import (
     MARGIN,
     MOST_SLICES,

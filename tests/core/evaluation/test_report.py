@@ -14,7 +14,7 @@ from napari_lgg_seg.core.data.label_files import Labelling, write_labels
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.evaluation.cases import Case, Volumes, find_cases, read_case
+from napari_lgg_seg.core.evaluation.label_pairs import Case, Volumes, find_cases, read_case
 from napari_lgg_seg.core.evaluation.html_page import Entry, write_page
 from napari_lgg_seg.core.evaluation.report import measure_cohort, measure_patient, write_figures
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QApplication, QLineEdit, QMessageBox, QShortcut, QTab
 
 from napari_lgg_seg import api
 from napari_lgg_seg.core.cohort import autosave as recovery
-from napari_lgg_seg.core.cohort import details_cache, unfinished
+from napari_lgg_seg.core.cohort import summary_cache as details_cache, unfinished
 from napari_lgg_seg.core.cohort import sources as case_sources
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import Labelling

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..data.label_files import LabelArray, Labelling
 from ..errors import CorrectedError
-from .case_details import CaseDetails
+from .patient_summary import CaseDetails
 from .index import Record
 from .results import CohortResults, Probability
 

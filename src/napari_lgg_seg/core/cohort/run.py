@@ -23,7 +23,7 @@ from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
 from ..options import SegmentOptions, deciding
 from ..prefetch import read_ahead
-from .case_details import CaseDetails, measure_case
+from .patient_summary import CaseDetails, measure_case
 from .index import Record
 from .patient_job import (
     CohortJob,

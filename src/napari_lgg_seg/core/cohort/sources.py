@@ -10,11 +10,11 @@ from typing import Protocol
 from ..data.label_files import LabelArray
 from ..data.patients import Patient, read_patient
 from ..errors import PatientError
-from ..evaluation.cases import Case, Volumes, read_case
+from ..evaluation.label_pairs import Case, Volumes, read_case
 from ..evaluation.compare import in_size
 from ..inference.uncertainty import voxel_entropy
-from .case_details import CaseDetails, measure_case
-from .details_cache import DetailsCache
+from .patient_summary import CaseDetails, measure_case
+from .summary_cache import DetailsCache
 from .edits import Kept, Work, keep
 from .index import INDEX_NAME, Record
 from .results import CohortResults, Probability
@@ -201,7 +201,7 @@ def source_of(case: Case, cache_file: Path) -> Source:
     Parameters
     ----------
     case : Case
-        From :func:`napari_lgg_seg.core.evaluation.cases.find_cases`.
+        From :func:`napari_lgg_seg.core.evaluation.label_pairs.find_cases`.
     cache_file : Path
         Where details of patients are kept.
     """

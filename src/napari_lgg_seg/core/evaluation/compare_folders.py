@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.label_files import find_labels, read_labels
 from ..errors import ComparisonError, LggSegError, PatientError
-from .cases import Case, find_cases, read_case
+from .label_pairs import Case, find_cases, read_case
 from .compare import in_size
 from .metrics import Summary, dice, summarise
 from .report import PatientFigures, measure_patient
@@ -65,7 +65,7 @@ def compare_folders(
     ----------
     predictions, truth : Path
         Each a patient's folder or a folder of patients' folders, as
-        :func:`napari_lgg_seg.core.evaluation.cases.find_cases` takes them.
+        :func:`napari_lgg_seg.core.evaluation.label_pairs.find_cases` takes them.
     images : Path, optional
         Where the patients' images are, if not beside the truth or the predictions. They are not
         read, but belong to each :class:`Case`.

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.patients import UInt8Array
-from .cases import Volumes
+from .label_pairs import Volumes
 from .report import PatientFigures
 from .tiles import (
     PREDICTION_COLOUR,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..atomic import replacing
-from .cases import Volumes
+from .label_pairs import Volumes
 from .compare import Agreement, compare, count_pieces
 from .metrics import Summary, summarise
 

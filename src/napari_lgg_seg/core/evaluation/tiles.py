@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.patients import FLAIR, UInt8Array
-from .cases import Volumes
+from .label_pairs import Volumes
 
 Colour = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from typing import Any
 
 from qtpy.QtGui import QIcon, QImage, QPixmap
 
-from ...core.cohort.case_details import CaseDetails
+from ...core.cohort.patient_summary import CaseDetails
 from ...core.cohort.index import STATES, Record
 from ...core.data.patients import UInt8Array, institution
 from ..shared.table_model import CohortModel, Column, Key

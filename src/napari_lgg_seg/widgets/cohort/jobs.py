@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
-from ...core.cohort.case_details import CaseDetails, list_cases
-from ...core.cohort.details_cache import DetailsCache, look_at
+from ...core.cohort.patient_summary import CaseDetails, list_cases
+from ...core.cohort.summary_cache import DetailsCache, look_at
 from ...core.cohort.index import Record
 from ...core.cohort.results import CohortResults
 from ...core.cohort.run import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases

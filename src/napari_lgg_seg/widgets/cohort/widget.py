@@ -16,8 +16,8 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from ...core.cohort.case_details import CaseDetails
-from ...core.cohort.details_cache import default_cache_file
+from ...core.cohort.patient_summary import CaseDetails
+from ...core.cohort.summary_cache import default_cache_file
 from ...core.cohort.edits import Kept
 from ...core.cohort.results import CohortResults, default_results_folder
 from ...core.cohort.sources import CohortSource, Opened, Source

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from ...core.cohort.sources import Source
 from ...core.errors import LggSegError
-from ...core.evaluation.cases import Case
+from ...core.evaluation.label_pairs import Case
 from ...core.evaluation.compare_folders import CaseCompared, CasesFound, FolderEvent, compare_folders
 from ...core.evaluation.report import PatientFigures, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
@@ -42,7 +42,7 @@ class FolderComparison:
     Parameters
     ----------
     open_case : callable
-        Called with the :class:`napari_lgg_seg.core.evaluation.cases.Case` of a row that was double-clicked.
+        Called with the :class:`napari_lgg_seg.core.evaluation.label_pairs.Case` of a row that was double-clicked.
     keep_first : callable
         Called with what is to be done once the open patient's labels are in their files.
     """

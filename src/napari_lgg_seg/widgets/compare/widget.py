@@ -15,10 +15,10 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
-from ...core.cohort.details_cache import default_cache_file
+from ...core.cohort.summary_cache import default_cache_file
 from ...core.cohort.sources import Source, source_of
 from ...core.errors import LggSegError
-from ...core.evaluation.cases import Case
+from ...core.evaluation.label_pairs import Case
 from ..review.review_session import desk_of
 from ..shared.docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
 from ..shared.forms import wrap

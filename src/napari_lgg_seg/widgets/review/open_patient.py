@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.cohort.case_details import slice_to_show
+from ...core.cohort.patient_summary import slice_to_show
 from ...core.cohort.edits import Kept, Work
 from ...core.cohort.saved_labels import checksum
 from ...core.cohort.sources import Opened

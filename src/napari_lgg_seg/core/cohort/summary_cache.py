@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import PatientError
-from .case_details import CaseDetails, Extent, read_details, signature
+from .patient_summary import CaseDetails, Extent, read_details, signature
 from .results import CohortResults
 
 T = TypeVar("T")

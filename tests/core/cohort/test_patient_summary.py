@@ -6,18 +6,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.cohort import details_cache
-from napari_lgg_seg.core.cohort.case_details import (
-    THUMBNAIL_SIZE,
-    CaseDetails,
-    Extent,
-    list_cases,
-    read_details,
-    shrink,
-    signature,
-    slice_to_show,
-)
-from napari_lgg_seg.core.cohort.details_cache import DetailsCache, look_at
+from napari_lgg_seg.core.cohort import summary_cache as details_cache
+from napari_lgg_seg.core.cohort.patient_summary import THUMBNAIL_SIZE, CaseDetails, Extent, list_cases, read_details, shrink, signature, slice_to_show
+from napari_lgg_seg.core.cohort.summary_cache import DetailsCache, look_at
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import Labelling
 from napari_lgg_seg.core.data.masks import write_patient
