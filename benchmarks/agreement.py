@@ -28,7 +28,7 @@ from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_pat
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.calibrate_coarse import EACH, OVERALL
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
 from napari_lgg_seg.core.options import SegmentOptions
 
@@ -36,7 +36,7 @@ from napari_lgg_seg.core.options import SegmentOptions
 LOOKS = {
     "whole slices": {"whole_slices": True},
     "windows": {},
-    "a quick look before": {"quick": True},
+    "a quick look before": {"coarse_to_fine": True},
 }
 
 #: The engines, the one to compare with first.
@@ -56,7 +56,7 @@ class Way:
 
     def probability(self, volume: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Of tumour, for each voxel of a volume."""
-        return drain(self.predictor.predict(volume))
+        return run_to_end(self.predictor.predict(volume))
 
     def add(self, patient: Patient, settings: dict[str, SegmentOptions]) -> None:
         """Segment one patient."""
@@ -64,7 +64,7 @@ class Way:
         probability = self.probability(patient.volume)
         self.seconds += time.process_time() - started
         for name, options in settings.items():
-            if self.predictor.quick and options.clean_up not in DROPS_MINOR:
+            if self.predictor.coarse_to_fine and options.clean_up not in DROPS_MINOR:
                 continue
             labels = postprocess(probability, options)
             self.labels.setdefault(name, []).append(labels)

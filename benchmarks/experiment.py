@@ -227,7 +227,7 @@ def _sets(config: dict[str, Any], dataset: Path) -> tuple[list[Patient], list[Pa
     fold = set(json.loads(FOLDS.read_text(encoding="utf-8"))[config["fold"]])
     patients = [read_patient(folder) for folder in patient_folders(dataset)]
     if config.get("without_filled"):
-        patients = [p for p in patients if not p.copies or p.name in fold]
+        patients = [p for p in patients if not p.filled_sequences or p.name in fold]
     if config.get("split") == "slice":
         return _by_slice(patients, config["fold"])
     training = [p for p in patients if p.name not in fold]

@@ -22,7 +22,7 @@ from skimage.measure import find_contours
 
 from napari_lgg_seg.core.data.patients import FLAIR, Patient, read_patient
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions
 
@@ -61,7 +61,7 @@ def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> di
     assert patient.volume is not None
     assert patient.truth is not None
     own = predictor.card.complete(SegmentOptions())
-    predicted = postprocess(drain(predictor.predict(patient.volume)), own) > 0
+    predicted = postprocess(run_to_end(predictor.predict(patient.volume)), own) > 0
     true = patient.truth > 0
     wrong = (predicted != true).sum(axis=(1, 2))
     slices = [

@@ -23,7 +23,7 @@ from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import institution, patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice, summarise
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
@@ -38,7 +38,7 @@ def score(model: Path, folders: list[Path]) -> dict[str, float]:
     scores = {}
     for folder in folders:
         patient = read_patient(folder)
-        probability = drain(predictor.predict(patient.volume))
+        probability = run_to_end(predictor.predict(patient.volume))
         labels = postprocess(probability, predictor.card.complete(SegmentOptions()))
         scores[patient.name] = dice(labels, patient.truth)
     return scores
@@ -110,7 +110,7 @@ def main() -> None:
             line(f"{len(names)} to train, {len(held_out)} to validate", summarise(after), minutes), flush=True
         )
         print(
-            f"    {used}, epoch {card.training['epoch']} kept; validation {card.figures['before']} -> "
+            f"    {used}, epoch {card.training['epoch']} kept; validation {card.results['before']} -> "
             f"{[round(e, 3) for e in epochs]}",
             flush=True,
         )

@@ -33,14 +33,14 @@ from results import DOCS, EXPERIMENTS, as_table, difference, with_interval
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.atomic import replacing
 from napari_lgg_seg.core.cohort.corrected import corrected_patients
-from napari_lgg_seg.core.cohort.index import Record
+from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.run import CaseFailed, CaseSegmented, describe_run, segment_cases
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.cohort.run import PatientUnusable, PredictionStored, describe_run, segment_patients
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice, summarise
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Notice, Predictor, drain, predictor_for
+from napari_lgg_seg.core.inference.predict import Notice, Predictor, predictor_for, run_to_end
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
@@ -140,7 +140,7 @@ class Log:
         with replacing(self._file) as temporary:
             text = f'{{\n "plan": {json.dumps(self._plan)},\n "rows": [\n  {rows}\n ]\n}}\n'
             temporary.write_text(text, encoding="utf-8")
-        print(_in_words(row), flush=True)
+        print(_summary(row), flush=True)
 
 
 @app.command()
@@ -247,22 +247,22 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         model = tuned
 
 
-def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, Record]:
+def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, PatientStatus]:
     """Segment the pool with the newest model, as the Cohort widget does; the records of the patients."""
     options = SegmentOptions(tta=True)  # as the widget proposes
     predictor = predictor_for(load_model(model), options)
     folders = [plan.dataset / name for name in names]
     run = describe_run(model, options)
     records = {}
-    for event in segment_cases(folders, results, predictor, options, run, replaceable=names):
-        if isinstance(event, CaseSegmented):
+    for event in segment_patients(folders, results, predictor, options, run, replaceable=names):
+        if isinstance(event, PredictionStored):
             records[event.folder.name] = event.record
-        elif isinstance(event, CaseFailed):
+        elif isinstance(event, PatientUnusable):
             raise RuntimeError(event.sentence)
     return records
 
 
-def choose(plan: Plan, left: list[str], records: dict[str, Record]) -> list[str]:
+def choose(plan: Plan, left: list[str], records: dict[str, PatientStatus]) -> list[str]:
     """Who is corrected next: in whom nothing was found, then who promises least; else by chance."""
     if records:
         ordered = sorted(left, key=lambda n: (not records[n].nothing_found, records[n].expected_dice or 0))
@@ -276,7 +276,7 @@ def correct(folder: Path, results: CohortResults) -> None:
     """Do the user's work on a patient: the truth is among the results then, as corrected."""
     patient = read_patient(folder)
     assert patient.truth is not None
-    results.write_corrected(folder.name, Labelling(patient.name, patient.truth, patient.slice_numbers))
+    results.write_corrected(folder.name, LabelMap(patient.name, patient.truth, patient.slice_numbers))
 
 
 def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path) -> dict[str, list[str]]:
@@ -301,7 +301,7 @@ def score(model: Path, plan: Plan) -> dict[str, float]:
         patient = read_patient(plan.dataset / name)
         assert patient.volume is not None
         assert patient.truth is not None
-        labels = postprocess(drain(predictor.predict(patient.volume)), options)
+        labels = postprocess(run_to_end(predictor.predict(patient.volume)), options)
         scores[name] = round(dice(labels, patient.truth), 4)
     return scores
 
@@ -341,7 +341,7 @@ def table(content: Mapping[str, Any]) -> str:
     before = {row["order"]: row["dice"] for row in content["rows"] if row["round"] == 0}
     rows = sorted(content["rows"], key=lambda row: (row["order"] != UNCERTAIN, row["round"]))
     lines = as_table(HEADER, [_cells(row, before[row["order"]]) for row in rows])
-    return f"{_plan_in_words(content['plan'])}\n\n{lines}"
+    return f"{_plan_summary(content['plan'])}\n\n{lines}"
 
 
 def _cells(row: Mapping[str, Any], before: Mapping[str, float]) -> list[str]:
@@ -359,7 +359,7 @@ def _cells(row: Mapping[str, Any], before: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _plan_in_words(plan: Mapping[str, Any]) -> str:
+def _plan_summary(plan: Mapping[str, Any]) -> str:
     options = plan["options"]
     return (
         f"Model `{plan['model']}`, which knows {len(plan['old'])} old patients; {len(plan['pool'])} patients "
@@ -370,7 +370,7 @@ def _plan_in_words(plan: Mapping[str, Any]) -> str:
     )
 
 
-def _in_words(row: dict[str, Any]) -> str:
+def _summary(row: dict[str, Any]) -> str:
     summary = summarise(row["dice"])
     return (
         f"{row['order']}, {len(row['corrected'])} corrected: mean Dice {summary.mean:.3f}, median "

@@ -27,7 +27,7 @@ from napari_lgg_seg.core.evaluation.metrics import dice, summarise
 from napari_lgg_seg.core.inference.fold import fold_batch_norm
 from napari_lgg_seg.core.inference.openvino import load_openvino
 from napari_lgg_seg.core.inference.postprocess import to_labels
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, Model, load_model
 from napari_lgg_seg.core.model.preprocess import crop_and_resample, measure, normalise
 
@@ -71,7 +71,7 @@ def main(
         reference = None
         for way, predictor in ways.items():
             started = time.process_time()
-            probability = drain(predictor.predict(patient.volume))
+            probability = run_to_end(predictor.predict(patient.volume))
             if number:  # the first one warms up
                 seconds[way] += time.process_time() - started
                 labels = to_labels(probability, loaded.card.threshold)
@@ -80,11 +80,11 @@ def main(
                 same[way].append(dice(labels, reference))
         if number:
             print(name, *(f"{scores[way][name]:.4f}" for way in ways), flush=True)
-    for way, figures in scores.items():
+    for way, metrics in scores.items():
         ratio = seconds[way] / seconds["openvino"]
         print(
             f"{way}: CPU time {ratio:.2f}; agreement {min(same[way]):.4f} in the worst patient; "
-            f"{summarise(figures)}"
+            f"{summarise(metrics)}"
         )
 
 

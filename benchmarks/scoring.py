@@ -14,10 +14,10 @@ from scipy.ndimage import convolve1d
 from napari_lgg_seg.core.data.patients import Patient
 from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.metrics import dice
-from napari_lgg_seg.core.evaluation.report import Agreement, PatientFigures, measure_cohort, measure_patient
+from napari_lgg_seg.core.evaluation.report import Agreement, PatientMetrics, measure_cohort, measure_patient
 from napari_lgg_seg.core.evaluation.shape import FEATURES, measure_shape
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import Model
 from napari_lgg_seg.core.options import SegmentOptions
 
@@ -68,25 +68,25 @@ def score(model: Model, test: list[Patient]) -> dict[str, Any]:
     """
     own = model.card.complete(SegmentOptions())
     predictor, mirrored = Predictor(model), Predictor(model, tta=True)
-    figures: list[PatientFigures] = []
+    metrics: list[PatientMetrics] = []
     rows: list[dict[str, Any]] = []
     reliability: Reliability | None = None
     choices: dict[str, list[float]] = {name: [] for name in (*CHOICES, *MIRRORED)}
     for patient in test:
         assert patient.volume is not None
         assert patient.truth is not None
-        probability = drain(predictor.predict(patient.volume))
-        figures.append(_figures(patient, postprocess(probability, own)))
-        rows.append(_row(figures[-1], patient, probability, own))
+        probability = run_to_end(predictor.predict(patient.volume))
+        metrics.append(_metrics(patient, postprocess(probability, own)))
+        rows.append(_row(metrics[-1], patient, probability, own))
         counted = measure_reliability(probability, patient.truth)
         if counted is not None:
             reliability = counted if reliability is None else reliability + counted
         for name, to_labels in CHOICES.items():
             choices[name].append(_rounded(dice(to_labels(probability), patient.truth)))
-        probability = drain(mirrored.predict(patient.volume))
+        probability = run_to_end(mirrored.predict(patient.volume))
         for name, to_labels in MIRRORED.items():
             choices[name].append(_rounded(dice(to_labels(probability), patient.truth)))
-    cohort = measure_cohort(figures)
+    cohort = measure_cohort(metrics)
     assert cohort is not None
     assert reliability is not None
     return {
@@ -104,20 +104,20 @@ def dice_by_patient(model: Model, test: list[Patient]) -> dict[str, float]:
     for patient in test:
         assert patient.volume is not None
         assert patient.truth is not None
-        labels = postprocess(drain(predictor.predict(patient.volume)), own)
+        labels = postprocess(run_to_end(predictor.predict(patient.volume)), own)
         scores[patient.name] = _rounded(dice(labels, patient.truth))
     return scores
 
 
-def _figures(patient: Patient, labels: Labels) -> PatientFigures:
+def _metrics(patient: Patient, labels: Labels) -> PatientMetrics:
     return measure_patient(Volumes(patient.name, patient.slice_numbers, labels, patient.truth))
 
 
 def _row(
-    figures: PatientFigures, patient: Patient, probability: Probability, own: SegmentOptions
+    metrics: PatientMetrics, patient: Patient, probability: Probability, own: SegmentOptions
 ) -> dict[str, Any]:
     """A patient's figures, flat: agreement, slices, false voxels where there is no tumour, shape."""
-    agreement = figures.agreement
+    agreement = metrics.agreement
     assert isinstance(agreement, Agreement)
     labels, truth = postprocess(probability, own), patient.truth
     # What the original study did before it measured shapes.
@@ -125,12 +125,12 @@ def _row(
     empty = ~truth.any(axis=(1, 2))
     by_slice = list(agreement.slice_dice.values())
     tumour_slices = [dice(p, t) for p, t in zip(labels[~empty], truth[~empty], strict=True)]
-    row = figures.as_row() | {
+    row = metrics.as_row() | {
         "tumour_slice_dice": float(np.mean(tumour_slices)) if tumour_slices else None,
         # As notebooks count it: a slice that is rightly empty has 1.
         "slice_dice_with_empty": (sum(by_slice) + len(labels) - len(by_slice)) / len(labels),
         "false_voxels_on_empty_slices": int(labels[empty].sum()),
-        "filled_sequences": list(patient.copies),
+        "filled_sequences": list(patient.filled_sequences),
     }
     for what, mask in (("", labels), ("_largest", largest)):
         shape = measure_shape(mask)

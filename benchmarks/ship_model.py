@@ -54,7 +54,7 @@ def main(
         print(f"{row['patient']} {row['dice']:.4f}")
     for choice, values in found["choices"].items():
         print(f"{choice}: mean {np.mean(values):.4f}, median {np.median(values):.4f}")
-    figures = {
+    metrics = {
         "metric": METRIC,
         "split": "validation_patients, by patient; the epoch was chosen on them too",
         "command": "python benchmarks/ship_model.py MODEL COHORT --dry-run",
@@ -64,7 +64,7 @@ def main(
         "dice": {row["patient"]: row["dice"] for row in found["patients"]},
         "cross_validation": _cross_validation(),
     }
-    print(figures)
+    print(metrics)
     if dry_run:
         return
     card = dataclasses.replace(
@@ -73,7 +73,7 @@ def main(
         data=DATA,
         licence=LICENCE,
         intended_use=INTENDED_USE,
-        figures=figures,
+        results=metrics,
     )
     save_model(output, loaded.network, card)
     print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")

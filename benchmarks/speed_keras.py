@@ -59,14 +59,14 @@ def build(size: int) -> Any:
 
     x = inputs = keras.Input((size, size, 3))
     skips = []
-    for floor, (width, count) in enumerate(zip(_WIDTHS, _CONVOLUTIONS, strict=True)):
-        x = convolutions(x if not floor else layers.MaxPooling2D(2)(x), width, count, f"down.{floor}")
+    for level, (width, count) in enumerate(zip(_WIDTHS, _CONVOLUTIONS, strict=True)):
+        x = convolutions(x if not level else layers.MaxPooling2D(2)(x), width, count, f"down.{level}")
         skips.append(x)
-    for floor, (width, skip) in enumerate(zip(_WIDTHS[-2::-1], skips[-2::-1], strict=True)):
-        name = f"up.{floor}.enlarge"
+    for level, (width, skip) in enumerate(zip(_WIDTHS[-2::-1], skips[-2::-1], strict=True)):
+        name = f"up.{level}.enlarge"
         x = normalised(layers.Conv2DTranspose(width, 2, strides=2, name=f"{name}.0")(x), name, 0)
         x = layers.Concatenate()([x, skip])
-        x = convolutions(x, width, 2, f"up.{floor}.convolutions")
+        x = convolutions(x, width, 2, f"up.{level}.convolutions")
     outputs = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="head")(x)
     network = keras.Model(inputs, outputs)
     found = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)

@@ -16,14 +16,14 @@ from typing import Any
 from speed_limit import describe_processor
 from speed_turns import FailedError, Group, call, programs_in_turn, run_program, take_turns
 
-from napari_lgg_seg.core.devices import ENGINE_CHOICES, ROUNDED_ENGINE
+from napari_lgg_seg.core.devices import ENGINE_CHOICES, INT8_ENGINE
 
 HERE = Path(__file__).parent
 PROGRAM = [sys.executable, "-m", "napari_lgg_seg"]
 #: Everything that can compute the network here; what of it computes whole patients; and which of these is
 #: taken unasked, the first that is there.
 ENGINES = tuple(name for name in ENGINE_CHOICES if name != "auto")
-PATIENT_ENGINES = ("torch", "openvino", ROUNDED_ENGINE)
+PATIENT_ENGINES = ("torch", "openvino", INT8_ENGINE)
 AUTOMATIC_ENGINES = ("openvino", "torch")
 #: Whole slices, and what the shipped model works on.
 SIZE, WORKING_SIZE = 256, 192
@@ -191,10 +191,12 @@ def network(settings: Settings) -> dict[str, Any]:
         ),
         *(
             Group(
-                (f"{name} {what}",), "speed_ways:window_ways", {"engine": name, "thorough": thorough, **seen}
+                (f"{name} {what}",),
+                "speed_ways:window_ways",
+                {"engine": name, "full_resolution": full_resolution, **seen},
             )
             for name in PATIENT_ENGINES
-            for what, thorough in (("windows", True), ("seen", False))
+            for what, full_resolution in (("windows", True), ("seen", False))
         ),
     ]
     return {

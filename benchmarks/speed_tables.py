@@ -10,7 +10,7 @@ from typing import Any
 from results import as_table
 from speed_sections import AUTOMATIC_ENGINES, ENGINES, PATIENT_ENGINES, SIZE, WORKING_SIZE
 
-from napari_lgg_seg.core.devices import ENGINE_NAMES, ROUNDED_ENGINE
+from napari_lgg_seg.core.devices import ENGINE_NAMES, INT8_ENGINE
 from napari_lgg_seg.core.training.options import TrainOptions
 
 Section = Mapping[str, Any]
@@ -483,7 +483,7 @@ GOALS = (
         3,
         True,
         times,
-        _of_network("whole", [ROUNDED_ENGINE]),
+        _of_network("whole", [INT8_ENGINE]),
     ),
     Goal(
         "network alone, with everything that saves work: times Keras in batches",
@@ -499,7 +499,7 @@ GOALS = (
         8,
         True,
         times,
-        _of_network("seen", [ROUNDED_ENGINE]),
+        _of_network("seen", [INT8_ENGINE]),
     ),
     Goal(
         "network alone, whole slices: share of the rate of PyTorch's bf16 product",
@@ -523,7 +523,7 @@ GOALS = (
         6,
         True,
         times,
-        lambda s: ratio(s["programs"]["keras"], s["programs"].get(ROUNDED_ENGINE)),
+        lambda s: ratio(s["programs"]["keras"], s["programs"].get(INT8_ENGINE)),
     ),
     Goal(
         "a patient, warm: share of time outside of the network",

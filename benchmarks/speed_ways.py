@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from napari_lgg_seg.core import devices, memory
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.inference.engines import Engine, make_engine
-from napari_lgg_seg.core.inference.predict import Predictor, drain, predictor_for
+from napari_lgg_seg.core.inference.predict import Predictor, predictor_for, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
 from napari_lgg_seg.core.model.networks import build_network, count_parameters
 from napari_lgg_seg.core.options import SegmentOptions
@@ -172,16 +172,18 @@ class Recorder:
         return self._engine.logits(slices)
 
 
-def window_ways(engine: str, folders: Sequence[str], thorough: bool) -> list[Way]:
+def window_ways(engine: str, folders: Sequence[str], full_resolution: bool) -> list[Way]:
     """The network alone on what it sees of patients: seconds for each of their slices, seen or not."""
     memory.bound_caches()  # as the program does
     memory.keep_memory_mapped()
     volumes = [read_patient(folder).volume for folder in folders]
-    predictor = predictor_for(load_model(), SegmentOptions(device="cpu", engine=engine, thorough=thorough))
+    predictor = predictor_for(
+        load_model(), SegmentOptions(device="cpu", engine=engine, full_resolution=full_resolution)
+    )
     ready = predictor.engine
     predictor.engine = recorder = Recorder(ready)
     for volume in volumes:
-        drain(predictor.predict(volume))
+        run_to_end(predictor.predict(volume))
     slices = sum(len(volume) for volume in volumes)
     whole = slices * predictor.card.preprocess.working_size**2
     share = sum(part.numel() / part.shape[1] for part in recorder.seen) / whole
@@ -242,7 +244,7 @@ def part_ways(folder: str, slices: int) -> list[Way]:
 
     model = load_model()
     volume = read_patient(folder).volume
-    found = drain(Predictor(model, "cpu").predict(volume))
+    found = run_to_end(Predictor(model, "cpu").predict(volume))
     probability = np.resize(found, (slices, *found.shape[1:]))  # its slices again and again
     own, new = model.card.complete(SegmentOptions()), SegmentOptions(0.4, "off")
     tasks: list[Callable[[], Any]] = [
@@ -272,7 +274,7 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[s
     The last patient is the one that would validate.
     """
     from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-    from napari_lgg_seg.core.training.initial_model import find_start
+    from napari_lgg_seg.core.training.initial_model import find_initial_model
     from napari_lgg_seg.core.training.options import TrainOptions
     from napari_lgg_seg.core.training.run import Run
 
@@ -290,7 +292,7 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]], folders: Sequence[s
             learning_rate=1e-4,
             device="cpu",
         ).complete(fine_tuning=False)
-        run = Run(find_start(options, PreprocessOptions(working_size=size)), [last], output, options)
+        run = Run(find_initial_model(options, PreprocessOptions(working_size=size)), [last], output, options)
         for _ in run.read(patients):
             pass
         batches = run.batches()

@@ -28,7 +28,7 @@ from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_pat
 from napari_lgg_seg.core.evaluation.associate import auc
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Predictor, drain
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
 from napari_lgg_seg.core.model.checkpoint import Model, load_model
 from napari_lgg_seg.core.options import SegmentOptions
@@ -95,7 +95,7 @@ def _row(patient: Patient, predictors: dict[str, Predictor]) -> dict[str, Any]:
     assert patient.truth is not None
     row: dict[str, Any] = {"patient": patient.name}
     for way, predictor in predictors.items():
-        probability = drain(predictor.predict(patient.volume))
+        probability = run_to_end(predictor.predict(patient.volume))
         labels = postprocess(probability, predictor.card.complete(SegmentOptions()))
         row[way] = {
             "dice": round(dice(labels, patient.truth), 4),

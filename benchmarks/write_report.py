@@ -280,7 +280,7 @@ _NAMED = (
 
 
 def _shipped(card: ModelCard) -> dict[str, str]:
-    dice = card.figures["dice"]
+    dice = card.results["dice"]
     failed = {
         "below 0.5": [n for n, v in dice.items() if v < 0.5],
         "missed": [n for n in dice if not dice[n]],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _one_channel_unet(channels: int, flair: int) -> nn.Module:
     """A U-Net with all weights zero but for one channel's way through it.
 
-    FLAIR, channel ``flair`` of ``channels``, goes through the two convolutions of the first floor and,
+    FLAIR, channel ``flair`` of ``channels``, goes through the two convolutions of the first level and,
     by the skip connection, through the two of the last.
     """
     import torch

@@ -41,10 +41,15 @@ def model_of(network, size=SIZE, **card):
     )
 
 
-def predictor(network, batch_size=None, *, size=SIZE, tta=False, quick=False, whole=False, **card):
+def predictor(network, batch_size=None, *, size=SIZE, tta=False, coarse_to_fine=False, whole=False, **card):
     # A copy is made of a network; its list of what was seen has to be the network's own.
     made = Predictor(
-        model_of(network, size, **card), "cpu", batch_size, tta=tta, quick=quick, whole_slices=whole
+        model_of(network, size, **card),
+        "cpu",
+        batch_size,
+        tta=tta,
+        coarse_to_fine=coarse_to_fine,
+        whole_slices=whole,
     )
     if isinstance(network, Noted):
         made.engine._network.seen = network.seen

@@ -41,7 +41,7 @@ def test_read_segment_write_and_read_back(tmp_path, patient, model, file_format)
     assert files
     (found,) = find_labels(tmp_path / "out").values()
     np.testing.assert_array_equal(read_labels(found), result.labels)
-    assert result.figures.voxels == int(result.labels.sum()) > 0
+    assert result.measurements.voxels == int(result.labels.sum()) > 0
 
 
 def test_progress_is_passed_on(patient, model):

@@ -194,7 +194,7 @@ def test_metadata_says_whose_layer_it_is_and_which(tmp_path, write_slices):
             "patient": NAME,
             "role": properties["name"],
             "slice_numbers": [7, 8, 9],
-            "copies": [],
+            "filled_sequences": [],
             "affine": None,
             "folder": str(tmp_path),
         }
@@ -207,7 +207,7 @@ def test_metadata_says_which_sequences_are_flair_once_more(tmp_path, make_patien
     patient = make_patient(NAME)
     patient.volume[..., 0] = patient.volume[..., 1]
     write_patient(tmp_path, patient)
-    assert [p["metadata"]["lgg"]["copies"] for _, p, _ in read(tmp_path)] == [["pre-contrast"]] * 4
+    assert [p["metadata"]["lgg"]["filled_sequences"] for _, p, _ in read(tmp_path)] == [["pre-contrast"]] * 4
 
 
 def test_layers_are_what_napari_makes_of_them(tmp_path, write_slices):

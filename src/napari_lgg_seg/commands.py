@@ -10,7 +10,7 @@ from .core.atomic import safe_name
 from .core.errors import ExistingMasksError, LggSegError
 from .layers import TRUTH, TUMOUR, LayerData, described, find_layer, is_comparison, patients_in
 from .preferences import dataset_folder
-from .widgets.shared.worker import Failure, failing_softly
+from .widgets.shared.worker import Failure, returns_failure
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -74,7 +74,7 @@ def open_folder(
     create_worker(_read_folder, folder, _connect={"returned": returned, "finished": finished})
 
 
-@failing_softly
+@returns_failure
 def _read_folder(folder: Path) -> Generator[None, None, Any]:
     from .reader import read_patients
 

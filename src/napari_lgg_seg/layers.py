@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .core.data.patients import SEQUENCES, Patient
-from .core.evaluation.compare import AGREED, INVENTED, MISSED
+from .core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
 from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def comparison_colours() -> dict[int | None, str]:
     missed, invented = colour("truth_colour"), colour("tumour_colour")
     others = (_YELLOW, *(other for other in COLOURS.values() if other not in _TAKEN))
     agreed = next(other for other in others if other not in (missed, invented))
-    return {AGREED: agreed, MISSED: missed, INVENTED: invented}
+    return {AGREED: agreed, FALSE_NEGATIVE: missed, FALSE_POSITIVE: invented}
 
 
 def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
@@ -98,7 +98,12 @@ def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
         "units": ("pixel",) * 3,
         "axis_labels": AXES,
         "metadata": describe(
-            patient.name, role, patient.slice_numbers, patient.copies, patient.affine, str(patient.folder)
+            patient.name,
+            role,
+            patient.slice_numbers,
+            patient.filled_sequences,
+            patient.affine,
+            str(patient.folder),
         ),
     }
 
@@ -115,7 +120,7 @@ def describe(
     patient: str,
     role: str,
     slice_numbers: Iterable[int],
-    copies: Iterable[str] = (),
+    filled_sequences: Iterable[str] = (),
     affine: Any = None,
     folder: str | None = None,
 ) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def describe(
             "patient": patient,
             "role": role,
             "slice_numbers": [int(n) for n in slice_numbers],
-            "copies": list(copies),
+            "filled_sequences": list(filled_sequences),
             "affine": None if affine is None else np.asarray(affine).tolist(),
             "folder": folder,
         }

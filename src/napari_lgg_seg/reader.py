@@ -94,7 +94,7 @@ def read_patients(paths: Sequence[Path]) -> tuple[list[Patient], str | None]:
         else:
             patients.append(read_patient(path))
     patients += [read_slices(files) for files in slices.values()]
-    notices += [text for patient in patients if (text := _unmarked(patient))]
+    notices += [text for patient in patients if (text := _slices_without_mask(patient))]
     return patients, " ".join(notices) or None
 
 
@@ -113,13 +113,11 @@ def _how_to_open_others(dataset: Path, found: Sequence[Path]) -> str:
     )
 
 
-def _unmarked(patient: Patient) -> str | None:
-    if not patient.unmarked:
+def _slices_without_mask(patient: Patient) -> str | None:
+    if not patient.slices_without_mask:
         return None
-    return (
-        f"{patient.name}: {len(patient.unmarked)} of {len(patient.slice_numbers)} slices have no mask file "
-        "and are empty in truth."
-    )
+    without, total = len(patient.slices_without_mask), len(patient.slice_numbers)
+    return f"{patient.name}: {without} of {total} slices have no mask file and are empty in truth."
 
 
 def _as_paths(path: PathOrPaths) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .core.atomic import safe_name
 from .core.cohort.saved_labels import labels_saved
-from .core.data.label_files import Labelling, write_nifti, write_tiff
+from .core.data.label_files import LabelMap, write_nifti, write_tiff
 from .core.data.masks import write_masks
 from .layers import METADATA_KEY, spacing_in_mm
 
@@ -54,7 +54,7 @@ def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list
     ExportError
         One sentence: labels that are no whole numbers or have more than 4 dimensions, a full disk.
     """
-    write_tiff(Path(path), to_labelling(data, meta, Path(path).stem))
+    write_tiff(Path(path), to_label_map(data, meta, Path(path).stem))
     labels_saved(data)
     return [path]
 
@@ -67,7 +67,7 @@ def write_nifti_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> lis
     ExportError
         As :func:`write_tiff_labels`, or if the package nibabel is missing.
     """
-    write_nifti(Path(path), to_labelling(data, meta, Path(path).name.split(".")[0]))
+    write_nifti(Path(path), to_label_map(data, meta, Path(path).name.split(".")[0]))
     labels_saved(data)
     return [path]
 
@@ -76,21 +76,21 @@ def write_mask_folder(
     folder: Path, data: LabelArray, meta: dict[str, Any], *, overwrite: bool = False
 ) -> list[Path]:
     """As :func:`write_dataset_masks`, with the choice to replace masks written before."""
-    labelling = to_labelling(data, meta, folder.name)
-    labels = labelling.labels[None] if labelling.labels.ndim == 2 else labelling.labels
+    label_map = to_label_map(data, meta, folder.name)
+    labels = label_map.labels[None] if label_map.labels.ndim == 2 else label_map.labels
     _say_if_merged(labels)
-    numbers = labelling.slice_numbers if len(labelling.slice_numbers) == len(labels) else None
-    files = write_masks(folder, labelling.patient, labels, numbers, overwrite=overwrite)
+    numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else None
+    files = write_masks(folder, label_map.patient, labels, numbers, overwrite=overwrite)
     labels_saved(data)
     return files
 
 
-def to_labelling(data: LabelArray, meta: dict[str, Any], name: str) -> Labelling:
+def to_label_map(data: LabelArray, meta: dict[str, Any], name: str) -> LabelMap:
     """A layer's data and properties as the core knows them; ``name`` is for layers of no patient."""
     info = meta.get("metadata", {}).get(METADATA_KEY, {})
     scale, units = meta.get("scale"), meta.get("units")
     affine = info.get("affine")
-    return Labelling(
+    return LabelMap(
         patient=safe_name(info.get("patient", name)),
         labels=np.asarray(data),
         slice_numbers=tuple(info.get("slice_numbers", ())),

@@ -115,8 +115,8 @@ def test_networks_alone(folders):
 
     assert len(_seconds(speed_ways.torch_ways("unet", 16, 1, 2))) == 2
     assert len(_seconds(speed_ways.engine_ways("torch", [16, 32], 2))) == 2
-    (windows,) = _seconds(speed_ways.window_ways("torch", folders, thorough=True))
-    (seen,) = _seconds(speed_ways.window_ways("torch", folders, thorough=False))
+    (windows,) = _seconds(speed_ways.window_ways("torch", folders, full_resolution=True))
+    (seen,) = _seconds(speed_ways.window_ways("torch", folders, full_resolution=False))
     assert 0 < windows["share_of_pixels"] <= 1
     assert 0 < seen["share_of_pixels"] <= 1.25
     fp32, bf16 = _seconds(speed_ways.multiplication_ways(64))

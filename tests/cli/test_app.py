@@ -21,7 +21,7 @@ from program import Done
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice
@@ -335,15 +335,15 @@ def test_evaluate_scores_each_patient_over_its_volume(run, segment, write, masks
     file = tmp_path / "figures" / "dice.json"
     done = run("evaluate", masks, dataset, "--json", file)
     assert done.code == 0
-    figures = json.loads(file.read_text())
+    metrics = json.loads(file.read_text())
     expected = {
         n: dice(read_patient(masks / n).truth, read_patient(dataset / n).truth) for n in (NAME, OTHER)
     }
-    assert figures["dice"] == pytest.approx(expected)
-    assert figures["patients"] == 2
-    assert figures["mean"] == pytest.approx(np.mean(list(expected.values())))
-    assert figures["median"] == pytest.approx(np.median(list(expected.values())))
-    assert (figures["below_half"], figures["missed"], figures["without_prediction"]) == ([], [], [])
+    assert metrics["dice"] == pytest.approx(expected)
+    assert metrics["patients"] == 2
+    assert metrics["mean"] == pytest.approx(np.mean(list(expected.values())))
+    assert metrics["median"] == pytest.approx(np.median(list(expected.values())))
+    assert (metrics["below_half"], metrics["missed"], metrics["without_prediction"]) == ([], [], [])
     for name, value in expected.items():
         assert name in done.out
         assert f"{value:.4f}" in done.out
@@ -358,9 +358,9 @@ def test_evaluate_names_patients_below_half_and_missed_ones(run, write, masks, d
     write_masks(masks / OTHER, OTHER, weak)
     assert 0 < dice(weak, truth) < 0.5
     assert run("evaluate", masks, dataset, "--json", tmp_path / "dice.json").code == 0
-    figures = json.loads((tmp_path / "dice.json").read_text())
-    assert figures["below_half"] == [NAME, OTHER]
-    assert figures["missed"] == [NAME]
+    metrics = json.loads((tmp_path / "dice.json").read_text())
+    assert metrics["below_half"] == [NAME, OTHER]
+    assert metrics["missed"] == [NAME]
 
 
 def test_evaluate_names_patients_without_prediction(run, write, masks, dataset, tmp_path):
@@ -369,9 +369,9 @@ def test_evaluate_names_patients_without_prediction(run, write, masks, dataset, 
     done = run("evaluate", masks, dataset, "--json", tmp_path / "dice.json")
     assert done.code == 0
     assert f"{OTHER} has no prediction" in done.out
-    figures = json.loads((tmp_path / "dice.json").read_text())
-    assert figures["dice"] == {NAME: 1.0}
-    assert figures["without_prediction"] == [OTHER]
+    metrics = json.loads((tmp_path / "dice.json").read_text())
+    assert metrics["dice"] == {NAME: 1.0}
+    assert metrics["without_prediction"] == [OTHER]
 
 
 def test_evaluate_compares_a_single_pair_whatever_its_names(run, write, masks, tmp_path):
@@ -476,10 +476,10 @@ def test_info_prints_the_shipped_models_header(run):
     assert not set(card["training_patients"]) & set(card["validation_patients"])
     for key in ("data", "licence", "created", "package_version", "threshold", "preprocess", "intended_use"):
         assert card[key], key
-    low, high = card["figures"]["mean_interval"]
-    assert low < card["figures"]["summary"]["mean"] < high
-    assert 0 < card["figures"]["calibration"]["expected_error"] < 0.1
-    folds = card["figures"]["cross_validation"]
+    low, high = card["results"]["mean_interval"]
+    assert low < card["results"]["summary"]["mean"] < high
+    assert 0 < card["results"]["calibration"]["expected_error"] < 0.1
+    folds = card["results"]["cross_validation"]
     assert folds["summary"]["patients"] == 90
     failed = [row["dice"] for row in folds["failures"]]
     assert failed == sorted(failed)
@@ -511,10 +511,10 @@ def test_quick_look_finds_a_limit_and_writes_the_model_with_it(run, write, datas
     assert "0.01: Dice with a close look 1.00000 over all voxels, 1.0000 in the worst of 2" in done.out
     assert "Worth a closer look from a probability of 0.01 on." in done.out
     assert contents(tmp_path) == before
-    assert read_card(model).quick_look is None
+    assert read_card(model).coarse_threshold is None
     done = run("quick-look", model, dataset, "--device", "cpu", "--output", new)
     assert f"{new} is written." in done.out
-    assert read_card(new) == dataclasses.replace(read_card(model), quick_look=0.01)
+    assert read_card(new) == dataclasses.replace(read_card(model), coarse_threshold=0.01)
     refused = run("quick-look", model, dataset, "--device", "cpu", "--output", new)
     assert refused.code == 1
     assert f"{new} exists already" in refused.err
@@ -666,11 +666,11 @@ def corrected(write, dataset, tmp_path) -> Path:
     for number in range(5):
         folder = write(f"TCGA_DU_000{number}_19990101", seed=number)
         patient = read_patient(folder)
-        labelling = Labelling(patient.name, 3 * patient.truth, patient.slice_numbers)
+        label_map = LabelMap(patient.name, 3 * patient.truth, patient.slice_numbers)
         if number < 3:
-            results.write_corrected(folder.name, labelling)
+            results.write_corrected(folder.name, label_map)
         else:
-            results.write_prediction(folder.name, labelling, patient.truth.astype(np.float32))
+            results.write_prediction(folder.name, label_map, patient.truth.astype(np.float32))
     for mask in (dataset / NAMES[0]).glob("*_mask.tif"):
         mask.unlink()
     return results.folder
@@ -859,15 +859,15 @@ def program(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_sample_segment_evaluate_with_the_shipped_model(tmp_path):
-    sample, masks, figures = tmp_path / "sample", tmp_path / "masks", tmp_path / "dice.json"
+    sample, masks, metrics = tmp_path / "sample", tmp_path / "masks", tmp_path / "dice.json"
     done = program("sample", sample)
     assert done.returncode == 0, done.stderr
     done = program("segment", sample, "--output", masks)
     assert done.returncode == 0, done.stderr
     assert "1 of 1 patients" in done.stdout
-    done = program("evaluate", masks, sample, "--json", figures)
+    done = program("evaluate", masks, sample, "--json", metrics)
     assert done.returncode == 0, done.stderr
-    assert json.loads(figures.read_text())["mean"] > 0.7
+    assert json.loads(metrics.read_text())["mean"] > 0.7
 
 
 def test_program_ends_with_a_sentence_where_it_cannot_go_on(tmp_path):

@@ -53,16 +53,16 @@ def test_report_writes_page_figures_and_sheets(against_truth, write, tmp_path, m
     assert "2 of 2 patients" in done.out
     assert str(tmp_path / "report" / "index.html") in done.out
     assert list(contents(tmp_path / "report")) == [
-        "figures.csv",
-        "figures.json",
+        "metrics.csv",
+        "metrics.json",
         "index.html",
         f"sheets/{NAME}.png",
         f"sheets/{OTHER}.png",
     ]
-    figures = json.loads((tmp_path / "report" / "figures.json").read_text())
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     truth = make_patient().truth
     expected = [dice(np.roll(truth, move, axis=2), truth) for move in (3, 12)]
-    assert [p["agreement"]["dice"] for p in figures["patients"]] == pytest.approx(expected)
+    assert [p["agreement"]["dice"] for p in metrics["patients"]] == pytest.approx(expected)
     assert f"{expected[0]:.3f}" in done.err
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("<section") == 2
@@ -75,7 +75,7 @@ def test_report_of_predictions_alone(report, write, tmp_path):
     done = report()
     assert done.code == 0
     assert "Dice" not in done.err
-    assert json.loads((tmp_path / "report" / "figures.json").read_text())["cohort"] is None
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["cohort"] is None
 
 
 def test_report_with_images_alone(report, write, tmp_path):
@@ -119,9 +119,9 @@ def test_report_names_what_was_not_compared(against_truth, write, tmp_path):
     done = against_truth()
     assert done.code == 0
     assert "has no truth for it" in done.err
-    figures = json.loads((tmp_path / "report" / "figures.json").read_text())
-    assert figures["without_prediction"] == [THIRD]
-    assert figures["cohort"]["summary"]["patients"] == 1
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert metrics["without_prediction"] == [THIRD]
+    assert metrics["cohort"]["summary"]["patients"] == 1
     assert THIRD in (tmp_path / "report" / "index.html").read_text()
 
 

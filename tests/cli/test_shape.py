@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.data.label_files import Labelling, read_labels, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.evaluation.shape import Shape, measure_shape, read_shapes, write_shapes
 
@@ -67,7 +67,7 @@ def test_shape_reads_every_format(run, tmp_path, table, file_format):
     labels = np.zeros((5, 20, 24), np.uint8)
     labels[1:4, 3:11, 5:15] = 1
     labels[2, 3:17, 5:8] = 1
-    files = write_labels(tmp_path / "masks", Labelling(NAME, labels), file_format)
+    files = write_labels(tmp_path / "masks", LabelMap(NAME, labels), file_format)
     places = [tmp_path / "masks", tmp_path / "masks" / NAME] + ([files[0]] if file_format != "masks" else [])
     for place in places:
         assert run("shape", place, "--csv", table, "--overwrite")[0] == 0
@@ -112,7 +112,7 @@ def test_shape_takes_each_patient_once(run, write, dataset, table, tmp_path):
     folder = write()
     assert run("shape", folder, dataset, "--csv", table)[0] == 0
     assert list(read_shapes(table)) == [NAME]
-    write_labels(tmp_path / "again", Labelling(NAME, np.ones((2, 4, 4), np.uint8)))
+    write_labels(tmp_path / "again", LabelMap(NAME, np.ones((2, 4, 4), np.uint8)))
     code, _, err = run("shape", dataset, tmp_path / "again", "--csv", table, "--overwrite")
     assert code == 1
     assert "once more" in err
@@ -161,10 +161,10 @@ def tables(tmp_path, table) -> tuple[Path, Path]:
 
 
 def test_associate_shows_and_writes_the_tests(run, tables, tmp_path):
-    figures = tmp_path / "figures.json"
-    code, out, _ = run("associate", *tables, "--json", figures)
+    metrics = tmp_path / "metrics.json"
+    code, out, _ = run("associate", *tables, "--json", metrics)
     assert code == 0
-    found = json.loads(figures.read_text())
+    found = json.loads(metrics.read_text())
     assert len(found["associations"]) == 6
     assert found["associations"][0] == {
         "feature": "bevr",
@@ -201,8 +201,8 @@ def test_associate_says_what_is_wrong_in_a_sentence(run, tables, tmp_path):
 @pytest.mark.real_data
 def test_the_studys_result_on_manual_masks(run, lgg_dataset, table, tmp_path):
     assert run("shape", lgg_dataset, "--csv", table)[0] == 0
-    assert run("associate", table, lgg_dataset / "data.csv", "--json", tmp_path / "figures.json")[0] == 0
-    found = json.loads((tmp_path / "figures.json").read_text())
+    assert run("associate", table, lgg_dataset / "data.csv", "--json", tmp_path / "metrics.json")[0] == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
     rnaseq = {test["feature"]: test["p"] for test in found["associations"][:3]}
     # The study: p < 0.0002 for BEVR and < 0.005 for MF of its 92 patients, AUC 0.78 of manual masks.
     assert rnaseq["bevr"] < 0.001

@@ -253,8 +253,8 @@ def asked(monkeypatch):
 
 
 def test_copies_to_and_from_cuda_wait_for_nothing(asked):
-    lane = transfer.CudaLane(CPU)
-    sent = lane.send_raw(torch.arange(3))
+    copies = transfer.CudaTransfer(CPU)
+    sent = copies.send_raw(torch.arange(3))
     assert sent.tolist() == [0, 1, 2]
     assert asked == [
         "pinned",
@@ -263,7 +263,7 @@ def test_copies_to_and_from_cuda_wait_for_nothing(asked):
         "kept for computing",
     ]
     asked.clear()
-    result = lane.fetch(torch.arange(3.0))
+    result = copies.fetch(torch.arange(3.0))
     assert asked == [
         "back waits for computing",
         "pin_memory=True",
@@ -275,17 +275,17 @@ def test_copies_to_and_from_cuda_wait_for_nothing(asked):
     assert asked[5:] == ["waited"]
 
 
-def test_a_lane_for_each_device(asked):
-    assert transfer.lane_to(torch.device("cuda")).ahead == 1
+def test_a_transfer_for_each_device(asked):
+    assert transfer.transfer_to(torch.device("cuda")).ahead == 1
     for name in ("cpu", "mps", "meta"):
-        assert transfer.lane_to(torch.device(name)).ahead == 0
+        assert transfer.transfer_to(torch.device(name)).ahead == 0
     assert asked == []
 
 
 def test_on_the_cpu_nothing_is_copied():
-    lane, tensor = transfer.lane_to(CPU), torch.arange(3)
-    assert lane.send(lane.send_raw(tensor)) is tensor
-    assert lane.fetch(tensor)() is tensor
+    copies, tensor = transfer.transfer_to(CPU), torch.arange(3)
+    assert copies.send(copies.send_raw(tensor)) is tensor
+    assert copies.fetch(tensor)() is tensor
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from napari_lgg_seg.core.choices import OptionsError, parse_threshold
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.model.checkpoint import ModelCard
 from napari_lgg_seg.core.options import SegmentOptions, option_help
-from napari_lgg_seg.core.training.options import TrainOptions, default_in_words
+from napari_lgg_seg.core.training.options import TrainOptions, default_summary
 
 
 @pytest.mark.parametrize(
@@ -199,4 +199,4 @@ def test_help_names_both_defaults() -> None:
     for name in left_open - OPEN - FROM_THE_MODEL:
         tuning, scratch = (getattr(TrainOptions().complete(fine_tuning=f), name) for f in (True, False))
         shown = [v if isinstance(v, str) else f"{v:g}" for v in (tuning, scratch)]
-        assert default_in_words(name) == f"By default {shown[0]} from a model, {shown[1]} from scratch."
+        assert default_summary(name) == f"By default {shown[0]} from a model, {shown[1]} from scratch."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import LggSegError
-from .calibrate_coarse import quick_look
+from .calibrate_coarse import coarse_to_fine
 from .console import in_a_line, make_console, make_progress, write_text
 from .report import report
 from .segment import segment
@@ -79,8 +79,8 @@ def evaluate(
         )
     console.print(in_a_line(summary))
     if json_file is not None:
-        figures = {**_as_figures(summary), "dice": scores, "without_prediction": missing}
-        write_text(json_file, json.dumps(figures, indent=2) + "\n")
+        metrics = {**_as_dict(summary), "dice": scores, "without_prediction": missing}
+        write_text(json_file, json.dumps(metrics, indent=2) + "\n")
 
 
 @app.command()
@@ -157,14 +157,14 @@ def info(
     print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
 
 
-app.command("quick-look")(quick_look)
+app.command("quick-look")(coarse_to_fine)
 app.command()(report)
 app.command()(train)
 app.command()(shape)
 app.command()(associate)
 
 
-def _as_figures(summary: Summary) -> dict[str, Any]:
+def _as_dict(summary: Summary) -> dict[str, Any]:
     import dataclasses
 
     return dataclasses.asdict(summary)

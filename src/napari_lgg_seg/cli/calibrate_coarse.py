@@ -12,7 +12,7 @@ from ..core.errors import ModelError
 from ..core.options import option_help
 
 
-def quick_look(
+def coarse_to_fine(
     model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A model file.")],
     cohort: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="The folder with its validation patients.")
@@ -60,5 +60,5 @@ def quick_look(
         else f"Worth a closer look from a probability of {found:g} on."
     )
     if output is not None:
-        save_model(output, loaded.network, dataclasses.replace(loaded.card, quick_look=found))
+        save_model(output, loaded.network, dataclasses.replace(loaded.card, coarse_threshold=found))
         console.print(f"{output} is written.", markup=False, soft_wrap=True)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..core.evaluation.label_pairs import Case, Cases, Volumes
     from ..core.evaluation.html_page import Entry
+    from ..core.evaluation.label_pairs import LabelPair, LabelPairs, Volumes
     from ..core.evaluation.tiles import ShownProbability
     from ..core.inference.predict import Predictor
 
@@ -30,7 +30,7 @@ def report(
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="Gets index.html, figures.json, figures.csv and sheets/<patient>.png.")
+        Path, typer.Option(help="Gets index.html, metrics.json, metrics.csv and sheets/<patient>.png.")
     ],
     truth: Annotated[
         Path | None,
@@ -66,10 +66,10 @@ def report(
 
     Slices with prediction (orange) and truth (blue) outlined, Dice by slice, and figures.
     """
-    from ..core.evaluation.label_pairs import find_cases
+    from ..core.evaluation.label_pairs import find_pairs
     from .console import make_console, make_progress
 
-    cases = find_cases(predictions, truth, images)
+    cases = find_pairs(predictions, truth, images)
     _check_output(output, cases, overwrite=overwrite)
     predictor = _load(model, device) if probability or model is not None else None
     job = _Report(output, cases, truth, predictor, failed=list(cases.problems))
@@ -95,13 +95,13 @@ def report(
         raise typer.Exit(1)
 
 
-def _check_output(output: Path, cases: Cases, *, overwrite: bool) -> None:
+def _check_output(output: Path, cases: LabelPairs, *, overwrite: bool) -> None:
     """Refuse before the work what would be refused after it."""
     from ..core.data.label_files import check_new
 
     if output.is_file():
         raise ExportError(f"{output} is a file; choose a folder for the report.")
-    names = ["index.html", "figures.json", "figures.csv", *(_sheet_name(case.name) for case in cases.cases)]
+    names = ["index.html", "metrics.json", "metrics.csv", *(_sheet_name(case.name) for case in cases.cases)]
     for name in names:
         check_new(output / name, overwrite=overwrite)
 
@@ -125,31 +125,31 @@ class _Report:
     """What all patients of one call of ``report`` share, and what is known of them so far."""
 
     output: Path
-    cases: Cases
+    cases: LabelPairs
     truth: Path | None
     predictor: Predictor | None
     entries: list[Entry] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
-    def add(self, case: Case) -> str:
+    def add(self, case: LabelPair) -> str:
         """Draw one patient's sheet; returns a line about the patient."""
-        from ..core.evaluation.label_pairs import read_case
         from ..core.evaluation.contact_sheet import as_webp, draw_sheet
         from ..core.evaluation.html_page import Entry
+        from ..core.evaluation.label_pairs import read_pair
         from ..core.evaluation.report import measure_patient
         from ..core.training.batch_picture import write_picture
 
-        volumes = read_case(case)
-        figures = measure_patient(volumes)
+        volumes = read_pair(case)
+        metrics = measure_patient(volumes)
         probability = None
         if self.predictor is not None and volumes.images is not None:
             probability = _probability(self.predictor, volumes, volumes.images)
-        sheet = draw_sheet(volumes, figures, probability)
+        sheet = draw_sheet(volumes, metrics, probability)
         write_picture(self.output / _sheet_name(case.name), sheet)
-        self.entries.append(Entry(figures, as_webp(sheet), (sheet.shape[1], sheet.shape[0])))
-        text = f"{case.name}: {figures.voxels:,} voxels in {figures.slices} of {figures.of_slices} slices."
-        if figures.agreement is not None:
-            text += f" Dice {figures.agreement.dice:.3f}."
+        self.entries.append(Entry(metrics, as_webp(sheet), (sheet.shape[1], sheet.shape[0])))
+        text = f"{case.name}: {metrics.voxels:,} voxels in {metrics.slices} of {metrics.of_slices} slices."
+        if metrics.agreement is not None:
+            text += f" Dice {metrics.agreement.dice:.3f}."
         elif self.truth is not None:
             text += f" {self.truth} has no truth for it."
         if self.predictor is not None and volumes.images is None:
@@ -159,10 +159,10 @@ class _Report:
     def finish(self) -> Path:
         """Write the figures and the page; returns the page."""
         from ..core.evaluation.html_page import write_page
-        from ..core.evaluation.report import write_figures
+        from ..core.evaluation.report import write_metrics
 
-        patients = [entry.figures for entry in self.entries]
-        write_figures(self.output, patients, self.cases.without_prediction, self.failed)
+        patients = [entry.metrics for entry in self.entries]
+        write_metrics(self.output, patients, self.cases.without_prediction, self.failed)
         page = self.output / "index.html"
         write_page(page, self.entries, self.cases.without_prediction, self.failed)
         return page
@@ -174,10 +174,10 @@ def _probability(predictor: Predictor, volumes: Volumes, images: npt.NDArray[np.
     from ..core.evaluation.metrics import dice
     from ..core.evaluation.tiles import ShownProbability
     from ..core.inference.postprocess import postprocess
-    from ..core.inference.predict import drain
+    from ..core.inference.predict import run_to_end
     from ..core.options import SegmentOptions
 
-    probability = drain(predictor.predict(images))
+    probability = run_to_end(predictor.predict(images))
     same = dice(postprocess(probability, predictor.card.complete(SegmentOptions())), volumes.prediction)
     values = probability[chosen_slices(volumes)]
     note = (

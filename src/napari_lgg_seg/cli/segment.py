@@ -47,7 +47,7 @@ def segment(
     smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
     fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
     tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
-    thorough: Annotated[bool, typer.Option("--thorough", help=option_help("thorough"))] = False,
+    full_resolution: Annotated[bool, typer.Option("--thorough", help=option_help("full_resolution"))] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
     engine: Annotated[EngineChoice, typer.Option(help=option_help("engine"))] = "auto",
     workers: Annotated[
@@ -78,7 +78,7 @@ def segment(
     if workers is not None and scheduler is not None:
         raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
     options = SegmentOptions(
-        threshold, clean_up, smallest_volume, fill_holes, tta, thorough, batch_size, device, engine
+        threshold, clean_up, smallest_volume, fill_holes, tta, full_resolution, batch_size, device, engine
     )
     memory.bound_caches()  # of workers as well
     if workers is None and scheduler is None:
@@ -166,15 +166,15 @@ class _Display:
             case PatientSegmented():
                 self.segmented += 1
                 self._places.add(event.runs_on)
-                self._say(event.in_words())
+                self._print(event.summary())
             case PatientSkipped():
                 self.skipped += 1
-                self._say(event.in_words())
+                self._print(event.summary())
             case PatientFailed():
                 self.failed += 1
-                self._say(f"Failed: {event.sentence}", style="red")
+                self._print(f"Failed: {event.sentence}", style="red")
             case Notice():
-                self._say(event.text, style="yellow")
+                self._print(event.text, style="yellow")
         if isinstance(event, PatientSegmented | PatientSkipped | PatientFailed):
             self._shares.pop(event.folder, None)
         self._move()
@@ -188,7 +188,7 @@ class _Display:
         text = names[0] if len(names) == 1 else f"{len(names)} patients at once" if names else "Segmenting"
         self._progress.update(self._bar, completed=done + sum(self._shares.values()), description=text)
 
-    def _say(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def summary(self) -> str:

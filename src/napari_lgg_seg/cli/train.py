@@ -22,7 +22,7 @@ from ..core.devices import DeviceChoice
 from ..core.errors import TrainingError
 from ..core.options import option_help
 from ..core.training.losses import Loss
-from ..core.training.options import TrainOptions, default_in_words
+from ..core.training.options import TrainOptions, default_summary
 from .console import INTERRUPTED, in_a_line, make_console, make_progress, threshold_option
 from .train_patients import find_patients, old_patients, split
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def _help(name: str) -> str:
     text = option_help(name, TrainOptions)
-    return f"{text} {default_in_words(name)}" if getattr(TrainOptions(), name) is None else text
+    return f"{text} {default_summary(name)}" if getattr(TrainOptions(), name) is None else text
 
 
 def _help_without_default(name: str) -> str:
@@ -270,32 +270,32 @@ class _Display:
             case PatientRead():
                 self._progress.update(self._bar, total=event.total, completed=event.done)
             case StepDone():
-                text = f"Epoch {event.epoch}, loss {event.loss:.3f}{self._best_in_words()}"
+                text = f"Epoch {event.epoch}, loss {event.loss:.3f}{self._best_summary()}"
                 self._progress.update(self._bar, total=event.steps, completed=event.step, description=text)
             case PatientValidated():
-                text = f"Validating, {event.done} of {event.total}{self._best_in_words()}"
+                text = f"Validating, {event.done} of {event.total}{self._best_summary()}"
                 self._progress.update(self._bar, description=text)
             case Validated():
                 self._best = event.best
                 if not event.step:
                     self._before = event.best
                 when = "Before training" if not event.step else f"After step {event.step}"
-                self._say(f"{when}: {in_a_line(event.summary)}")
+                self._print(f"{when}: {in_a_line(event.summary)}")
             case EpochDone():
-                self._say(_about_epoch(event))
+                self._print(_about_epoch(event))
                 self._best = event.best
             case Notice():
-                self._say(event.text, style="yellow")
+                self._print(event.text, style="yellow")
             case Ended():
-                self._progress.update(self._bar, description=f"Done{self._best_in_words()}")
-                self._say(event.reason)
+                self._progress.update(self._bar, description=f"Done{self._best_summary()}")
+                self._print(event.reason)
                 if self._best == self._before:
-                    self._say("No epoch was better than the model it started from; that is what was saved.")
+                    self._print("No epoch was better than the model it started from; that is what was saved.")
 
-    def _best_in_words(self) -> str:
+    def _best_summary(self) -> str:
         return f", best Dice {self._best:.3f}" if self._best >= 0 else ""
 
-    def _say(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
 
 

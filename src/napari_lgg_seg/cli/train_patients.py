@@ -34,7 +34,7 @@ class Patients:
     cohort: Path
     results: Path | None = None
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """How many there are, as the beginning of a sentence."""
         if self.results is None:
             return f"{self.cohort} holds {len(self.sources)} patients with masks"
@@ -83,15 +83,15 @@ def split(
     TrainingError
         If there are fewer than two patients, or the file does not fit to them.
     """
-    from ..core.training.initial_model import find_start
+    from ..core.training.initial_model import find_initial_model
     from ..core.training.split import split_patients, take_patients
 
-    start = find_start(options)
+    start = find_initial_model(options)
     names = list(patients.sources)
     if file is not None:
         chosen, held_out = take_patients(names, file)
     elif len(names) < 2:
-        raise TrainingError(f"{patients.in_words()}; training needs two or more.")
+        raise TrainingError(f"{patients.summary()}; training needs two or more.")
     else:
         chosen, held_out = split_patients(names, fraction, options.seed, start.seen)
     source = f"fine-tuning {start.card.name}" if start.card is not None else "from scratch"

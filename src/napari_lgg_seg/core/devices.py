@@ -24,7 +24,7 @@ DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 EngineChoice = Literal["auto", "torch", "openvino", "torch-compile", "openvino-int8"]
 ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
 #: Computes more coarsely than the others: its labels agree with theirs, but count as made otherwise.
-ROUNDED_ENGINE = "openvino-int8"
+INT8_ENGINE = "openvino-int8"
 #: Their names for people.
 ENGINE_NAMES = {
     "torch": "PyTorch",
@@ -87,7 +87,7 @@ def available_engines() -> tuple[str, ...]:
 def offered_engines() -> tuple[str, ...]:
     """What a menu has to offer: the engines that are installed, and OpenVINO in 8 bits where that is."""
     installed = available_engines()
-    return (*installed, ROUNDED_ENGINE) if "openvino" in installed else installed
+    return (*installed, INT8_ENGINE) if "openvino" in installed else installed
 
 
 def choose_engine(name: str, device: torch.device) -> str:
@@ -214,7 +214,7 @@ def automatic_batch_size(device: torch.device, size: int) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # What PyTorch keeps of earlier volumes is free, too; else batches would shrink from one to the next.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    # The widest floor holds a few hundred channels of 2 bytes for each pixel; 2 kB is a safe bound.
+    # The widest level holds a few hundred channels of 2 bytes for each pixel; 2 kB is a safe bound.
     return int(min(64, max(1, 0.5 * free // (2048 * size**2))))
 
 

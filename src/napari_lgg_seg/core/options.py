@@ -19,7 +19,7 @@ from .choices import (
     check_threshold,
     described,
 )
-from .devices import ENGINE_CHOICES, ROUNDED_ENGINE, DeviceChoice, EngineChoice
+from .devices import ENGINE_CHOICES, INT8_ENGINE, DeviceChoice, EngineChoice
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SegmentOptions:
             "left-right, so that the uncertainty counts where the two differ, too. Takes twice as long."
         ),
     )
-    thorough: bool = field(
+    full_resolution: bool = field(
         default=False,
         metadata=changeable(
             "Look closely at the whole head. Otherwise, where the model allows it (the shipped one does) "
@@ -113,7 +113,7 @@ class SegmentOptions:
         return dataclasses.asdict(self)
 
 
-def deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+def label_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of a segmentation's options, as in headers, those that decide its labels.
 
     Where and how it is computed does not, beyond rounding, but for 8 bits; and who wants a thorough look is
@@ -121,9 +121,10 @@ def deciding(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     beside = {f.name for f in dataclasses.fields(SegmentOptions) if f.metadata.get("may_change")}
     found = {name: value for name, value in options.items() if name not in beside}
-    if options.get("engine") == ROUNDED_ENGINE:
-        found["engine"] = ROUNDED_ENGINE
-    if options.get("thorough"):
+    if options.get("engine") == INT8_ENGINE:
+        found["engine"] = INT8_ENGINE
+    found.pop("thorough", None)
+    if options.get("full_resolution", options.get("thorough")):  # its name in version 0.1.0
         found["look"] = "thorough"
     return found
 

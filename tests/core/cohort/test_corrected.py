@@ -9,7 +9,7 @@ import pytest
 
 from napari_lgg_seg.core.cohort.corrected import CorrectedPatient, corrected_patients
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError, ResultsError, TrainingError
@@ -31,11 +31,11 @@ def cohort(tmp_path, make_patient):
         )
         labels = np.zeros(patient.shape, np.uint8)
         labels[2, 10:20, 10:30], labels[3, 5, 5] = 1, 4
-        labelling = Labelling(name, labels, patient.slice_numbers)
+        label_map = LabelMap(name, labels, patient.slice_numbers)
         if name == C:
-            results.write_prediction(name, labelling, labels.astype(np.float32).clip(0, 1))
+            results.write_prediction(name, label_map, labels.astype(np.float32).clip(0, 1))
         else:
-            results.write_corrected(name, labelling)
+            results.write_corrected(name, label_map)
     return dataset, folder
 
 
@@ -78,7 +78,7 @@ def test_corrected_labels_are_the_truth_whichever_their_values(cohort, name):
     assert patient.truth.dtype == np.uint8
     assert np.unique(patient.truth).tolist() == [0, 1]
     assert patient.truth.sum() == 200 + 1
-    assert patient.unmarked == ()
+    assert patient.slices_without_mask == ()
 
 
 def test_labels_that_are_gone_since_are_a_sentence(cohort):

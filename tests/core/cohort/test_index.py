@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from napari_lgg_seg.core.cohort.index import INDEX_NAME, CohortIndex, Record
+from napari_lgg_seg.core.cohort.index import INDEX_NAME, CohortIndex, PatientStatus
 from napari_lgg_seg.core.errors import ExportError, ResultsError
 
 
@@ -16,7 +16,7 @@ def index(tmp_path):
 
 def test_nothing_is_written_by_looking(index):
     assert index.read() == {}
-    assert index.record("anybody") == Record("new")
+    assert index.record("anybody") == PatientStatus("new")
     assert not index.path.parent.exists()
 
 
@@ -26,8 +26,8 @@ def test_records_survive(index):
     index.change(["one", "two"], state="corrected", by_hand=True)
     again = CohortIndex(index.path.parent)
     assert again.read() == {
-        "one": Record("corrected", True, 0.25, made_with=made_with),
-        "two": Record("corrected", True),
+        "one": PatientStatus("corrected", True, 0.25, made_with=made_with),
+        "two": PatientStatus("corrected", True),
     }
     assert index.path.name == INDEX_NAME
 
@@ -80,7 +80,7 @@ def test_fields_of_later_versions_are_passed_over(index):
     index.path.parent.mkdir()
     values = {"state": "segmented", "by_hand": False, "uncertainty": None, "made_with": {}, "mood": "good"}
     index.path.write_text(json.dumps({"schema": 1, "patients": {"a": values}}))
-    assert index.record("a") == Record("segmented")
+    assert index.record("a") == PatientStatus("segmented")
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(index):

@@ -6,11 +6,20 @@ import sqlite3
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.cohort import summary_cache as details_cache
-from napari_lgg_seg.core.cohort.patient_summary import THUMBNAIL_SIZE, CaseDetails, Extent, list_cases, read_details, shrink, signature, slice_to_show
-from napari_lgg_seg.core.cohort.summary_cache import DetailsCache, look_at
+from napari_lgg_seg.core.cohort import summary_cache as summary_cache
+from napari_lgg_seg.core.cohort.patient_summary import (
+    THUMBNAIL_SIZE,
+    Extent,
+    PatientSummary,
+    list_patients,
+    read_summary,
+    shrink,
+    signature,
+    slice_to_show,
+)
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.cohort.summary_cache import SummaryCache, look_at
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import PatientError
 from napari_lgg_seg.core.evaluation.metrics import dice
@@ -39,26 +48,26 @@ def results(tmp_path):
 
 def test_figures_of_truth_and_labels(folder, patient):
     labels = np.roll(patient.truth, 2, axis=2)
-    details = read_details(folder, labels)
+    details = read_summary(folder, labels)
     truth = Extent(int(patient.truth.sum()), int(patient.truth.any(axis=(1, 2)).sum()))
     assert details.truth == truth == details.predicted
     assert details.dice == dice(labels, patient.truth)
     assert 0 < details.dice < 1
     assert (details.slices, details.missing, details.problem) == (6, (), "")
-    assert read_details(folder, None).predicted is None
-    assert read_details(folder, None).dice is None
+    assert read_summary(folder, None).predicted is None
+    assert read_summary(folder, None).dice is None
 
 
 def test_sequences_that_are_flair_once_more_are_missing(tmp_path, make_patient):
     patient = make_patient(NAME)
     patient.volume[..., 2] = patient.volume[..., 1]
     write_patient(tmp_path / NAME, patient)
-    assert read_details(tmp_path / NAME, None).missing == ("post-contrast",)
+    assert read_summary(tmp_path / NAME, None).missing == ("post-contrast",)
 
 
 def test_no_dice_where_nobody_said_what_a_slice_holds(folder, patient):
     (folder / f"{NAME}_2_mask.tif").unlink()
-    assert read_details(folder, patient.truth).dice is None
+    assert read_summary(folder, patient.truth).dice is None
 
 
 def test_thumbnail_is_the_flair_slice_with_the_largest_tumour(tmp_path, write_slices):
@@ -70,8 +79,8 @@ def test_thumbnail_is_the_flair_slice_with_the_largest_tumour(tmp_path, write_sl
     def expected(index):
         return shrink(image[index, ..., 1])
 
-    np.testing.assert_array_equal(read_details(folder, labels).thumbnail, expected(3))
-    np.testing.assert_array_equal(read_details(folder, None).thumbnail, expected(2))
+    np.testing.assert_array_equal(read_summary(folder, labels).thumbnail, expected(3))
+    np.testing.assert_array_equal(read_summary(folder, None).thumbnail, expected(2))
     assert slice_to_show(5, None, np.zeros_like(labels), labels) == 3
 
 
@@ -88,16 +97,16 @@ def test_thumbnails_are_small_and_bright(shape):
 
 def test_masks_alone_have_no_picture(tmp_path, write_slices):
     write_slices(tmp_path / NAME, NAME, images=False)
-    details = read_details(tmp_path / NAME, None)
+    details = read_summary(tmp_path / NAME, None)
     assert details.thumbnail is None
     assert details.truth is not None
     assert details.problem == ""
 
 
 def test_what_is_broken_is_told_not_raised(folder, patient):
-    assert "voxels" in read_details(folder, patient.truth[:-1]).problem
+    assert "voxels" in read_summary(folder, patient.truth[:-1]).problem
     (folder / f"{NAME}_3.tif").write_bytes(b"no TIFF")
-    details = read_details(folder, None)
+    details = read_summary(folder, None)
     assert f"{NAME}_3.tif" in details.problem
     assert details.problem.endswith(".")
 
@@ -110,7 +119,7 @@ def test_all_folders_are_listed_broken_ones_too_but_not_the_results(folder, resu
     for name in ("empty", "A", ".hidden", "results"):
         (dataset / name).mkdir()
     (dataset / "data.csv").write_text("")
-    assert [f.name for f in list_cases(dataset, dataset / "results")] == ["A", NAME, "empty"]
+    assert [f.name for f in list_patients(dataset, dataset / "results")] == ["A", NAME, "empty"]
 
 
 def test_folders_without_patients_are_a_sentence(folder, tmp_path):
@@ -121,7 +130,7 @@ def test_folders_without_patients_are_a_sentence(folder, tmp_path):
         (tmp_path / "x", "x"),
     ):
         with pytest.raises(PatientError, match=what):
-            list_cases(wrong)
+            list_patients(wrong)
 
 
 # --- the cache -----------------------------------------------------------------------------------
@@ -130,23 +139,23 @@ def test_folders_without_patients_are_a_sentence(folder, tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     """Folders of the patients that were read from disk."""
-    read, seen = details_cache.read_details, []
+    read, seen = summary_cache.read_summary, []
 
     def spy(folder, labels):
         seen.append(folder.name)
         return read(folder, labels)
 
-    monkeypatch.setattr(details_cache, "read_details", spy)
+    monkeypatch.setattr(summary_cache, "read_summary", spy)
     return seen
 
 
 def look(folder, results, path):
-    with DetailsCache(path) as cache:
+    with SummaryCache(path) as cache:
         return look_at(folder, results, cache)
 
 
 def assert_same(one, other):
-    for name in CaseDetails.__dataclass_fields__:
+    for name in PatientSummary.__dataclass_fields__:
         np.testing.assert_equal(getattr(one, name), getattr(other, name))
 
 
@@ -171,7 +180,7 @@ def test_changed_files_are_read_again(folder, results, tmp_path, reads, patient,
     elif change == "remove":
         file.unlink()
     else:
-        results.write_corrected(NAME, Labelling(NAME, patient.truth))
+        results.write_corrected(NAME, LabelMap(NAME, patient.truth))
     details = look(folder, results, tmp_path / "cache")
     assert reads == [NAME, NAME]
     assert (details.dice == 1) == (change == "labels")
@@ -191,8 +200,8 @@ def test_broken_labels_are_a_problem(folder, results, tmp_path):
 
 
 def test_kept_details_are_found(folder, results, tmp_path, reads):
-    details = read_details(folder, None)
-    with DetailsCache(tmp_path / "cache") as cache:
+    details = read_summary(folder, None)
+    with SummaryCache(tmp_path / "cache") as cache:
         cache.keep(folder, results, details)
     assert_same(look(folder, results, tmp_path / "cache"), details)
     assert reads == []

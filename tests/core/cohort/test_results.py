@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.cohort.edits import Work, keep
-from napari_lgg_seg.core.cohort.index import INDEX_NAME, Record
+from napari_lgg_seg.core.cohort.edits import Edits, keep
+from napari_lgg_seg.core.cohort.index import INDEX_NAME, PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults, default_results_folder
-from napari_lgg_seg.core.data.label_files import Labelling, find_labels, read_labels, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import CorrectedError, ExportError, PatientError, ResultsError
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
@@ -31,14 +31,14 @@ def labels(probability):
     return (probability >= 0.5).astype(np.uint8)
 
 
-def labelling(labels, **made_with):
-    return Labelling(NAME, labels, tuple(range(1, len(labels) + 1)), made_with=made_with)
+def label_map(labels, **made_with):
+    return LabelMap(NAME, labels, tuple(range(1, len(labels) + 1)), made_with=made_with)
 
 
 def test_a_prediction_comes_back(results, labels, probability):
-    record = results.write_prediction(NAME, labelling(labels, model="m"), probability)
-    figures = mean_entropy(probability, labels), expected_dice(probability, labels)
-    assert record == Record("segmented", False, *figures, False, {"model": "m"})
+    record = results.write_prediction(NAME, label_map(labels, model="m"), probability)
+    metrics = mean_entropy(probability, labels), expected_dice(probability, labels)
+    assert record == PatientStatus("segmented", False, *metrics, False, {"model": "m"})
     stored = CohortResults(results.folder).read(NAME, SHAPE)
     np.testing.assert_array_equal(stored.labels, labels)
     np.testing.assert_allclose(stored.probability, probability, atol=0.5 / 255 + 1e-6)
@@ -49,7 +49,7 @@ def test_a_prediction_comes_back(results, labels, probability):
 
 
 def test_files_are_compressed_and_read_by_evaluate(results, labels, probability):
-    results.write_prediction(NAME, labelling(labels), probability)
+    results.write_prediction(NAME, label_map(labels), probability)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
     np.testing.assert_array_equal(read_labels(results.labels_file(NAME)), labels)
     for file in (results.labels_file(NAME), results.probability_file(NAME)):
@@ -61,37 +61,37 @@ def test_files_are_compressed_and_read_by_evaluate(results, labels, probability)
 
 def test_nothing_there_is_none(results):
     assert results.read(NAME) is None
-    assert results.records([NAME]) == {NAME: Record("new")}
+    assert results.records([NAME]) == {NAME: PatientStatus("new")}
     assert not results.folder.exists()
 
 
 def test_corrected_labels_keep_their_values_and_are_not_replaced_unasked(results, labels, probability):
-    results.write_prediction(NAME, labelling(labels), probability)
+    results.write_prediction(NAME, label_map(labels), probability)
     corrected = labels.copy()
     corrected[0, 0] = 7
-    assert results.write_corrected(NAME, labelling(corrected)).state == "corrected"
+    assert results.write_corrected(NAME, label_map(corrected)).state == "corrected"
     before = results.labels_file(NAME).read_bytes()
     with pytest.raises(CorrectedError, match=NAME):
-        results.write_prediction(NAME, labelling(labels), probability)
+        results.write_prediction(NAME, label_map(labels), probability)
     assert results.labels_file(NAME).read_bytes() == before
     np.testing.assert_array_equal(results.read(NAME).labels, corrected)
     # Exported, they are still somebody's work.
     assert results.mark_exported(NAME).state == "exported"
     with pytest.raises(CorrectedError):
-        results.write_prediction(NAME, labelling(labels), probability)
-    record = results.write_prediction(NAME, labelling(labels), probability, replace_corrected=True)
+        results.write_prediction(NAME, label_map(labels), probability)
+    record = results.write_prediction(NAME, label_map(labels), probability, replace_corrected=True)
     assert (record.state, record.by_hand) == ("segmented", False)
     np.testing.assert_array_equal(results.read(NAME).labels, labels)
 
 
 def test_a_prediction_keeps_its_uncertainty_when_it_is_corrected(results, labels, probability):
-    before = results.write_prediction(NAME, labelling(labels, model="m"), probability)
-    after = results.write_corrected(NAME, labelling(1 - labels))
+    before = results.write_prediction(NAME, label_map(labels, model="m"), probability)
+    after = results.write_corrected(NAME, label_map(1 - labels))
     assert (after.uncertainty, after.made_with) == (before.uncertainty, before.made_with)
 
 
 def test_failing_to_write_leaves_everything_as_it_was(results, labels, probability, monkeypatch):
-    results.write_prediction(NAME, labelling(labels), probability)
+    results.write_prediction(NAME, label_map(labels), probability)
     before = results.labels_file(NAME).read_bytes()
 
     def full(*_, **__):
@@ -99,7 +99,7 @@ def test_failing_to_write_leaves_everything_as_it_was(results, labels, probabili
 
     monkeypatch.setattr(tifffile, "imwrite", full)
     with pytest.raises(ExportError, match="No space left"):
-        results.write_corrected(NAME, labelling(1 - labels))
+        results.write_corrected(NAME, label_map(1 - labels))
     assert results.labels_file(NAME).read_bytes() == before
     assert results.record(NAME).state == "segmented"
     assert not results.record(NAME).by_hand
@@ -108,18 +108,18 @@ def test_failing_to_write_leaves_everything_as_it_was(results, labels, probabili
 def test_labels_that_others_put_there_count_as_segmented_and_removed_ones_as_new(
     results, labels, probability
 ):
-    write_labels(results.folder, labelling(labels), "tiff")  # as `segment --format tiff` does
-    assert results.record(NAME) == Record("segmented")
+    write_labels(results.folder, label_map(labels), "tiff")  # as `segment --format tiff` does
+    assert results.record(NAME) == PatientStatus("segmented")
     stored = results.read(NAME, SHAPE)
     assert stored.probability is None
-    results.write_corrected(NAME, labelling(labels))
+    results.write_corrected(NAME, label_map(labels))
     results.labels_file(NAME).unlink()
-    assert results.record(NAME) == Record("new")
+    assert results.record(NAME) == PatientStatus("new")
 
 
 @pytest.mark.parametrize("which", ["labels_file", "probability_file"])
 def test_broken_or_foreign_files_are_sentences(results, labels, probability, which):
-    results.write_prediction(NAME, labelling(labels), probability)
+    results.write_prediction(NAME, label_map(labels), probability)
     with pytest.raises(PatientError, match="4 x 6 x 5"):
         results.read(NAME, (4, 6, 6))
     file = getattr(results, which)(NAME)
@@ -131,7 +131,7 @@ def test_broken_or_foreign_files_are_sentences(results, labels, probability, whi
 
 def test_a_single_slice_comes_back(results):
     labels = np.ones((1, 6, 5), np.uint8)
-    results.write_prediction(NAME, labelling(labels), labels.astype(np.float32))
+    results.write_prediction(NAME, label_map(labels), labels.astype(np.float32))
     stored = results.read(NAME, (1, 6, 5))
     assert stored.labels.shape == stored.probability.shape == (1, 6, 5)
 
@@ -162,9 +162,9 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
     before = sorted(tmp_path.rglob("*"))
     results = CohortResults(tmp_path)
     for write in (
-        lambda: results.write_prediction(NAME, labelling(labels), probability),
-        lambda: results.write_corrected(NAME, labelling(labels)),
-        lambda: results.write_more(NAME, "truth", labelling(labels)),
+        lambda: results.write_prediction(NAME, label_map(labels), probability),
+        lambda: results.write_corrected(NAME, label_map(labels)),
+        lambda: results.write_more(NAME, "truth", label_map(labels)),
     ):
         with pytest.raises(ResultsError, match=NAME):
             write()
@@ -175,7 +175,7 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
 
 
 def test_work_by_hand_is_kept_as_corrected(results, labels):
-    kept = keep(NAME, Work(labelling(labels), by_hand=True), results)
+    kept = keep(NAME, Edits(label_map(labels), by_hand=True), results)
     assert kept.record.state == "corrected"
     assert kept.sentence == ""
     np.testing.assert_array_equal(results.read_labels(NAME), labels)
@@ -184,9 +184,9 @@ def test_work_by_hand_is_kept_as_corrected(results, labels):
 def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections(
     results, labels, probability
 ):
-    work = Work(labelling(labels), by_hand=False, probability=probability)
+    work = Edits(label_map(labels), by_hand=False, probability=probability)
     assert keep(NAME, work, results).record.state == "segmented"
-    results.write_corrected(NAME, labelling(1 - labels))
+    results.write_corrected(NAME, label_map(1 - labels))
     kept = keep(NAME, work, results)
     assert kept.record.state == "corrected"
     assert "not kept" in kept.sentence
@@ -194,7 +194,7 @@ def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections
 
 
 def test_further_labels_get_files_of_their_own_that_are_no_slices(results, labels):
-    work = Work(None, more=(("truth", labelling(labels)), ("a/b_1", labelling(labels))))
+    work = Edits(None, more=(("truth", label_map(labels)), ("a/b_1", label_map(labels))))
     sentences = [keep(NAME, work, results).sentence for _ in range(2)]
     files = sorted((results.folder / NAME).iterdir())
     assert len(files) == 4
@@ -203,6 +203,6 @@ def test_further_labels_get_files_of_their_own_that_are_no_slices(results, label
         np.testing.assert_array_equal(tifffile.imread(file), labels)
     assert results.record(NAME).state == "new"
     # Neither are they taken for slices, which would keep labels away, nor for the patient's result.
-    keep(NAME, Work(labelling(labels), by_hand=True), results)
+    keep(NAME, Edits(label_map(labels), by_hand=True), results)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
     assert {file.name for file in results.folder.iterdir()} == {NAME, INDEX_NAME}

@@ -82,9 +82,9 @@ def test_events_tell_what_happens(segment, cohort, tmp_path):
     for event, name in zip((e for e in events if isinstance(e, PatientSegmented)), NAMES, strict=True):
         labels = read_patient(tmp_path / "out" / name).truth
         assert (event.name, event.folder, event.runs_on) == (name, cohort / name, "CPU")
-        assert event.figures.voxels == int(labels.sum()) > 0
+        assert event.measurements.voxels == int(labels.sum()) > 0
         assert event.dice > 0.8
-        assert f"{name}: Tumour: {event.figures.voxels:,} voxels" in event.in_words()
+        assert f"{name}: Tumour: {event.measurements.voxels:,} voxels" in event.summary()
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(model, tmp_path):
@@ -268,7 +268,7 @@ def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
     events = segment(file_format=file_format, batch_size=1)
     assert kinds(events) == [PatientSkipped] * 3
     assert contents(tmp_path / "out") == before
-    assert [e.in_words() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
+    assert [e.summary() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
 
 
 def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):
@@ -281,11 +281,11 @@ def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path)
 
 def test_results_of_a_thorough_look_are_others(segment):
     segment()
-    failed = [e for e in segment(thorough=True) if isinstance(e, PatientFailed)]
+    failed = [e for e in segment(full_resolution=True) if isinstance(e, PatientFailed)]
     assert len(failed) == 3
     assert "holds results that were made with another look;" in failed[0].sentence
-    assert kinds(segment(thorough=True, overwrite=True)) == [PatientSegmented] * 3
-    assert kinds(segment(thorough=True)) == [PatientSkipped] * 3
+    assert kinds(segment(full_resolution=True, overwrite=True)) == [PatientSegmented] * 3
+    assert kinds(segment(full_resolution=True)) == [PatientSkipped] * 3
 
 
 @pytest.mark.usefixtures("openvino")

@@ -9,18 +9,18 @@ from flair_model import write_flair_model
 
 from napari_lgg_seg import api
 from napari_lgg_seg.core.cohort import segment_cohort as module
-from napari_lgg_seg.core.cohort.index import Record
+from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.cohort.run import (
-    CaseFailed,
-    CaseSegmented,
-    CaseSkipped,
-    CaseStarted,
+    PatientLeft,
+    PatientStarted,
+    PatientUnusable,
+    PredictionStored,
     describe_run,
     is_done,
-    segment_cases,
+    segment_patients,
 )
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.inference.predict import Predictor, SlicesDone
@@ -59,10 +59,10 @@ def of_kind(events, *kinds):
 
 
 def test_results_are_those_of_a_plain_run(folders, results, predictor, model):
-    events = list(segment_cases(folders, results, predictor, OPTIONS, RUN))
-    done = of_kind(events, CaseSegmented)
+    events = list(segment_patients(folders, results, predictor, OPTIONS, RUN))
+    done = of_kind(events, PredictionStored)
     assert [event.folder for event in done] == folders
-    assert [e.number for e in of_kind(events, CaseStarted)] == [1, 2, 3]
+    assert [e.number for e in of_kind(events, PatientStarted)] == [1, 2, 3]
     assert of_kind(events, SlicesDone)
     for event in done:
         plain = api.segment(read_patient(event.folder), load_model(model), OPTIONS)
@@ -80,34 +80,34 @@ def test_a_bad_patient_does_not_stop_the_others(folders, results, predictor):
     (folders[0] / f"{NAMES[0]}_3.tif").write_bytes(b"no TIFF")
     for file in folders[1].glob("*[0-9].tif"):
         file.unlink()  # masks only
-    events = list(segment_cases(folders, results, predictor, OPTIONS, RUN))
-    failed = of_kind(events, CaseFailed)
+    events = list(segment_patients(folders, results, predictor, OPTIONS, RUN))
+    failed = of_kind(events, PatientUnusable)
     assert [event.name for event in failed] == NAMES[:2]
     assert "masks only" in failed[1].sentence
-    assert [event.folder for event in of_kind(events, CaseSegmented)] == folders[2:]
-    assert results.records(NAMES)[NAMES[0]] == Record("new")
+    assert [event.folder for event in of_kind(events, PredictionStored)] == folders[2:]
+    assert results.records(NAMES)[NAMES[0]] == PatientStatus("new")
 
 
 def test_corrected_patients_are_skipped_unless_they_may_be_replaced(folders, results, predictor):
-    nothing = Labelling(NAMES[1], np.zeros((6, 64, 64), np.uint8))
+    nothing = LabelMap(NAMES[1], np.zeros((6, 64, 64), np.uint8))
     results.write_corrected(NAMES[1], nothing)
-    events = list(segment_cases(folders, results, predictor, OPTIONS, RUN))
-    assert [event.name for event in of_kind(events, CaseSkipped)] == NAMES[1:2]
+    events = list(segment_patients(folders, results, predictor, OPTIONS, RUN))
+    assert [event.name for event in of_kind(events, PatientLeft)] == NAMES[1:2]
     assert not results.read_labels(NAMES[1]).any()
-    events = list(segment_cases(folders, results, predictor, OPTIONS, RUN, replaceable={NAMES[1]}))
-    assert not of_kind(events, CaseSkipped, CaseFailed)
+    events = list(segment_patients(folders, results, predictor, OPTIONS, RUN, replaceable={NAMES[1]}))
+    assert not of_kind(events, PatientLeft, PatientUnusable)
     assert results.read_labels(NAMES[1]).any()
     assert results.record(NAMES[1]).state == "segmented"
 
 
 def test_corrected_during_the_run_is_kept(folders, results, predictor):
-    corrected = Labelling(NAMES[0], np.zeros((6, 64, 64), np.uint8))
+    corrected = LabelMap(NAMES[0], np.zeros((6, 64, 64), np.uint8))
     events = []
-    for event in segment_cases(folders[:1], results, predictor, OPTIONS, RUN):
+    for event in segment_patients(folders[:1], results, predictor, OPTIONS, RUN):
         events.append(event)
         if isinstance(event, SlicesDone):  # the network is at work; the patient was new when it began
             results.write_corrected(NAMES[0], corrected)
-    assert of_kind(events, CaseSkipped)
+    assert of_kind(events, PatientLeft)
     assert not results.read_labels(NAMES[0]).any()
 
 
@@ -119,7 +119,7 @@ def test_the_next_patient_is_read_while_one_is_segmented(folders, results, predi
         return read(folder)
 
     monkeypatch.setattr(module, "read_patient", noted)
-    work = segment_cases(folders, results, predictor, OPTIONS, RUN)
+    work = segment_patients(folders, results, predictor, OPTIONS, RUN)
     while not isinstance(next(work), SlicesDone):
         pass
     deadline = time.monotonic() + 30
@@ -127,25 +127,25 @@ def test_the_next_patient_is_read_while_one_is_segmented(folders, results, predi
         time.sleep(0.001)
     time.sleep(0.05)
     assert begun == folders[:2]
-    assert [event.folder for event in of_kind(list(work), CaseSegmented)] == folders
+    assert [event.folder for event in of_kind(list(work), PredictionStored)] == folders
 
 
 def test_corrected_after_it_was_read_ahead_is_kept(folders, results, predictor):
     events = []
-    for event in segment_cases(folders, results, predictor, OPTIONS, RUN):
+    for event in segment_patients(folders, results, predictor, OPTIONS, RUN):
         events.append(event)
-        if isinstance(event, SlicesDone) and len(of_kind(events, CaseStarted)) == 1:
-            results.write_corrected(NAMES[1], Labelling(NAMES[1], np.zeros((6, 64, 64), np.uint8)))
-    assert [event.name for event in of_kind(events, CaseSkipped)] == NAMES[1:2]
+        if isinstance(event, SlicesDone) and len(of_kind(events, PatientStarted)) == 1:
+            results.write_corrected(NAMES[1], LabelMap(NAMES[1], np.zeros((6, 64, 64), np.uint8)))
+    assert [event.name for event in of_kind(events, PatientLeft)] == NAMES[1:2]
     assert not results.read_labels(NAMES[1]).any()
-    assert len(of_kind(events, CaseSegmented)) == 2
+    assert len(of_kind(events, PredictionStored)) == 2
 
 
 def test_cancelling_leaves_the_patient_in_work_as_it_was(folders, results, predictor):
-    work = segment_cases(folders, results, predictor, OPTIONS, RUN)
-    while not isinstance(next(work), CaseSegmented):
+    work = segment_patients(folders, results, predictor, OPTIONS, RUN)
+    while not isinstance(next(work), PredictionStored):
         pass
-    assert isinstance(next(work), CaseStarted)
+    assert isinstance(next(work), PatientStarted)
     next(work)
     work.close()
     assert [r.state for r in results.records(NAMES).values()] == ["segmented", "new", "new"]
@@ -153,7 +153,7 @@ def test_cancelling_leaves_the_patient_in_work_as_it_was(folders, results, predi
 
 def test_a_full_disk_fails_one_patient_after_the_other_in_sentences(folders, results, predictor):
     results.folder.write_text("a file is in the way")
-    failed = of_kind(list(segment_cases(folders, results, predictor, OPTIONS, RUN)), CaseFailed)
+    failed = of_kind(list(segment_patients(folders, results, predictor, OPTIONS, RUN)), PatientUnusable)
     assert len(failed) == 3
     assert str(results.folder) in failed[0].sentence
 
@@ -161,20 +161,24 @@ def test_a_full_disk_fails_one_patient_after_the_other_in_sentences(folders, res
 def test_runs_are_told_apart_by_model_and_options(model, tmp_path):
     run = describe_run(model, OPTIONS)
     assert run["model"] == "bright FLAIR"
-    assert is_done(Record("segmented", made_with=run), describe_run(model, SegmentOptions(device="cpu")))
+    assert is_done(
+        PatientStatus("segmented", made_with=run), describe_run(model, SegmentOptions(device="cpu"))
+    )
     elsewhere = describe_run(model, SegmentOptions(device="mps", batch_size=3))
-    assert is_done(Record("segmented", made_with=run), elsewhere)
-    assert is_done(Record("exported", made_with=run), run)
-    assert not is_done(Record("segmented", made_with=run), describe_run(model, SegmentOptions(tta=True)))
+    assert is_done(PatientStatus("segmented", made_with=run), elsewhere)
+    assert is_done(PatientStatus("exported", made_with=run), run)
+    assert not is_done(
+        PatientStatus("segmented", made_with=run), describe_run(model, SegmentOptions(tta=True))
+    )
     coarse = describe_run(model, SegmentOptions(device="cpu", engine="openvino-int8"))
-    assert not is_done(Record("segmented", made_with=run), coarse)
-    assert is_done(Record("segmented", made_with=coarse), coarse)
-    thorough = describe_run(model, SegmentOptions(device="cpu", thorough=True))
-    assert not is_done(Record("segmented", made_with=run), thorough)
-    assert is_done(Record("segmented", made_with=thorough), thorough)
-    before = {**run, "options": {k: v for k, v in run["options"].items() if k != "thorough"}}
-    assert is_done(Record("segmented", made_with=before), run)
-    assert not is_done(Record("corrected", by_hand=True, made_with=run), run)
-    assert not is_done(Record("new"), run)
+    assert not is_done(PatientStatus("segmented", made_with=run), coarse)
+    assert is_done(PatientStatus("segmented", made_with=coarse), coarse)
+    full_resolution = describe_run(model, SegmentOptions(device="cpu", full_resolution=True))
+    assert not is_done(PatientStatus("segmented", made_with=run), full_resolution)
+    assert is_done(PatientStatus("segmented", made_with=full_resolution), full_resolution)
+    before = {**run, "options": {k: v for k, v in run["options"].items() if k != "full_resolution"}}
+    assert is_done(PatientStatus("segmented", made_with=before), run)
+    assert not is_done(PatientStatus("corrected", by_hand=True, made_with=run), run)
+    assert not is_done(PatientStatus("new"), run)
     os.utime(model, ns=(1, 1))  # trained anew under the same name
-    assert not is_done(Record("segmented", made_with=run), describe_run(model, OPTIONS))
+    assert not is_done(PatientStatus("segmented", made_with=run), describe_run(model, OPTIONS))

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_lgg_seg.core.data import label_files as formats
-from napari_lgg_seg.core.data.label_files import Labelling, find_labels, read_labels, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError, PatientError
 from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
 
@@ -27,21 +27,21 @@ def labels() -> np.ndarray:
 
 @pytest.mark.parametrize("file_format", ALL_FORMATS)
 def test_each_format_reads_back_equal(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
-    files = write_labels(tmp_path, Labelling("p", labels), file_format)
+    files = write_labels(tmp_path, LabelMap("p", labels), file_format)
     assert all(file.is_file() for file in files)
     (found,) = find_labels(tmp_path).values()
     np.testing.assert_array_equal(read_labels(found), labels)
 
 
 def test_files_have_the_documented_names(tmp_path: Path, labels: np.ndarray) -> None:
-    assert write_labels(tmp_path, Labelling("p", labels), "tiff") == [tmp_path / "p" / "p_tumour.tif"]
-    assert write_labels(tmp_path, Labelling("p", labels), "nifti") == [tmp_path / "p" / "p_tumour.nii.gz"]
-    assert write_labels(tmp_path, Labelling("p", labels, (3, 4, 5, 6)))[0] == tmp_path / "p" / "p_3_mask.tif"
+    assert write_labels(tmp_path, LabelMap("p", labels), "tiff") == [tmp_path / "p" / "p_tumour.tif"]
+    assert write_labels(tmp_path, LabelMap("p", labels), "nifti") == [tmp_path / "p" / "p_tumour.nii.gz"]
+    assert write_labels(tmp_path, LabelMap("p", labels, (3, 4, 5, 6)))[0] == tmp_path / "p" / "p_3_mask.tif"
 
 
 def test_tiff_is_compressed_and_knows_axes_and_voxel_size(tmp_path: Path) -> None:
     labels = np.zeros((20, 64, 64), np.uint8)
-    (path,) = write_labels(tmp_path, Labelling("p", labels, spacing=(5.0, 0.9, 0.8)), "tiff")
+    (path,) = write_labels(tmp_path, LabelMap("p", labels, spacing=(5.0, 0.9, 0.8)), "tiff")
     assert path.stat().st_size < labels.nbytes / 4
     with tifffile.TiffFile(path) as tiff:
         assert tiff.series[0].axes == "ZYX"
@@ -53,7 +53,7 @@ def test_tiff_is_compressed_and_knows_axes_and_voxel_size(tmp_path: Path) -> Non
 
 def test_nifti_turns_axes_round_and_faces_the_usual_way(tmp_path: Path, labels: np.ndarray) -> None:
     nibabel = pytest.importorskip("nibabel")
-    (path,) = write_labels(tmp_path, Labelling("p", labels, spacing=(5.0, 0.9, 0.8)), "nifti")
+    (path,) = write_labels(tmp_path, LabelMap("p", labels, spacing=(5.0, 0.9, 0.8)), "nifti")
     image = nibabel.load(path)
     assert image.shape == (8, 6, 4)
     np.testing.assert_array_equal(np.asarray(image.dataobj), labels.T)
@@ -65,14 +65,14 @@ def test_nifti_turns_axes_round_and_faces_the_usual_way(tmp_path: Path, labels: 
 def test_nifti_keeps_the_patients_own_affine(tmp_path: Path, labels: np.ndarray) -> None:
     nibabel = pytest.importorskip("nibabel")
     affine = np.array([[0, 2.0, 0, 7], [1.0, 0, 0, -3], [0, 0, 3.0, 5], [0, 0, 0, 1]])
-    (path,) = write_labels(tmp_path, Labelling("p", labels, affine=affine), "nifti")
+    (path,) = write_labels(tmp_path, LabelMap("p", labels, affine=affine), "nifti")
     np.testing.assert_allclose(nibabel.load(path).affine, affine)
 
 
 @pytest.mark.parametrize("file_format", ["tiff", "nifti"])
 def test_simpleitk_sees_the_same_voxels(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
     sitk = pytest.importorskip("SimpleITK")
-    (path,) = write_labels(tmp_path, Labelling("p", labels), file_format)
+    (path,) = write_labels(tmp_path, LabelMap("p", labels), file_format)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), labels)
 
 
@@ -83,7 +83,7 @@ def test_many_labels_are_kept_in_the_smallest_type(
 ) -> None:
     many = labels.astype(np.int64)
     many[0, 0, 0] = highest
-    (path,) = write_labels(tmp_path, Labelling("p", many), file_format)
+    (path,) = write_labels(tmp_path, LabelMap("p", many), file_format)
     if file_format == "tiff":
         written = tifffile.imread(path)
     else:
@@ -94,7 +94,7 @@ def test_many_labels_are_kept_in_the_smallest_type(
 
 def test_headers_say_how_labels_were_made(tmp_path: Path, labels: np.ndarray) -> None:
     nibabel = pytest.importorskip("nibabel")
-    made = Labelling("p", labels, made_with={"model": "Default U-Net", "options": {"threshold": 0.4}})
+    made = LabelMap("p", labels, made_with={"model": "Default U-Net", "options": {"threshold": 0.4}})
     (tiff,) = write_labels(tmp_path, made, "tiff")
     (nifti,) = write_labels(tmp_path, made, "nifti")
     with tifffile.TiffFile(tiff) as file:
@@ -107,7 +107,7 @@ def test_headers_say_how_labels_were_made(tmp_path: Path, labels: np.ndarray) ->
 def test_2d_and_4d_labels_are_written_whole(tmp_path: Path, file_format: str, shape: tuple[int, ...]) -> None:
     labels = np.zeros(shape, np.uint8)
     labels[..., 1:3, 2:5] = 1
-    (path,) = write_labels(tmp_path, Labelling("p", labels), file_format)
+    (path,) = write_labels(tmp_path, LabelMap("p", labels), file_format)
     if file_format == "tiff":
         np.testing.assert_array_equal(tifffile.imread(path), labels)
     else:
@@ -123,7 +123,7 @@ def test_labels_of_the_wrong_kind_are_refused_with_a_sentence(
     tmp_path: Path, labels: np.ndarray, file_format: str
 ) -> None:
     with pytest.raises(ExportError, match="must"):
-        write_labels(tmp_path, Labelling("p", labels), file_format)
+        write_labels(tmp_path, LabelMap("p", labels), file_format)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -131,18 +131,18 @@ def test_labels_of_the_wrong_kind_are_refused_with_a_sentence(
 def test_nothing_is_replaced_without_being_asked(
     tmp_path: Path, labels: np.ndarray, file_format: str
 ) -> None:
-    write_labels(tmp_path, Labelling("p", labels), file_format)
+    write_labels(tmp_path, LabelMap("p", labels), file_format)
     with pytest.raises(ExistingMasksError):
-        write_labels(tmp_path, Labelling("p", 1 - labels), file_format)
+        write_labels(tmp_path, LabelMap("p", 1 - labels), file_format)
     np.testing.assert_array_equal(read_labels(*find_labels(tmp_path).values()), labels)
-    write_labels(tmp_path, Labelling("p", 1 - labels), file_format, overwrite=True)
+    write_labels(tmp_path, LabelMap("p", 1 - labels), file_format, overwrite=True)
     np.testing.assert_array_equal(read_labels(*find_labels(tmp_path).values()), 1 - labels)
 
 
 def test_a_full_disk_leaves_the_old_file_whole(
     tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_labels(tmp_path, Labelling("p", labels), "tiff")
+    write_labels(tmp_path, LabelMap("p", labels), "tiff")
 
     def full(path: Path, *args: object, **kwargs: object) -> None:
         Path(path).write_bytes(b"half")
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_the_old_file_whole(
 
     monkeypatch.setattr(formats.tifffile, "imwrite", full)
     with pytest.raises(ExportError, match="No space left"):
-        write_labels(tmp_path, Labelling("p", 1 - labels), "tiff", overwrite=True)
+        write_labels(tmp_path, LabelMap("p", 1 - labels), "tiff", overwrite=True)
     assert [path.name for path in (tmp_path / "p").iterdir()] == ["p_tumour.tif"]
     np.testing.assert_array_equal(read_labels(tmp_path / "p" / "p_tumour.tif"), labels)
 
@@ -160,7 +160,7 @@ def test_a_missing_nibabel_is_named(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
     with pytest.raises(ExportError, match=r"pip install 'napari-lgg-seg\[nifti\]'"):
-        write_labels(tmp_path, Labelling("p", labels), "nifti")
+        write_labels(tmp_path, LabelMap("p", labels), "nifti")
 
 
 @pytest.mark.parametrize("file_format", ALL_FORMATS)
@@ -168,9 +168,9 @@ def test_evaluate_reads_every_format(tmp_path: Path, labels: np.ndarray, file_fo
     half = labels.copy()
     half[2] = 0
     for name in ("a", "b"):
-        write_labels(tmp_path / "truth", Labelling(name, labels))
-    write_labels(tmp_path / "mine", Labelling("a", labels), file_format)
-    write_labels(tmp_path / "mine", Labelling("b", half), file_format)
+        write_labels(tmp_path / "truth", LabelMap(name, labels))
+    write_labels(tmp_path / "mine", LabelMap("a", labels), file_format)
+    write_labels(tmp_path / "mine", LabelMap("b", half), file_format)
     scores, summary, missing = evaluate_folders(tmp_path / "mine", tmp_path / "truth")
     assert scores["a"] == 1.0
     assert scores["b"] == pytest.approx(2 * half.sum() / (half.sum() + labels.sum()))

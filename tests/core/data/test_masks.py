@@ -238,7 +238,7 @@ def test_patient_there_and_back(tmp_path, write_slices, images, masks):
     paths = write_patient(tmp_path / "second", first)
     second = read_patient(tmp_path / "second")
     assert entries(tmp_path / "second") == entries(tmp_path / "first") == sorted(p.name for p in paths)
-    for attribute in ("name", "slice_numbers", "copies", "unmarked"):
+    for attribute in ("name", "slice_numbers", "filled_sequences", "slices_without_mask"):
         assert getattr(second, attribute) == getattr(first, attribute)
     np.testing.assert_array_equal(second.volume, first.volume)
     np.testing.assert_array_equal(second.truth, first.truth)

@@ -51,7 +51,7 @@ def test_pixels_are_those_of_the_files_in_numeric_order(tmp_path, write_slices, 
     assert patient.name == "TCGA_DU_0001_19990101"
     assert patient.folder == tmp_path
     assert patient.shape == (12, 12, 10)
-    assert patient.unmarked == ()
+    assert patient.slices_without_mask == ()
 
 
 def test_folder_may_be_given_as_text(tmp_path, write_slices):
@@ -68,7 +68,7 @@ def test_masks_are_optional(tmp_path, write_slices):
     image, _ = write_slices(tmp_path, masks=False)
     patient = read_patient(tmp_path)
     assert patient.truth is None
-    assert patient.unmarked == ()
+    assert patient.slices_without_mask == ()
     np.testing.assert_array_equal(patient.volume, image)
 
 
@@ -76,7 +76,7 @@ def test_folder_of_masks_only(tmp_path, write_slices):
     _, mask = write_slices(tmp_path, images=False)
     patient = read_patient(tmp_path)
     assert patient.volume is None
-    assert patient.copies == ()
+    assert patient.filled_sequences == ()
     assert patient.shape == (3, 12, 10)
     np.testing.assert_array_equal(patient.truth, mask // 255)
 
@@ -84,7 +84,7 @@ def test_folder_of_masks_only(tmp_path, write_slices):
 def test_slices_without_mask_are_unmarked_and_empty(tmp_path, write_slices):
     _, mask = write_slices(tmp_path, numbers=4, masks=(2, 4))
     patient = read_patient(tmp_path)
-    assert patient.unmarked == (1, 3)
+    assert patient.slices_without_mask == (1, 3)
     assert not patient.truth[[0, 2]].any()
     np.testing.assert_array_equal(patient.truth[[1, 3]], mask[[1, 3]] // 255)
 
@@ -154,14 +154,14 @@ def test_copies_of_flair_are_found(tmp_path, write_slices, copied, expected):
         for channel in copied:
             pixels[..., channel] = pixels[..., 1]
         tifffile.imwrite(tmp_path / f"p_{number}.tif", pixels, photometric="rgb")
-    assert read_patient(tmp_path).copies == expected
+    assert read_patient(tmp_path).filled_sequences == expected
 
 
 def test_sequence_equal_in_one_slice_only_is_no_copy(tmp_path, write_slices):
     image, _ = write_slices(tmp_path, "p", 2)
     image[0, ..., 2] = image[0, ..., 1]
     tifffile.imwrite(tmp_path / "p_1.tif", image[0], photometric="rgb")
-    assert read_patient(tmp_path).copies == ()
+    assert read_patient(tmp_path).filled_sequences == ()
 
 
 # --- FLAIR alone -------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_gray_slices_are_flair_which_stands_in(tmp_path, write_gray):
     for channel in range(3):
         np.testing.assert_array_equal(patient.volume[..., channel], image)
     np.testing.assert_array_equal(patient.truth, mask // 255)
-    assert patient.copies == ("pre-contrast", "post-contrast")
+    assert patient.filled_sequences == ("pre-contrast", "post-contrast")
 
 
 def test_gray_slices_from_another_program(tmp_path):
@@ -248,7 +248,7 @@ def test_chosen_slices_may_have_gaps_and_bring_their_masks(tmp_path, write_slice
     image, mask = write_slices(tmp_path, "p", 11, masks=(1, 10))
     patient = read_slices([tmp_path / f"p_{n}.tif" for n in (10, 1, 3)])
     assert patient.slice_numbers == (1, 3, 10)
-    assert patient.unmarked == (3,)
+    assert patient.slices_without_mask == (3,)
     np.testing.assert_array_equal(patient.volume, image[[0, 2, 9]])
     np.testing.assert_array_equal(patient.truth[[0, 2]], mask[[0, 9]] // 255)
 
@@ -590,9 +590,11 @@ def test_real_patients(lgg_dataset):
         assert patient.name == folder.name
         assert patient.shape == (len(list(folder.glob("*_mask.tif"))), 256, 256)
         assert patient.slice_numbers == tuple(range(1, len(patient.volume) + 1))
-        assert patient.unmarked == ()
+        assert patient.slices_without_mask == ()
         assert patient.truth.any()
-        assert patient.copies == COPIES.get("_".join(patient.name.split("_")[1:3]), ()), patient.name
+        assert patient.filled_sequences == COPIES.get("_".join(patient.name.split("_")[1:3]), ()), (
+            patient.name
+        )
         for index in (0, 9, len(patient.volume) // 2, len(patient.volume) - 1):
             path = folder / f"{folder.name}_{index + 1}.tif"
             with image.open(path) as opened, image.open(path.with_stem(f"{path.stem}_mask")) as mask:

@@ -40,8 +40,8 @@ def test_is_a_complete_patient(patient):
     assert patient.truth.shape == patient.shape
     assert patient.volume.dtype == patient.truth.dtype == np.uint8
     assert patient.slice_numbers == tuple(range(1, 31))
-    assert patient.copies == ()
-    assert patient.unmarked == ()
+    assert patient.filled_sequences == ()
+    assert patient.slices_without_mask == ()
     assert np.unique(patient.truth).tolist() == [0, 1]
 
 

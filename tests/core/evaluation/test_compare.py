@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_lgg_seg.core.errors import ComparisonError
-from napari_lgg_seg.core.evaluation.compare import AGREED, INVENTED, MISSED, compare, overlay
+from napari_lgg_seg.core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, compare, overlay
 
 
 def box(*corner, shape=(6, 20, 20)):
@@ -41,7 +41,7 @@ def test_figures_by_hand():
     assert agreement.volume_error == 0
     assert (agreement.predicted_voxels, agreement.predicted_lesions) == (32, 2)
     assert (agreement.true_voxels, agreement.true_slices, agreement.true_lesions) == (32, 2, 1)
-    assert (agreement.missed_lesions, agreement.invented_lesions) == (0, 1)
+    assert (agreement.missed_lesions, agreement.false_positive_lesions) == (0, 1)
     assert agreement.false_voxels_on_empty_slices == 16
     assert agreement.slice_dice == {2: 1, 3: 0, 5: 0}
 
@@ -146,8 +146,8 @@ def test_overlay_tells_where_masks_agree(shape):
     shown = overlay(prediction, truth)
     assert (shown.dtype, shown.shape) == (np.uint8, shape)
     np.testing.assert_array_equal(shown == AGREED, (prediction > 0) & (truth > 0))
-    np.testing.assert_array_equal(shown == MISSED, (prediction == 0) & (truth > 0))
-    np.testing.assert_array_equal(shown == INVENTED, (prediction > 0) & (truth == 0))
+    np.testing.assert_array_equal(shown == FALSE_NEGATIVE, (prediction == 0) & (truth > 0))
+    np.testing.assert_array_equal(shown == FALSE_POSITIVE, (prediction > 0) & (truth == 0))
 
 
 # --- what cannot be compared -------------------------------------------------------------------

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from napari_lgg_seg.core.data.label_files import Labelling, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.errors import ComparisonError, PatientError
-from napari_lgg_seg.core.evaluation.compare_folders import CasesFound, compare_folders
+from napari_lgg_seg.core.evaluation.compare_folders import PairsFound, compare_folders
 
 FIRST, SECOND, THIRD, FOURTH = (f"TCGA_DU_000{n}_19990101" for n in range(1, 5))
 
@@ -16,38 +16,38 @@ def cohort(tmp_path, make_patient):
     for seed, name in enumerate((FIRST, SECOND, THIRD)):
         write_patient(tmp_path / "truth" / name, make_patient(name, seed=seed))
     truth = make_patient(FIRST).truth
-    write_labels(tmp_path / "out", Labelling(FIRST, truth), "tiff")
+    write_labels(tmp_path / "out", LabelMap(FIRST, truth), "tiff")
     write_masks(tmp_path / "out" / SECOND, SECOND, truth)
-    write_labels(tmp_path / "out", Labelling(FOURTH, truth), "nifti")
+    write_labels(tmp_path / "out", LabelMap(FOURTH, truth), "nifti")
     return tmp_path
 
 
 def test_all_patients_in_both_folders(cohort):
     found, *done = compare_folders(cohort / "out", cohort / "truth")
-    assert isinstance(found, CasesFound)
+    assert isinstance(found, PairsFound)
     assert [case.name for case in found.cases] == [FIRST, SECOND]
     assert (found.without_prediction, found.without_truth, found.problems) == ((THIRD,), (FOURTH,), ())
     assert [one.case for one in done] == list(found.cases)
-    assert [one.figures.agreement.dice for one in done] == [1, 1]
+    assert [one.metrics.agreement.dice for one in done] == [1, 1]
     assert all(one.case.images is not None and one.problem == "" for one in done)
 
 
 def test_goes_on_after_a_bad_patient(cohort):
     (cohort / "out" / FIRST / f"{FIRST}_tumour.tif").write_bytes(b"no TIFF")
     _, bad, good = compare_folders(cohort / "out", cohort / "truth")
-    assert bad.figures is None
+    assert bad.metrics is None
     assert bad.problem.endswith(".")
     assert f"{FIRST}_tumour.tif" in bad.problem
-    assert good.figures.agreement.dice == 1
+    assert good.metrics.agreement.dice == 1
 
 
 def test_slices_keep_the_numbers_of_the_images(tmp_path, write_slices, make_patient):
     write_slices(tmp_path / "images" / FIRST, FIRST, range(9, 12), masks=False)
     mask = make_patient(shape=(3, 12, 10)).truth
     for folder in ("truth", "out"):
-        write_labels(tmp_path / folder, Labelling(FIRST, mask), "tiff")
+        write_labels(tmp_path / folder, LabelMap(FIRST, mask), "tiff")
     _, done = compare_folders(tmp_path / "out", tmp_path / "truth", tmp_path / "images")
-    assert set(done.figures.agreement.slice_dice) <= {9, 10, 11}
+    assert set(done.metrics.agreement.slice_dice) <= {9, 10, 11}
 
 
 def test_files_that_have_gone_are_a_sentence(cohort):
@@ -55,7 +55,7 @@ def test_files_that_have_gone_are_a_sentence(cohort):
     next(events)
     (cohort / "out" / FIRST / f"{FIRST}_tumour.tif").unlink()
     assert f"{FIRST}_tumour.tif" in next(events).problem
-    assert next(events).figures is not None
+    assert next(events).metrics is not None
 
 
 @pytest.mark.parametrize("missing", ["out", "truth", "images"])

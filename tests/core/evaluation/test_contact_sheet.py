@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.contact_sheet import (
     MARGIN,
     MOST_SLICES,
@@ -15,6 +14,7 @@ from napari_lgg_seg.core.evaluation.contact_sheet import (
     chosen_slices,
     draw_sheet,
 )
+from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.report import measure_patient
 from napari_lgg_seg.core.evaluation.tiles import PREDICTION_COLOUR, TILE, TRUTH_COLOUR, ShownProbability
 from napari_lgg_seg.preferences import COLOURS

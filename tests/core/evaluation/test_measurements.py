@@ -15,19 +15,19 @@ def box(depth: int = 2, height: int = 3, width: int = 4) -> np.ndarray:
 
 
 def test_a_box_in_pixels() -> None:
-    figures = measure_labels(box())
-    assert (figures.voxels, figures.slices, figures.of_slices) == (24, 2, 5)
-    assert figures.diameter == pytest.approx(5.0)  # the diagonal of 3 x 4 pixels, edges included
-    assert figures.millilitres is None
-    assert "24 voxels in 2 of 5 slices" in figures.in_words()
-    assert "ml" not in figures.in_words()
+    measurements = measure_labels(box())
+    assert (measurements.voxels, measurements.slices, measurements.of_slices) == (24, 2, 5)
+    assert measurements.diameter == pytest.approx(5.0)  # the diagonal of 3 x 4 pixels, edges included
+    assert measurements.millilitres is None
+    assert "24 voxels in 2 of 5 slices" in measurements.summary()
+    assert "ml" not in measurements.summary()
 
 
 def test_a_box_in_millimetres() -> None:
-    figures = measure_labels(box(), spacing=(5.0, 2.0, 1.0))
-    assert figures.millilitres == pytest.approx(24 * 10 / 1000)
-    assert figures.diameter == pytest.approx(np.hypot(3 * 2, 4))
-    assert "0.2 ml" in figures.in_words()
+    measurements = measure_labels(box(), spacing=(5.0, 2.0, 1.0))
+    assert measurements.millilitres == pytest.approx(24 * 10 / 1000)
+    assert measurements.diameter == pytest.approx(np.hypot(3 * 2, 4))
+    assert "0.2 ml" in measurements.summary()
 
 
 def test_a_disc_measures_its_diameter() -> None:
@@ -48,6 +48,6 @@ def test_the_smallest_volumes_have_figures(shape: tuple[int, int, int]) -> None:
 
 
 def test_no_tumour_is_said_plainly() -> None:
-    figures = measure_labels(np.zeros((3, 4, 5), np.uint8))
-    assert figures.voxels == figures.slices == figures.diameter == 0
-    assert figures.in_words() == "No tumour found."
+    measurements = measure_labels(np.zeros((3, 4, 5), np.uint8))
+    assert measurements.voxels == measurements.slices == measurements.diameter == 0
+    assert measurements.summary() == "No tumour found."

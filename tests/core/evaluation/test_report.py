@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.data.label_files import Labelling, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.evaluation.label_pairs import Case, Volumes, find_cases, read_case
 from napari_lgg_seg.core.evaluation.html_page import Entry, write_page
-from napari_lgg_seg.core.evaluation.report import measure_cohort, measure_patient, write_figures
+from napari_lgg_seg.core.evaluation.label_pairs import LabelPair, Volumes, find_pairs, read_pair
+from napari_lgg_seg.core.evaluation.report import measure_cohort, measure_patient, write_metrics
 
 NAME, OTHER = "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202"
 
@@ -41,11 +41,11 @@ def test_figures_by_hand():
     # Truth: two lesions of 2 x 4 x 4 and 1 x 2 x 2. Prediction: half of the first, and one invented.
     truth = boxes((1, 2, 2, 2, 4, 4), (4, 15, 15, 1, 2, 2))
     prediction = boxes((1, 2, 2, 2, 4, 2), (5, 10, 10, 1, 3, 3))
-    figures = measured(prediction, truth, first=9)
-    assert (figures.voxels, figures.slices, figures.of_slices, figures.lesions) == (25, 3, 6, 2)
-    agreement = figures.agreement
+    metrics = measured(prediction, truth, first=9)
+    assert (metrics.voxels, metrics.slices, metrics.of_slices, metrics.lesions) == (25, 3, 6, 2)
+    agreement = metrics.agreement
     assert (agreement.true_voxels, agreement.true_slices, agreement.true_lesions) == (36, 3, 2)
-    assert (agreement.missed_lesions, agreement.invented_lesions) == (1, 1)
+    assert (agreement.missed_lesions, agreement.false_positive_lesions) == (1, 1)
     assert agreement.dice == pytest.approx(2 * 16 / (25 + 36))
     assert agreement.slice_dice == pytest.approx({10: 2 / 3, 11: 2 / 3, 13: 0, 14: 0})
     assert agreement.median_slice_dice == pytest.approx(1 / 3)
@@ -66,7 +66,7 @@ def test_equal_masks():
         0,
         1,
     )
-    assert (agreement.missed_lesions, agreement.invented_lesions) == (0, 0)
+    assert (agreement.missed_lesions, agreement.false_positive_lesions) == (0, 0)
 
 
 def test_a_moved_plane_is_as_far_as_it_was_moved():
@@ -85,15 +85,15 @@ def test_empty_masks(predicted, true, dice, surface_dice, missed, invented):
     box = boxes((1, 2, 2, 2, 4, 4))
     agreement = measured(box * predicted, box * true).agreement
     assert (agreement.dice, agreement.surface_dice, agreement.hd95) == (dice, surface_dice, None)
-    assert (agreement.missed_lesions, agreement.invented_lesions) == (missed, invented)
+    assert (agreement.missed_lesions, agreement.false_positive_lesions) == (missed, invented)
     assert agreement.median_slice_dice == (0 if predicted or true else None)
 
 
 def test_prediction_only():
-    figures = measured(boxes((1, 2, 2, 2, 4, 4)))
-    assert figures.agreement is None
-    assert figures.as_row()["voxels"] == 32
-    assert figures.as_row()["dice"] is None
+    metrics = measured(boxes((1, 2, 2, 2, 4, 4)))
+    assert metrics.agreement is None
+    assert metrics.as_row()["voxels"] == 32
+    assert metrics.as_row()["dice"] is None
 
 
 # --- figures of a cohort -----------------------------------------------------------------------
@@ -135,12 +135,12 @@ def test_one_patient_has_no_interval_and_none_no_figures():
 
 def test_figures_as_files(tmp_path):
     patients = [*cohort_of([16, 0]), measured(boxes(), name="no, truth")]
-    write_figures(tmp_path, patients, ["left out"], ["broken."])
-    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert figures["cohort"]["summary"]["mean"] == 0.5
-    assert figures["patients"][0]["agreement"]["slice_dice"] == {"2": 1, "3": 1}
-    assert (figures["without_prediction"], figures["failed"]) == (["left out"], ["broken."])
-    with (tmp_path / "figures.csv").open(encoding="utf-8") as file:
+    write_metrics(tmp_path, patients, ["left out"], ["broken."])
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["cohort"]["summary"]["mean"] == 0.5
+    assert metrics["patients"][0]["agreement"]["slice_dice"] == {"2": 1, "3": 1}
+    assert (metrics["without_prediction"], metrics["failed"]) == (["left out"], ["broken."])
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["patient"], row["dice"]) for row in rows] == [
         ("P0", "1.0"),
@@ -159,12 +159,12 @@ def test_cases_are_matched_by_name_whatever_the_format(tmp_path, make_patient):
         write_patient(tmp_path / "truth" / f"folder of {name}", make_patient(name))
     truth = make_patient(NAME).truth
     write_masks(tmp_path / "out" / NAME, NAME, truth)
-    write_labels(tmp_path / "out", Labelling("third", truth), "tiff")
-    cases = find_cases(tmp_path / "out", tmp_path / "truth")
+    write_labels(tmp_path / "out", LabelMap("third", truth), "tiff")
+    cases = find_pairs(tmp_path / "out", tmp_path / "truth")
     by_name = {case.name: case for case in cases.cases}
     folder = tmp_path / "truth" / f"folder of {NAME}"
-    assert by_name[NAME] == Case(NAME, tmp_path / "out" / NAME, folder, folder)
-    assert by_name["third"] == Case("third", tmp_path / "out" / "third" / "third_tumour.tif", None, None)
+    assert by_name[NAME] == LabelPair(NAME, tmp_path / "out" / NAME, folder, folder)
+    assert by_name["third"] == LabelPair("third", tmp_path / "out" / "third" / "third_tumour.tif", None, None)
     assert cases.without_prediction == (OTHER,)
     assert cases.problems == ()
 
@@ -173,9 +173,9 @@ def test_a_single_patient_is_matched_whatever_its_names(tmp_path, make_patient):
     patient = make_patient(NAME)
     write_patient(tmp_path / "truth", patient)
     write_masks(tmp_path / "out", "by hand", patient.truth)
-    (case,) = find_cases(tmp_path / "out", tmp_path / "truth").cases
+    (case,) = find_pairs(tmp_path / "out", tmp_path / "truth").cases
     assert (case.name, case.images) == (NAME, tmp_path / "truth")
-    (case,) = find_cases(tmp_path / "out", images=tmp_path / "truth").cases
+    (case,) = find_pairs(tmp_path / "out", images=tmp_path / "truth").cases
     assert (case.name, case.truth, case.images) == ("by hand", None, tmp_path / "truth")
 
 
@@ -184,10 +184,10 @@ def test_images_may_be_elsewhere(tmp_path, make_patient):
     write_patient(tmp_path / "images" / NAME, patient)
     for folder in ("truth", "out"):
         write_masks(tmp_path / folder / NAME, NAME, patient.truth)
-    (case,) = find_cases(tmp_path / "out", tmp_path / "truth").cases
+    (case,) = find_pairs(tmp_path / "out", tmp_path / "truth").cases
     assert case.images is None
-    (case,) = find_cases(tmp_path / "out", tmp_path / "truth", tmp_path / "images").cases
-    np.testing.assert_array_equal(read_case(case).images, patient.volume)
+    (case,) = find_pairs(tmp_path / "out", tmp_path / "truth", tmp_path / "images").cases
+    np.testing.assert_array_equal(read_pair(case).images, patient.volume)
 
 
 def test_a_folder_of_two_patients_spoils_only_itself(tmp_path, make_patient):
@@ -198,13 +198,13 @@ def test_a_folder_of_two_patients_spoils_only_itself(tmp_path, make_patient):
         for file in (tmp_path / name).iterdir():
             (tmp_path / "out" / "mixed").mkdir(exist_ok=True)
             file.rename(tmp_path / "out" / "mixed" / file.name)
-    cases = find_cases(tmp_path / "out")
+    cases = find_pairs(tmp_path / "out")
     assert [case.name for case in cases.cases] == [NAME]
     (problem,) = cases.problems
     assert "two patients" in problem
     assert str(tmp_path / "out" / "mixed") in problem
     with pytest.raises(PatientError, match="two patients"):
-        find_cases(tmp_path / "out" / "mixed")
+        find_pairs(tmp_path / "out" / "mixed")
 
 
 @pytest.mark.parametrize("empty", ["predictions", "truth", "images"])
@@ -215,26 +215,26 @@ def test_a_folder_of_nothing_is_a_sentence(tmp_path, make_patient, empty):
         if name != empty:
             write_patient(folder / NAME, make_patient(NAME))
     with pytest.raises(PatientError, match=re.escape(str(folders[empty]))):
-        find_cases(**folders)
+        find_pairs(**folders)
 
 
 def test_slice_numbers_are_those_of_the_files(tmp_path, write_slices, make_patient):
     write_slices(tmp_path / "truth", NAME, range(9, 12))
     mask = read_patient(tmp_path / "truth").truth
-    write_labels(tmp_path / "out", Labelling(NAME, mask), "tiff")
-    (case,) = find_cases(tmp_path / "out", tmp_path / "truth").cases
-    assert read_case(case).slice_numbers == (9, 10, 11)
-    (case,) = find_cases(tmp_path / "out").cases
-    assert read_case(case).slice_numbers == (1, 2, 3)
+    write_labels(tmp_path / "out", LabelMap(NAME, mask), "tiff")
+    (case,) = find_pairs(tmp_path / "out", tmp_path / "truth").cases
+    assert read_pair(case).slice_numbers == (9, 10, 11)
+    (case,) = find_pairs(tmp_path / "out").cases
+    assert read_pair(case).slice_numbers == (1, 2, 3)
 
 
 def test_other_grids_are_a_sentence(tmp_path, make_patient):
     patient = make_patient(NAME)
     write_patient(tmp_path / "truth", patient)
     write_masks(tmp_path / "out", NAME, patient.truth[:-1])
-    (case,) = find_cases(tmp_path / "out", tmp_path / "truth").cases
+    (case,) = find_pairs(tmp_path / "out", tmp_path / "truth").cases
     with pytest.raises(PatientError, match=r"5 x 64 x 64 voxels but .*6 x 64 x 64"):
-        read_case(case)
+        read_pair(case)
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Parsed(HTMLParser):
 
 
 def page_of(tmp_path: Path, patients, **more) -> tuple[str, Parsed]:
-    entries = [Entry(figures, figures.patient.encode(), (30, 20)) for figures in patients]
+    entries = [Entry(metrics, metrics.patient.encode(), (30, 20)) for metrics in patients]
     write_page(tmp_path / "index.html", entries, **more)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     return text, Parsed(text)
@@ -322,8 +322,8 @@ def test_page_without_truth_shows_no_figures_that_need_it(tmp_path):
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", 'a" onload="x', "a&b $title ${x}", "Zoë 中"])
 def test_names_are_escaped(tmp_path, name):
-    figures = measured(boxes((1, 2, 2, 2, 4, 4)), boxes((1, 2, 2, 2, 4, 3)), name)
-    _, page = page_of(tmp_path, [figures], without_prediction=[name], failed=[name])
+    metrics = measured(boxes((1, 2, 2, 2, 4, 4)), boxes((1, 2, 2, 2, 4, 3)), name)
+    _, page = page_of(tmp_path, [metrics], without_prediction=[name], failed=[name])
     assert [tag for tag, _ in page.tags].count("script") == 1
     assert not any("onload" in attributes for _, attributes in page.tags)
     assert next(a["alt"] for tag, a in page.tags if tag == "img") == f"Contact sheet of {name}"

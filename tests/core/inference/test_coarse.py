@@ -39,7 +39,7 @@ def clear(**options):
 
 
 def quick(network, batch_size=4, limit=LIMIT, **options):
-    return predictor(network, batch_size, size=SIZE, quick=True, quick_look=limit, **options)
+    return predictor(network, batch_size, size=SIZE, coarse_to_fine=True, coarse_threshold=limit, **options)
 
 
 def by_size(network):
@@ -172,7 +172,7 @@ def assert_closely(network, size):
 def test_a_model_without_a_limit_looks_closely(patient):
     network = clear()
     made = quick(network, limit=None)
-    assert not made.quick
+    assert not made.coarse_to_fine
     finish(made.predict(patient[0]))
     assert_closely(network, SIZE)
 
@@ -194,7 +194,7 @@ def test_chosen_slices_are_looked_at_closely(patient):
 def test_whole_slices_are_looked_at_whole(patient):
     network = clear()
     made = quick(network, whole=True)
-    assert not made.quick
+    assert not made.coarse_to_fine
     finish(made.predict(patient[0]))
     assert {shape[2:] for shape in network.seen} == {(SIZE, SIZE)}
 
@@ -208,13 +208,13 @@ def test_whole_slices_are_looked_at_whole(patient):
         ({"clean_up": "small"}, {}, False),
         ({"clean_up": "minor"}, {"clean_up": "off"}, False),
         ({"clean_up": "off"}, {"clean_up": "minor"}, True),
-        ({"clean_up": "minor"}, {"thorough": True}, False),
-        ({"clean_up": "minor", "quick_look": None}, {}, False),
+        ({"clean_up": "minor"}, {"full_resolution": True}, False),
+        ({"clean_up": "minor", "coarse_threshold": None}, {}, False),
     ],
 )
 def test_only_where_clean_up_drops_what_it_can_miss(card, options, expected):
-    model = model_of(clear(), SIZE, **{"quick_look": LIMIT, **card})
-    assert predictor_for(model, SegmentOptions(device="cpu", **options)).quick is expected
+    model = model_of(clear(), SIZE, **{"coarse_threshold": LIMIT, **card})
+    assert predictor_for(model, SegmentOptions(device="cpu", **options)).coarse_to_fine is expected
 
 
 # --- which limit a model has -----------------------------------------------------------------------
@@ -292,8 +292,8 @@ def test_labels_of_real_patients_are_those_of_a_close_look(lgg_dataset):
     for folder in patient_folders(lgg_dataset)[5::40]:
         volume = read_patient(folder).volume
         labels = []
-        for thorough in (True, False):
-            made = predictor_for(model, SegmentOptions(device="cpu", thorough=thorough))
-            assert made.quick is not thorough
+        for full_resolution in (True, False):
+            made = predictor_for(model, SegmentOptions(device="cpu", full_resolution=full_resolution))
+            assert made.coarse_to_fine is not full_resolution
             labels.append(postprocess(finish(made.predict(volume))[1], options))
         assert dice(*labels) > 0.99, folder.name

@@ -25,9 +25,9 @@ from napari_lgg_seg.core.inference import openvino as openvino_engine
 from napari_lgg_seg.core.inference.calibrate_coarse import EACH
 from napari_lgg_seg.core.inference.engines import Engine, make_engine
 from napari_lgg_seg.core.inference.fold import fold_batch_norm
-from napari_lgg_seg.core.inference.int8 import example_slices, in_eight_bits
+from napari_lgg_seg.core.inference.int8 import example_slices, quantize
 from napari_lgg_seg.core.inference.postprocess import to_labels
-from napari_lgg_seg.core.inference.predict import Notice, Predictor, SlicesDone, drain
+from napari_lgg_seg.core.inference.predict import Notice, Predictor, SlicesDone, run_to_end
 from napari_lgg_seg.core.model.checkpoint import Model, ModelCard, load_model
 from napari_lgg_seg.core.model.networks import NETWORKS, build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
@@ -115,7 +115,7 @@ def test_probability_is_that_of_pytorch(make_head, options):
     channels = len(card.get("sequences", "abc")) * (2 * card.get("neighbouring_slices", 0) + 1)
     model = model_of(narrow(card.get("architecture", "unet"), channels), **card)
     first, second = (
-        drain(Predictor(model, "cpu", 3, tta=tta, engine=engine).predict(volume))
+        run_to_end(Predictor(model, "cpu", 3, tta=tta, engine=engine).predict(volume))
         for engine in ("openvino", "torch")
     )
     assert second.std() > 0.01
@@ -128,7 +128,7 @@ def test_number_format_of_the_processor(make_head):
     volume, _ = make_head((4, 64, 64))
     model = model_of(narrow())
     first, second = (
-        drain(Predictor(model, "cpu", engine=engine).predict(volume)) for engine in ("openvino", "torch")
+        run_to_end(Predictor(model, "cpu", engine=engine).predict(volume)) for engine in ("openvino", "torch")
     )
     close(first, second, atol=0.03)
 
@@ -356,7 +356,7 @@ def test_pytorch_goes_on_where_openvino_does_not_take_the_network(
     assert predictor.engine.name == "torch"
     events, probability = finish(predictor.predict(volume))
     assert texts(events) == [f"OpenVINO failed ({reason}): going on with PyTorch."]
-    close(probability, drain(Predictor(model, "cpu", engine="torch").predict(volume)), atol=0)
+    close(probability, run_to_end(Predictor(model, "cpu", engine="torch").predict(volume)), atol=0)
     assert texts(finish(predictor.predict(volume))[0]) == [], "said once"
 
 
@@ -378,7 +378,7 @@ def test_pytorch_goes_on_where_openvino_fails_while_computing(openvino, monkeypa
     assert [event.done for event in events if isinstance(event, SlicesDone)] == [0, 4, 8, 9]
     assert len(calls) == 2
     assert predictor.engine.name == "torch"
-    close(probability, drain(Predictor(model, "cpu", engine="torch").predict(volume)), atol=0.03)
+    close(probability, run_to_end(Predictor(model, "cpu", engine="torch").predict(volume)), atol=0.03)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("std::bad_alloc"), MemoryError()])
@@ -392,7 +392,7 @@ def test_openvino_out_of_memory_halves_the_batch(openvino, monkeypatch, make_hea
         return infer(self, inputs, **options)
 
     model = model_of(narrow())
-    expected = drain(Predictor(model, "cpu").predict(volume))
+    expected = run_to_end(Predictor(model, "cpu").predict(volume))
     monkeypatch.setattr(openvino.InferRequest, "infer", fail)
     predictor = Predictor(model, "cpu", 4)
     events, probability = finish(predictor.predict(volume))
@@ -468,7 +468,7 @@ def test_8_bits_are_computed_with_whole_numbers():
 def test_rounding_changes_neither_the_network_nor_what_it_finds():
     network = fold_batch_norm(narrow())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    rounded = in_eight_bits(network, slices(3, 3, 48, 48))
+    rounded = quantize(network, slices(3, 3, 48, 48))
     after = network.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -480,7 +480,7 @@ def test_rounding_changes_neither_the_network_nor_what_it_finds():
 
 def test_the_upper_floors_stay_exact():
     network = fold_batch_norm(narrow())
-    rounded = in_eight_bits(network, slices(3, 3, 44, 44))  # as large as 48 x 48 to the network
+    rounded = quantize(network, slices(3, 3, 44, 44))  # as large as 48 x 48 to the network
     channels = {"down.0": 3, "down.1.0": 8, "down.1.3": 16, "down.2": 16, "down.3": 32, "up.1.enlarge": 32}
 
     def same(place: str, *given: torch.Tensor) -> bool:
@@ -498,7 +498,7 @@ def test_the_upper_floors_stay_exact():
 def test_rounded_values_are_steps_of_whole_numbers():
     first, second = torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 2, 1)
     network = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.AvgPool2d(4), second).eval()
-    rounded = in_eight_bits(network, slices(2, 1, 18, 18))
+    rounded = quantize(network, slices(2, 1, 18, 18))
     x = slices(1, 1, 18, 18, seed=1)
     with torch.inference_mode():
         between, expected = rounded[:2](x), network[:2](x)
@@ -545,8 +545,8 @@ def test_8_bits_are_taken_only_if_somebody_wants_them(monkeypatch, make_head):
     assert Predictor(model, "cpu").engine.name == "openvino"
     predictor = Predictor(model, engine="openvino-int8")
     assert (predictor.engine.name, predictor.runs_on) == ("openvino-int8", "CPU (OpenVINO, 8 bits)")
-    probability = drain(predictor.predict(make_head((4, 64, 64))[0]))
-    exact = drain(Predictor(model, "cpu").predict(make_head((4, 64, 64))[0]))
+    probability = run_to_end(predictor.predict(make_head((4, 64, 64))[0]))
+    exact = run_to_end(Predictor(model, "cpu").predict(make_head((4, 64, 64))[0]))
     assert 0 < np.abs(probability - exact).mean() < 0.05
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert Predictor(model, engine="openvino-int8").device == CPU
@@ -565,7 +565,7 @@ def test_8_bits_give_the_labels_of_a_real_patient_that_others_give(lgg_dataset):
     model = load_model()
     patient = read_patient(lgg_dataset / model.card.validation_patients[0])  # the most sensitive one
     exact, coarse = (
-        to_labels(drain(Predictor(model, "cpu", engine=engine).predict(patient.volume)), 0.5)
+        to_labels(run_to_end(Predictor(model, "cpu", engine=engine).predict(patient.volume)), 0.5)
         for engine in ("openvino", "openvino-int8")
     )
     assert dice(exact, coarse) > EACH
@@ -592,7 +592,7 @@ def test_pytorch_is_compiled_only_if_that_is_wanted(compiler, make_head):
     volume, _ = make_head((5, 48, 48))
     model = model_of(narrow())
     plain = Predictor(model, "cpu")
-    expected = drain(plain.predict(volume))
+    expected = run_to_end(plain.predict(volume))
     assert compiler == []
     predictor = Predictor(model, "cpu", engine="torch-compile")
     assert compiler == [True], "once, for slices of any number and size"
@@ -629,7 +629,7 @@ def test_pytorch_goes_on_as_it_is_without_a_compiler(monkeypatch, make_head, err
     events, probability = finish(predictor.predict(volume))
     assert texts(events) == [f"torch.compile failed ({reason}): going on with PyTorch."]
     assert predictor.engine.name == "torch"
-    close(probability, drain(Predictor(model, "cpu").predict(volume)), atol=0)
+    close(probability, run_to_end(Predictor(model, "cpu").predict(volume)), atol=0)
     assert texts(finish(predictor.predict(volume))[0]) == [], "said once"
 
 

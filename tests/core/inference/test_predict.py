@@ -506,7 +506,7 @@ def test_gpu_without_memory_for_one_slice_hands_over_to_the_cpu(make_head):
 # --- one batch ahead ---------------------------------------------------------------------------
 
 
-class Ahead(transfer.Lane):
+class Ahead(transfer.DeviceTransfer):
     """A way to a device that computes beside: results are there when they are waited for.
 
     Parameters
@@ -546,14 +546,14 @@ class Ahead(transfer.Lane):
 def ahead(monkeypatch):
     """Factory: a predictor on such a device, and its lane."""
 
-    def make(network=None, batch_size=2, device="cpu", card=None, **lane):
+    def make(network=None, batch_size=2, device="cpu", card=None, **transfer):
         made = []
 
-        def lane_to(there):
-            made.append(Ahead(there, **lane) if not made else transfer.Lane(there))
+        def transfer_to(there):
+            made.append(Ahead(there, **transfer) if not made else transfer.DeviceTransfer(there))
             return made[-1]
 
-        monkeypatch.setattr(transfer, "lane_to", lane_to)
+        monkeypatch.setattr(transfer, "transfer_to", transfer_to)
         predictor = Predictor(model_of(network or BrightFlair(), **(card or {})), device, batch_size)
         return predictor, made[0]
 
@@ -565,7 +565,7 @@ def ahead(monkeypatch):
 def test_the_next_batch_is_begun_before_a_result_is_waited_for(uneven, ahead, batch_size, neighbours):
     network, card = Neighbour(0, neighbours), {"neighbouring_slices": neighbours}
     expected_events, expected = predict(uneven, network, batch_size, **card)
-    predictor, lane = ahead(network, batch_size, card=card)
+    predictor, transfer = ahead(network, batch_size, card=card)
     events, probability = finish(predictor.predict(uneven))
     np.testing.assert_array_equal(probability, expected)
     assert events == expected_events
@@ -573,18 +573,18 @@ def test_the_next_batch_is_begun_before_a_result_is_waited_for(uneven, ahead, ba
     order = [f"begun {n}" for n in range(min(2, batches))]
     for n in range(batches):
         order += [f"waited {n}"] + ([f"begun {n + 2}"] if n + 2 < batches else [])
-    assert lane.order == order
-    assert set(lane.raw) == {torch.uint8}, "slices are sent as they were read"
+    assert transfer.order == order
+    assert set(transfer.raw) == {torch.uint8}, "slices are sent as they were read"
 
 
 def test_closing_with_a_batch_under_way(uneven, ahead):
-    predictor, lane = ahead()
+    predictor, transfer = ahead()
     work = predictor.predict(uneven)
     while next(work) != SlicesDone(2, 9):
         pass
-    assert lane.order == ["begun 0", "begun 1", "waited 0"]
+    assert transfer.order == ["begun 0", "begun 1", "waited 0"]
     work.close()
-    assert lane.order == ["begun 0", "begun 1", "waited 0"]
+    assert transfer.order == ["begun 0", "begun 1", "waited 0"]
     np.testing.assert_array_equal(finish(predictor.predict(uneven))[1], predict(uneven)[1])
 
 

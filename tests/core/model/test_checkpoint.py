@@ -27,7 +27,7 @@ CARD = ModelCard(
     training_patients=("a", "b"),
     validation_patients=("c",),
     training={"epochs": 3, "seed": 1, "history": [{"epoch": 1, "mean": 0.5}], "max_minutes": None},
-    figures={"validation": {"c": 0.5}},
+    metrics={"validation": {"c": 0.5}},
     data="made",
     licence="CC0",
     intended_use="Tests.",
@@ -165,7 +165,7 @@ def test_card_that_is_no_json_leaves_the_old_file_whole(tmp_path, unet):
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"old")
     with pytest.raises(TypeError):
-        save_model(path, unet, replace(CARD, figures={"x": object()}))
+        save_model(path, unet, replace(CARD, metrics={"x": object()}))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -274,7 +274,7 @@ def test_header_without_a_key(tmp_path, read, key):
         ({"threshold": float("nan")}, "threshold of nan"),
         ({"threshold": "high"}, "damaged"),
         ({"clean_up": "thorough"}, "unknown clean-up, 'thorough'"),
-        ({"quick_look": 1.5}, "a quick look with a limit of 1.5"),
+        ({"coarse_threshold": 1.5}, "a quick look with a limit of 1.5"),
         ({"preprocess": {"working_size": 0}}, "working size of 0"),
         ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
         ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),

@@ -104,13 +104,13 @@ def published_shapes():
                 shapes[f"{prefix}norm{index}.{name}"] = (outputs,)
             shapes[f"{prefix}norm{index}.num_batches_tracked"] = ()
 
-    for floor, (inputs, outputs) in enumerate([(3, 32), (32, 64), (64, 128), (128, 256)], start=1):
-        add_block(f"encoder{floor}.enc{floor}", inputs, outputs)
+    for level, (inputs, outputs) in enumerate([(3, 32), (32, 64), (64, 128), (128, 256)], start=1):
+        add_block(f"encoder{level}.enc{level}", inputs, outputs)
     add_block("bottleneck.bottleneck", 256, 512)
-    for floor, width in ((4, 256), (3, 128), (2, 64), (1, 32)):
-        shapes[f"upconv{floor}.weight"] = (2 * width, width, 2, 2)
-        shapes[f"upconv{floor}.bias"] = (width,)
-        add_block(f"decoder{floor}.dec{floor}", 2 * width, width)
+    for level, width in ((4, 256), (3, 128), (2, 64), (1, 32)):
+        shapes[f"upconv{level}.weight"] = (2 * width, width, 2, 2)
+        shapes[f"upconv{level}.bias"] = (width,)
+        add_block(f"decoder{level}.dec{level}", 2 * width, width)
     return shapes | {"conv.weight": (1, 32, 1, 1), "conv.bias": (1,)}
 
 

@@ -138,8 +138,8 @@ def test_outliers_are_cut(make_head):
 def test_volumes_are_normalised_with_their_own_figures(make_head):
     first, second = (measure(make_head(seed=seed)[0] // (seed + 1), OPTIONS) for seed in (0, 1))
     slices = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
-    figures = torch.tensor([[p.clip, p.mean, p.sd] for p in (first, second)])
-    together = normalise_each(slices, figures)
+    intensity_stats = torch.tensor([[p.clip, p.mean, p.sd] for p in (first, second)])
+    together = normalise_each(slices, intensity_stats)
     torch.testing.assert_close(together[:1], normalise(slices[:1], first))
     torch.testing.assert_close(together[1:], normalise(slices[1:], second))
 

@@ -12,7 +12,7 @@ from napari_lgg_seg.core.data.patients import patient_folders, read_patient
 from napari_lgg_seg.core.errors import DeviceError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import to_labels
-from napari_lgg_seg.core.inference.predict import Notice, SlicesDone, drain
+from napari_lgg_seg.core.inference.predict import Notice, SlicesDone, run_to_end
 from napari_lgg_seg.core.model.neighbours import input_channels
 from napari_lgg_seg.core.model.networks import NETWORKS, build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions, measure
@@ -151,8 +151,8 @@ def test_windows_change_what_a_network_finds_by_little(egg, architecture, tta, n
         torch.manual_seed(3)
         network = build_network(architecture, 3 * (2 * neighbours + 1))
     card = {"architecture": architecture, "neighbouring_slices": neighbours, "tta": tta}
-    whole = drain(predictor(network, 3, whole=True, **card).predict(egg[0]))
-    windows = drain(predictor(network, 3, **card).predict(egg[0]))
+    whole = run_to_end(predictor(network, 3, whole=True, **card).predict(egg[0]))
+    windows = run_to_end(predictor(network, 3, **card).predict(egg[0]))
     head = egg[0].any(axis=-1)
     assert whole[head].std() > 0.01
     difference = np.abs(windows - whole)[head]

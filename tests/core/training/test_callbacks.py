@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from napari_lgg_seg.core.training.callbacks import EarlyStopping, learning_rate_at
-from napari_lgg_seg.core.training.history import Record
+from napari_lgg_seg.core.training.history import EpochRecord
 from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.training.run import epoch_seed, step_seed
 
@@ -52,7 +52,7 @@ class Training:
     """What early stopping looks at: a history of (epoch, Dice), and whether it was told to stop."""
 
     def __init__(self, *rows):
-        self.history = [Record(epoch, 0, 0.1, 1e-3, 1.0, 0.0, {"a": dice}) for epoch, dice in rows]
+        self.history = [EpochRecord(epoch, 0, 0.1, 1e-3, 1.0, 0.0, {"a": dice}) for epoch, dice in rows]
         self.reasons = []
 
     def stop(self, reason):

@@ -198,7 +198,7 @@ def test_processes_share_the_validation_and_one_writes(data, tmp_path):
     with narrow_network():
         card = load_model(output).card
     assert card.training["processes"] == 2
-    assert set(card.figures["validation"]) == {"fourth", "fifth"}
+    assert set(card.results["validation"]) == {"fourth", "fifth"}
     assert card.training_patients == ("first", "second", "third")
     assert len((output.parent / state / "history.csv").read_text().splitlines()) == 1 + 8
 
@@ -211,7 +211,7 @@ def test_a_stop_of_one_process_is_a_stop_of_all(data, tmp_path):
     # Any other number of processes can go on.
     [alone] = train_as(1, data, output, "resume", slices_per_epoch=30)
     assert len(alone["losses"]) == 4
-    assert set(read_card(output).figures["validation"]) == {"fourth", "fifth"}
+    assert set(read_card(output).results["validation"]) == {"fourth", "fifth"}
 
 
 def test_fewer_slices_than_processes_is_a_sentence(data, tmp_path):
@@ -253,7 +253,7 @@ def test_a_process_that_is_killed_ends_all_and_the_training_can_go_on(data, tmp_
     [alone] = train_as(1, data, output, "resume", **{**options, "epochs": 5})
     assert alone["reason"] == "All 5 epochs are done."
     with narrow_network():
-        assert set(load_model(output).card.figures["validation"]) == {"fourth", "fifth"}
+        assert set(load_model(output).card.results["validation"]) == {"fourth", "fifth"}
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.rglob("slices"))
 
@@ -281,7 +281,7 @@ def test_torchrun_starts_the_command_line(data, tmp_path):
     assert done.stderr.count("Epoch 1 of 1") == 1
     card = read_card(output)
     assert card.training["processes"] == 2
-    assert len(card.figures["before"]) == len(card.figures["validation"]) == 2
+    assert len(card.results["before"]) == len(card.results["validation"]) == 2
 
 
 # --- alone -------------------------------------------------------------------------------------

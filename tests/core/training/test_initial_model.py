@@ -11,7 +11,7 @@ from napari_lgg_seg.core.errors import ModelError, TrainingError
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card, save_model
 from napari_lgg_seg.core.model.networks import build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
-from napari_lgg_seg.core.training.initial_model import find_start
+from napari_lgg_seg.core.training.initial_model import find_initial_model
 from napari_lgg_seg.core.training.options import TrainOptions
 
 
@@ -51,7 +51,7 @@ def neighbours_model(tmp_path_factory):
     [{}, {"network": "unet"}, {"network": "unet", "sequences": "all"}, {"neighbouring_slices": 0}],
 )
 def test_the_shipped_model_where_it_fits(init, wanted):
-    start = find_start(TrainOptions(init=init, **wanted), PreprocessOptions(working_size=17))
+    start = find_initial_model(TrainOptions(init=init, **wanted), PreprocessOptions(working_size=17))
     card = read_card(DEFAULT_MODEL)
     assert (start.path, start.card, start.reason) == (DEFAULT_MODEL, card, "")
     assert start.preprocess == card.preprocess
@@ -60,7 +60,7 @@ def test_the_shipped_model_where_it_fits(init, wanted):
 
 @pytest.mark.parametrize("wanted", [{"network": "buda"}, {"sequences": "flair"}, {"neighbouring_slices": 2}])
 def test_from_scratch_where_the_shipped_model_does_not_fit(wanted):
-    start = find_start(TrainOptions(**wanted), PreprocessOptions(working_size=17))
+    start = find_initial_model(TrainOptions(**wanted), PreprocessOptions(working_size=17))
     assert start.path is None
     assert start.card is None
     assert start.architecture == wanted.get("network", "unet")
@@ -78,11 +78,11 @@ def test_the_shipped_model_is_refused_where_it_was_asked_for_and_does_not_fit(wa
     with pytest.raises(
         TrainingError, match=r"is a unet network for .*, not a .*; start from scratch or .*\.$"
     ):
-        find_start(TrainOptions(init="default", **wanted))
+        find_initial_model(TrainOptions(init="default", **wanted))
 
 
 def test_from_scratch_as_asked_for():
-    start = find_start(TrainOptions(init="scratch"))
+    start = find_initial_model(TrainOptions(init="scratch"))
     assert (start.architecture, start.sequences, start.preprocess) == ("unet", SEQUENCES, PreprocessOptions())
     assert (start.path, start.card, start.reason) == (None, None, "")
     assert start.neighbouring_slices == 0
@@ -92,13 +92,15 @@ def test_from_scratch_as_asked_for():
     ("wanted", "channels"), [({"neighbouring_slices": 3}, 21), ({"sequences": "flair"}, 3)]
 )
 def test_from_scratch_with_neighbouring_slices(wanted, channels):
-    start = find_start(TrainOptions(init="scratch", **{"neighbouring_slices": 1, **wanted}))
+    start = find_initial_model(TrainOptions(init="scratch", **{"neighbouring_slices": 1, **wanted}))
     assert start.build(0).down[0][0].in_channels == channels
 
 
 @pytest.mark.parametrize("wanted", [{}, {"sequences": "flair"}, {"network": "unet"}])
 def test_another_model_brings_all_it_needs(flair_model, wanted):
-    start = find_start(TrainOptions(init=str(flair_model), **wanted), PreprocessOptions(working_size=17))
+    start = find_initial_model(
+        TrainOptions(init=str(flair_model), **wanted), PreprocessOptions(working_size=17)
+    )
     assert (start.path, start.architecture, start.sequences) == (flair_model, "unet", ("FLAIR",))
     assert start.preprocess.working_size == 48
     assert start.seen == {"a", "b", "c"}
@@ -107,12 +109,12 @@ def test_another_model_brings_all_it_needs(flair_model, wanted):
 @pytest.mark.parametrize("wanted", [{"sequences": "all"}, {"network": "buda"}])
 def test_another_model_is_refused_where_it_does_not_fit(flair_model, wanted):
     with pytest.raises(TrainingError, match=r"flair\.safetensors is a unet network for FLAIR, not a .*\.$"):
-        find_start(TrainOptions(init=str(flair_model), **wanted))
+        find_initial_model(TrainOptions(init=str(flair_model), **wanted))
 
 
 @pytest.mark.parametrize("wanted", [{}, {"neighbouring_slices": 1}])
 def test_a_model_with_neighbouring_slices_keeps_them(neighbours_model, wanted):
-    start = find_start(TrainOptions(init=str(neighbours_model), **wanted))
+    start = find_initial_model(TrainOptions(init=str(neighbours_model), **wanted))
     assert (start.neighbouring_slices, start.sequences) == (1, SEQUENCES)
     assert start.build(0).down[0][0].in_channels == 9
 
@@ -122,7 +124,7 @@ def test_a_model_with_other_neighbouring_slices_is_refused(neighbours_model, nei
     with pytest.raises(
         TrainingError, match=r"with 1 neighbouring slice on each side, not a unet network for .*; .*\.$"
     ):
-        find_start(TrainOptions(init=str(neighbours_model), neighbouring_slices=neighbours))
+        find_initial_model(TrainOptions(init=str(neighbours_model), neighbouring_slices=neighbours))
 
 
 @pytest.mark.parametrize("kind", ["absent", "text"])
@@ -131,14 +133,14 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, kind):
     if kind == "text":
         path.write_text("no model")
     with pytest.raises(ModelError, match=r"model\.safetensors .*\.$"):
-        find_start(TrainOptions(init=str(path)))
+        find_initial_model(TrainOptions(init=str(path)))
 
 
 def test_weights_of_the_file_or_of_the_seed(flair_model):
-    built = find_start(TrainOptions(init=str(flair_model))).build(0).state_dict()
+    built = find_initial_model(TrainOptions(init=str(flair_model))).build(0).state_dict()
     saved = load_model(flair_model).network.state_dict()
     assert all(torch.equal(built[name], saved[name]) for name in saved)
-    scratch = find_start(TrainOptions(init="scratch"))
+    scratch = find_initial_model(TrainOptions(init="scratch"))
     first, again, other = (scratch.build(seed).head.weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

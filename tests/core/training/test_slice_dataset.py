@@ -18,7 +18,7 @@ from napari_lgg_seg.core.model.preprocess import (
     normalise,
     normalise_each,
 )
-from napari_lgg_seg.core.training.slice_dataset import Cohort
+from napari_lgg_seg.core.training.slice_dataset import SliceDataset
 
 OPTIONS = PreprocessOptions(working_size=32)
 #: (patient, slice) as drawn with seed 0, half of them with tumour, by the first version of this program.
@@ -29,7 +29,7 @@ PLAN = [
 
 
 def cohort_of(*patients, options=OPTIONS, **keywords):
-    cohort = Cohort(options, **keywords)
+    cohort = SliceDataset(options, **keywords)
     for patient in patients:
         cohort.add(patient)
     return cohort
@@ -63,7 +63,7 @@ def tumour_slices(batches):
 
 def same(first, second):
     return all(
-        torch.equal(a.slices, b.slices) and torch.equal(a.figures, b.figures)
+        torch.equal(a.slices, b.slices) and torch.equal(a.intensity_stats, b.intensity_stats)
         for a, b in zip(first, second, strict=True)
     )
 
@@ -76,8 +76,8 @@ def test_shapes_of_batches(cohort):
     assert [batch.slices.shape for batch in batches] == [(7, 4, 32, 32), (7, 4, 32, 32), (6, 4, 32, 32)]
     for batch in batches:
         assert batch.slices.dtype == torch.uint8
-        assert batch.figures.shape == (len(batch.slices), 3, 3)
-        assert batch.figures.dtype == torch.float32
+        assert batch.intensity_stats.shape == (len(batch.slices), 3, 3)
+        assert batch.intensity_stats.dtype == torch.float32
     assert cohort.names == ["a", "b"]
 
 
@@ -162,7 +162,7 @@ def test_batches_are_what_the_network_sees_in_use(make_patient):
         preparation = measure(patient.volume, OPTIONS)
         raw = crop_and_resample(patient.volume, preparation.box, 32).round()
         expected.append(normalise(raw, preparation))
-    images = normalise_each(batch.slices[:, :-1].float(), batch.figures)
+    images = normalise_each(batch.slices[:, :-1].float(), batch.intensity_stats)
     torch.testing.assert_close(images, torch.cat(expected))
 
 
@@ -171,16 +171,16 @@ def test_flair_alone(make_patient, patients):
     patient = patients[0]
     batch = cohort_of(patient, sequences=("FLAIR",)).take(torch.tensor([[0, 2]]))
     assert batch.slices.shape == (1, 2, 32, 32)
-    assert batch.figures.shape == (1, 3, 1)
+    assert batch.intensity_stats.shape == (1, 3, 1)
     volume = patient.volume[..., 1:2]
     preparation = measure(volume, OPTIONS)
     expected = normalise(crop_and_resample(volume[2:3], preparation.box, 32).round(), preparation)
-    torch.testing.assert_close(normalise_each(batch.slices[:, :-1].float(), batch.figures), expected)
+    torch.testing.assert_close(normalise_each(batch.slices[:, :-1].float(), batch.intensity_stats), expected)
 
 
 def test_masks_lie_on_the_bright_tumour(cohort):
     for batch in drawn(cohort, tumour_share=1):
-        flair = normalise_each(batch.slices[:, :-1].float(), batch.figures)[:, 1]
+        flair = normalise_each(batch.slices[:, :-1].float(), batch.intensity_stats)[:, 1]
         inside = batch.slices[:, -1] > 127
         assert flair[inside].mean() > flair[~inside].mean() + 1
         assert (flair[inside] > 1).float().mean() > 0.8
@@ -193,14 +193,14 @@ def test_masks_have_soft_edges_from_0_to_255(cohort):
 
 
 def test_unmarked_slices_are_left_out(make_patient):
-    patient = replace(make_patient(shape=(5, 32, 32), tumour=False), unmarked=(2, 3, 5))
+    patient = replace(make_patient(shape=(5, 32, 32), tumour=False), slices_without_mask=(2, 3, 5))
     images = images_of(drawn(cohort_of(patient)))
     assert len({tuple(image.flatten().tolist()) for image in images}) == 2
 
 
 def test_what_is_drawn_does_not_depend_on_the_version(patients):
     """So that an older training can go on, and be repeated."""
-    patient = replace(patients[1], unmarked=(1, 4))
+    patient = replace(patients[1], slices_without_mask=(1, 4))
     plan = torch.cat(cohort_of(patients[0], patient).plan(12, 8, 0.5, 0))
     assert plan.tolist() == PLAN
 
@@ -243,14 +243,14 @@ def test_the_slice_itself_its_mask_and_its_figures_are_what_they_are_alone(patie
     alone, batch = cohort.take(chosen), cohort_of(*patients, neighbours=1).take(chosen)
     assert torch.equal(batch.slices[:, 3:6], alone.slices[:, :-1])
     assert torch.equal(batch.slices[:, -1], alone.slices[:, -1])
-    for part in batch.figures.chunk(3, dim=2):
-        assert torch.equal(part, alone.figures)
+    for part in batch.intensity_stats.chunk(3, dim=2):
+        assert torch.equal(part, alone.intensity_stats)
 
 
-@pytest.mark.parametrize("unmarked", [(), (2, 3, 5)])
+@pytest.mark.parametrize("slices_without_mask", [(), (2, 3, 5)])
 @pytest.mark.parametrize("neighbours", [1, 2, 3])
-def test_with_neighbours_the_same_slices_are_drawn(patients, unmarked, neighbours):
-    patient = replace(patients[0], unmarked=unmarked)
+def test_with_neighbours_the_same_slices_are_drawn(patients, slices_without_mask, neighbours):
+    patient = replace(patients[0], slices_without_mask=slices_without_mask)
     alone = drawn(cohort_of(patient, patients[1]))
     both = drawn(cohort_of(patient, patients[1], neighbours=neighbours))
     assert torch.equal(masks_of(both), masks_of(alone))
@@ -260,7 +260,7 @@ def test_with_neighbours_the_same_slices_are_drawn(patients, unmarked, neighbour
 
 def test_unmarked_slices_are_neighbours(patients):
     """Of slices 0 to 5 only 1 and 5 are drawn; what they see is what lies beside them in the volume."""
-    patient = replace(numbered(patients[0]), unmarked=(1, 3, 4, 5))
+    patient = replace(numbered(patients[0]), slices_without_mask=(1, 3, 4, 5))
     batches = drawn(cohort_of(patient, neighbours=1))
     seen = {tuple(slices) for batch in batches for slices in flair_of_slices(batch, 1)}
     assert seen == {(0, 1, 2), (4, 5, 5)}
@@ -269,7 +269,7 @@ def test_unmarked_slices_are_neighbours(patients):
 def test_only_slices_that_are_seen_are_kept_and_each_once(patients, tmp_path):
     for neighbours, kept in ((0, 2), (1, 5), (2, 6)):
         folder = tmp_path / str(neighbours)
-        marked = replace(patients[0], unmarked=(1, 2, 4, 5))
+        marked = replace(patients[0], slices_without_mask=(1, 2, 4, 5))
         cohort_of(marked, folder=folder, memory=0, neighbours=neighbours)
         assert np.load(folder / "0.npy").shape == (kept, 4, 32, 32)
 
@@ -278,7 +278,7 @@ def test_neighbours_of_flair_alone(patients):
     cohort = cohort_of(patients[0], sequences=("FLAIR",), neighbours=2)
     batch = cohort.take(torch.tensor([[0, 2]]))
     assert batch.slices.shape == (1, 6, 32, 32)
-    assert batch.figures.shape == (1, 3, 5)
+    assert batch.intensity_stats.shape == (1, 3, 5)
 
 
 @pytest.mark.parametrize("missing", ["truth", "volume"])
@@ -322,17 +322,17 @@ def test_without_files_all_stays_in_memory(patients, tmp_path, monkeypatch):
 def test_another_process_opens_the_files(patients, cohort, tmp_path):
     first = cohort_of(*patients, folder=tmp_path / "slices", memory=0)
     first.save_index()
-    second = Cohort(OPTIONS, folder=tmp_path / "slices", memory=0)
+    second = SliceDataset(OPTIONS, folder=tmp_path / "slices", memory=0)
     second.open()
     assert second.names == ["a", "b"]
     assert same(drawn(second), drawn(cohort))
 
 
 def test_another_process_sees_the_same_neighbours(patients, tmp_path):
-    patients = [replace(patients[0], unmarked=(2, 3)), patients[1]]
+    patients = [replace(patients[0], slices_without_mask=(2, 3)), patients[1]]
     first = cohort_of(*patients, folder=tmp_path / "slices", memory=0, neighbours=1)
     first.save_index()
-    second = Cohort(OPTIONS, folder=tmp_path / "slices", memory=0, neighbours=1)
+    second = SliceDataset(OPTIONS, folder=tmp_path / "slices", memory=0, neighbours=1)
     second.open()
     assert same(drawn(second), drawn(cohort_of(*patients, neighbours=1)))
 

@@ -23,7 +23,7 @@ from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import DeviceError, ExportError, TrainingError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Notice, Predictor, drain
+from napari_lgg_seg.core.inference.predict import Notice, Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card, save_model
 from napari_lgg_seg.core.model.networks import UNet, build_network
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
@@ -233,9 +233,9 @@ def test_model_file_says_how_it_was_made(whole_run):
     wanted = {**vars(complete), "device": "CPU"}
     assert {name: card.training[name] for name in wanted} == wanted
     assert card.training["initial_model"] is None
-    assert card.figures["validation"] == {"second": pytest.approx(events[-2].best)}
-    assert card.figures["summary"]["mean"] == pytest.approx(events[-2].best)
-    assert (card.figures["before"], card.figures["seen_before"]) == ({}, [])
+    assert card.results["validation"] == {"second": pytest.approx(events[-2].best)}
+    assert card.results["summary"]["mean"] == pytest.approx(events[-2].best)
+    assert (card.results["before"], card.results["seen_before"]) == ({}, [])
     first = of(events, EpochDone)[0]
     assert card.training["history"][0]["dice_mean"] == first.validation.mean
     assert card.training["history"][0]["loss"] == first.loss
@@ -372,9 +372,9 @@ def test_fine_tuning_validates_the_initial_model_first(patients, output, initial
     ]
     card = read_card(output)
     assert card.training["epoch"] == 2
-    assert card.figures["before"] == {"second": 0.5}
-    assert card.figures["validation"] == {"second": 0.7}
-    assert card.figures["summary"]["mean"] == 0.7
+    assert card.results["before"] == {"second": 0.5}
+    assert card.results["validation"] == {"second": 0.7}
+    assert card.results["summary"]["mean"] == 0.7
     assert not same(weights(output), weights(initial))
 
 
@@ -384,13 +384,13 @@ def test_fine_tuning_keeps_the_initial_model_if_none_is_better(patients, output,
     assert same(weights(output), weights(initial))
     card = read_card(output)
     assert card.training["epoch"] == card.training["step"] == 0
-    assert card.figures["validation"] == card.figures["before"] == {"second": 0.9}
+    assert card.results["validation"] == card.results["before"] == {"second": 0.9}
 
 
 def test_the_first_figures_are_those_of_the_initial_model(patients, output, initial):
     """What is validated before the first step is the file as it is used anywhere else."""
     [event] = of(until(start(patients, output, init=str(initial)), PatientValidated), PatientValidated)
-    probability = drain(Predictor(load_model(initial), "cpu").predict(patients[1][0].volume))
+    probability = run_to_end(Predictor(load_model(initial), "cpu").predict(patients[1][0].volume))
     np.testing.assert_array_equal(event.labels, probability >= 0.3)
 
 
@@ -403,7 +403,7 @@ def test_the_initial_models_header_lives_on(patients, output, initial):
     assert card.training["initial_model"] == "Older"
     assert card.training_patients == ("first",)
     assert card.earlier_patients == ("long ago", "second", "somebody")
-    assert card.figures["seen_before"] == ["second"]
+    assert card.results["seen_before"] == ["second"]
     assert any("second" in text and "flatters" in text for text in notices(events))
 
 
@@ -430,7 +430,7 @@ def test_resumed_fine_tuning_validates_the_initial_model_once(patients, output, 
     assert (len(of(first, Validated)), len(of(second, Validated))) == (1, 0)
     assert [event.step for event in of(second, StepDone)] == [3, 4, 5, 6]
     assert len(rows(output)) == 3
-    assert set(read_card(output).figures["before"]) == {"second"}
+    assert set(read_card(output).results["before"]) == {"second"}
 
 
 def test_freezing_leaves_the_encoder_as_it_is(patients, output, initial, state, scores):
@@ -462,7 +462,7 @@ def test_other_networks_and_sequences(patients, output, options, channels):
     assert len(model.card.sequences) == channels
     assert "FLAIR" in model.card.sequences
     assert model.card.training["initial_model"] is None
-    probability = drain(Predictor(model, "cpu").predict(patients[1][0].volume))
+    probability = run_to_end(Predictor(model, "cpu").predict(patients[1][0].volume))
     assert probability.shape == patients[1][0].truth.shape
     # Fine-tuned in its turn, it stays what it is, whether that is asked for or not.
     again = output.with_name("again.safetensors")
@@ -477,7 +477,7 @@ def test_other_networks_and_sequences(patients, output, options, channels):
 @pytest.fixture(scope="module")
 def with_neighbours(make_patient, tmp_path_factory):
     """A training with a neighbour on each side, of a patient with unmarked slices; and its patients."""
-    first = dataclasses.replace(make_patient("first", shape=(6, 64, 64)), unmarked=(2, 5))
+    first = dataclasses.replace(make_patient("first", shape=(6, 64, 64)), slices_without_mask=(2, 5))
     patients = [first], [make_patient("second", shape=(4, 64, 64), seed=1)]
     path = tmp_path_factory.mktemp("neighbours") / "neighbours.safetensors"
     events = list(start(patients, path, neighbouring_slices=1, epochs=4, slices_per_epoch=16))
@@ -494,11 +494,11 @@ def test_neighbouring_slices_from_scratch(with_neighbours):
     assert model.card.neighbouring_slices == model.card.training["neighbouring_slices"] == 1
     assert model.network.down[0][0].in_channels == 9
     # Used from its file, it does what it did in its validation.
-    probability = drain(Predictor(model, "cpu").predict(patient.volume))
+    probability = run_to_end(Predictor(model, "cpu").predict(patient.volume))
     labels = postprocess(probability, model.card.complete(SegmentOptions()))
-    assert dice(labels, patient.truth) == pytest.approx(model.card.figures["validation"]["second"], abs=0.02)
+    assert dice(labels, patient.truth) == pytest.approx(model.card.results["validation"]["second"], abs=0.02)
     # What it says about a slice depends on those beside it, and on no other.
-    other = drain(Predictor(model, "cpu").predict(patient.volume[[1, 0, 2, 3]]))
+    other = run_to_end(Predictor(model, "cpu").predict(patient.volume[[1, 0, 2, 3]]))
     assert not np.allclose(other[2], probability[2], atol=1e-3)
     np.testing.assert_allclose(other[3], probability[3], atol=1e-4)
 
@@ -784,7 +784,7 @@ def test_a_killed_training_goes_on(patients, output, state, tmp_path, whole_run,
     events = list(start([[tmp_path / "first"], [tmp_path / "second"]], output, resume=True))
     assert step_losses(events) == about(step_losses(whole_run[0])[3:])
     assert events[-2].best == whole_run[0][-2].best
-    assert load_model(output).card.figures["validation"] == {"second": events[-2].best}
+    assert load_model(output).card.results["validation"] == {"second": events[-2].best}
     assert files(state.parent) == ["history.csv", "last.pt"]
     assert not list(output.parent.rglob("*.tmp"))
 
@@ -803,11 +803,11 @@ def test_leftovers_of_a_killed_training_are_removed_whatever_its_name(patients, 
 def test_a_training_stopped_before_its_first_validation_leaves_a_model(patients, output):
     until(start(patients, output), StepDone, 2)
     card = load_model(output).card
-    assert card.figures == {}
+    assert card.results == {}
     assert (card.training["step"], card.training["epoch"]) == (2, 0)
     # The first validation is better than none.
     list(start(patients, output, resume=True, epochs=1))
-    assert set(read_card(output).figures["validation"]) == {"second"}
+    assert set(read_card(output).results["validation"]) == {"second"}
 
 
 def test_a_training_stopped_before_its_first_step_leaves_nothing(patients, output):
@@ -854,7 +854,7 @@ def test_a_time_limit_stops_within_an_epoch_and_counts_for_each_call(patients, o
         [validated] = of(events, Validated)
         assert (validated.step, validated.epoch) == (step, 0)
         assert events[-1] == Ended("The 1e-06 minutes are over.")
-        assert read_card(output).figures["summary"]["mean"] == validated.best
+        assert read_card(output).results["summary"]["mean"] == validated.best
     events = list(start(patients, output, resume=True))
     assert losses + step_losses(events) == about(step_losses(whole_run[0]))
     assert [row["step"] for row in rows(output)] == ["1", "2", "3", "6"]
@@ -934,7 +934,7 @@ def test_a_callback_can_stop_the_training(patients, output):
     assert [type(event) for event in events[-2:]] == [Validated, Ended]
     assert events[-1].reason == "Enough."
     assert [name for name, *_ in noting.calls[-3:]] == ["after_step", "after_epoch", "at_end"]
-    assert load_model(output).card.figures["summary"]["mean"] == events[-2].best
+    assert load_model(output).card.results["summary"]["mean"] == events[-2].best
 
 
 @pytest.mark.parametrize("turn", ["at_start", "after_step", "at_end"])
@@ -989,7 +989,7 @@ def test_patient_without_masks_or_images_is_left_out(patients, output, where, mi
     events = list(start(sets, output, epochs=1, slices_per_epoch=4))
     [text] = notices(events)
     assert text.startswith("Left out: third has no images or no masks")
-    assert set(read_card(output).figures["validation"]) == {"second"}
+    assert set(read_card(output).results["validation"]) == {"second"}
     assert read_card(output).training_patients == ("first",)
 
 
@@ -1024,7 +1024,7 @@ def test_unmarked_slices_of_a_validation_patient_do_not_count(patients, output, 
     training, [patient] = patients
     truth = patient.truth.copy()
     truth[1:] = 0
-    patient = dataclasses.replace(patient, truth=truth, unmarked=patient.slice_numbers[1:])
+    patient = dataclasses.replace(patient, truth=truth, slices_without_mask=patient.slice_numbers[1:])
     monkeypatch.setattr(run, "postprocess", lambda probability, options: np.ones(probability.shape, np.uint8))
     events = until(start((training, [patient]), output, epochs=1, slices_per_epoch=4), PatientValidated)
     assert events[-1].labels[0].all()
@@ -1075,7 +1075,7 @@ def test_what_is_no_number_ends_the_training_and_stays_off_the_disk(
     assert output.read_bytes() == best
     [epoch] = of(events, EpochDone)
     model = load_model(output)
-    assert model.card.figures["validation"] == {"second": pytest.approx(epoch.best)}
+    assert model.card.results["validation"] == {"second": pytest.approx(epoch.best)}
     assert model.card.training["epoch"] == 1
     found = [*tensors(torch.load(state, weights_only=True)), *model.network.state_dict().values()]
     assert len(found) > 100

@@ -13,10 +13,11 @@ from qtpy.QtWidgets import QApplication, QLineEdit, QMessageBox, QShortcut, QTab
 
 from napari_lgg_seg import api
 from napari_lgg_seg.core.cohort import autosave as recovery
-from napari_lgg_seg.core.cohort import summary_cache as details_cache, unfinished
 from napari_lgg_seg.core.cohort import sources as case_sources
+from napari_lgg_seg.core.cohort import summary_cache as summary_cache
+from napari_lgg_seg.core.cohort import unfinished
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import SEQUENCES, read_patient
 from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
 from napari_lgg_seg.core.evaluation.metrics import dice
@@ -98,7 +99,7 @@ def browse(viewer, small_model, all_read, cohort):
 
 
 @pytest.fixture
-def open_case(viewer, wait_until):
+def open_pair(viewer, wait_until):
     """Factory: double click a patient, and wait until it is open."""
 
     def open_(widget, name):
@@ -276,7 +277,7 @@ def test_second_opening_reads_no_images(browse, all_read, cohort, monkeypatch):
     shutil.rmtree(cohort / BROKEN)  # what is broken is looked at each time
     widget = browse()
     read = []
-    monkeypatch.setattr(details_cache, "read_details", lambda folder, _: read.append(folder.name))
+    monkeypatch.setattr(summary_cache, "read_summary", lambda folder, _: read.append(folder.name))
     widget.open_dataset(cohort)
     all_read(widget)
     assert read == []
@@ -367,10 +368,10 @@ def test_a_damaged_index_is_a_sentence_and_stays(browse, cohort, wait_until):
 # --- going from patient to patient -----------------------------------------------------------------
 
 
-def test_double_click_opens_in_place(viewer, browse, open_case):
+def test_double_click_opens_in_place(viewer, browse, open_pair):
     widget = browse()
     for name in (FIRST, SECOND):
-        open_case(widget, name)
+        open_pair(widget, name)
         assert [layer.name for layer in viewer.layers] == [*SEQUENCES, "truth"]
         assert [layer.visible for layer in viewer.layers] == [False, True, False, True]
         assert status(widget).startswith(f"{name}: new.")
@@ -424,9 +425,9 @@ def test_commands_without_the_browser_say_where_it_is(viewer, notices):
     assert notices == [NO_BROWSER]
 
 
-def test_broken_patient_leaves_the_open_one(viewer, browse, open_case, wait_until):
+def test_broken_patient_leaves_the_open_one(viewer, browse, open_pair, wait_until):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     widget.open_patient(BROKEN)
     wait_until(lambda: f"{BROKEN}_3.tif" in status(widget))
     assert_sentence(status(widget))
@@ -442,12 +443,12 @@ def test_other_layers_stay(viewer, browse, wait_until):
     assert mine in viewer.layers
 
 
-def test_what_was_shown_of_one_patient_is_shown_of_the_next(viewer, browse, open_case):
+def test_what_was_shown_of_one_patient_is_shown_of_the_next(viewer, browse, open_pair):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     viewer.layers["post-contrast"].visible = True
     viewer.layers["truth"].visible = False
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert viewer.layers["post-contrast"].visible
     assert not viewer.layers["truth"].visible
 
@@ -455,21 +456,21 @@ def test_what_was_shown_of_one_patient_is_shown_of_the_next(viewer, browse, open
 # --- nothing that somebody did is lost -------------------------------------------------------------
 
 
-def test_edits_are_kept_when_the_patient_is_left(viewer, segmented, open_case, cohort, all_read):
+def test_edits_are_kept_when_the_patient_is_left(viewer, segmented, open_pair, cohort, all_read):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     assert viewer.layers.selection.active == layer
     layer.paint((2, 5, 5), 1)
     layer.paint((3, 60, 3), 2)
     painted = layer.data.copy()
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert states(widget)[FIRST] == "corrected"
     assert cell(widget, FIRST, "Volume\nfound") == f"{np.count_nonzero(painted):,}"
     truth = read_patient(cohort / FIRST).truth
     assert cell(widget, FIRST, "Dice") == f"{dice(painted, truth):.3f}"
     assert states(widget)[SECOND] == "segmented", "nobody touched it"
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, painted)
     # The next session knows it, too.
     widget.open_dataset(cohort)
@@ -480,22 +481,22 @@ def test_edits_are_kept_when_the_patient_is_left(viewer, segmented, open_case, c
     assert scores[FIRST] == pytest.approx(dice(painted, truth))
 
 
-def test_looking_changes_nothing(viewer, segmented, open_case, cohort):
+def test_looking_changes_nothing(viewer, segmented, open_pair, cohort):
     widget = segmented()
     files = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in results_of(cohort).folder.rglob("*.*")}
     for name in (FIRST, SECOND, FIRST):
-        open_case(widget, name)
+        open_pair(widget, name)
     assert {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in files} == files
     assert set(states(widget).values()) == {"segmented", "cannot be read"}
 
 
-def test_images_are_never_touched(viewer, segmented, open_case, cohort, click, wait_until):
+def test_images_are_never_touched(viewer, segmented, open_pair, cohort, click, wait_until):
     before = {f: f.read_bytes() for f in cohort.rglob("*") if f.is_file()}
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     viewer.layers["truth"].paint((2, 5, 5), 1)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     click(widget, "Accept")
     wait_until(lambda: states(widget)[SECOND] == "corrected")
     assert {f: f.read_bytes() for f in cohort.rglob("*") if f.is_file()} == before
@@ -503,10 +504,10 @@ def test_images_are_never_touched(viewer, segmented, open_case, cohort, click, w
 
 @pytest.mark.parametrize("leave", ["double click", "next", "folder"])
 def test_a_failure_to_write_keeps_the_patient_open(
-    viewer, segmented, open_case, cohort, wait_until, full_disk, click, leave, tmp_path
+    viewer, segmented, open_pair, cohort, wait_until, full_disk, click, leave, tmp_path
 ):
     widget = segmented()
-    open_case(widget, IN_ORDER[0])
+    open_pair(widget, IN_ORDER[0])
     layer = tumour_of(viewer, IN_ORDER[0])
     layer.paint((2, 5, 5), 1)
     painted = layer.data.copy()
@@ -525,12 +526,12 @@ def test_a_failure_to_write_keeps_the_patient_open(
     assert widget.controls.dataset.value == cohort, "the table is that of the old folder"
     assert len(shown(widget)) == 4
     full_disk(False)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     np.testing.assert_array_equal(results_of(cohort).read_labels(IN_ORDER[0]), painted)
 
 
 def test_painting_while_it_is_written_is_kept_as_well(
-    viewer, segmented, open_case, cohort, wait_until, monkeypatch
+    viewer, segmented, open_pair, cohort, wait_until, monkeypatch
 ):
     keep, layers = case_sources.keep, []
 
@@ -542,24 +543,24 @@ def test_painting_while_it_is_written_is_kept_as_well(
         return kept
 
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     monkeypatch.setattr(case_sources, "keep", keep_and_paint)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     kept = results_of(cohort).read_labels(FIRST)
     np.testing.assert_array_equal(kept, layers[0].data)
     assert kept[4, 1, :9].all()
 
 
-def test_edits_of_the_truth_and_labels_of_ones_own_are_kept(viewer, segmented, open_case, cohort, wait_until):
+def test_edits_of_the_truth_and_labels_of_ones_own_are_kept(viewer, segmented, open_pair, cohort, wait_until):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     truth = viewer.layers["truth"]
     truth.paint((2, 5, 5), 1)
     mine = viewer.add_labels(np.zeros_like(truth.data), name="second look")
     mine.paint((1, 9, 9), 3)
     tumour_of(viewer, FIRST).paint((3, 9, 9), 1)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     folder = results_of(cohort).folder / FIRST
     np.testing.assert_array_equal(tifffile.imread(folder / f"{FIRST}_truth edited.tif"), truth.data)
     np.testing.assert_array_equal(tifffile.imread(folder / f"{FIRST}_second look edited.tif"), mine.data)
@@ -567,24 +568,24 @@ def test_edits_of_the_truth_and_labels_of_ones_own_are_kept(viewer, segmented, o
     assert_sentence(status(widget))
 
 
-def test_labels_drawn_for_a_patient_without_any_become_its_result(viewer, browse, open_case, cohort):
+def test_labels_drawn_for_a_patient_without_any_become_its_result(viewer, browse, open_pair, cohort):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     mine = viewer.add_labels(np.zeros((6, 64, 64), np.uint8), name="Labels")
     mine.paint((1, 30, 30), 1)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert states(widget)[FIRST] == "corrected"
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), mine.data)
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, mine.data)
 
 
-def test_a_result_of_the_segment_widget_is_kept(viewer, browse, open_case, dock, run, cohort):
+def test_a_result_of_the_segment_widget_is_kept(viewer, browse, open_pair, dock, run, cohort):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     run(dock())
     predicted = tumour_of(viewer, FIRST).data.copy()
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert states(widget)[FIRST] == "segmented"
     stored = results_of(cohort).read(FIRST)
     np.testing.assert_array_equal(stored.labels, predicted)
@@ -592,24 +593,24 @@ def test_a_result_of_the_segment_widget_is_kept(viewer, browse, open_case, dock,
     assert stored.record.made_with["model"] == "bright FLAIR"
 
 
-def test_the_segment_widget_does_not_replace_corrections(viewer, segmented, open_case, dock, run, cohort):
+def test_the_segment_widget_does_not_replace_corrections(viewer, segmented, open_pair, dock, run, cohort):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
-    open_case(widget, SECOND)
-    open_case(widget, FIRST)
+    open_pair(widget, SECOND)
+    open_pair(widget, FIRST)
     corrected = tumour_of(viewer, FIRST).data.copy()
     run(dock())
     assert roles(viewer).count("tumour") == 2
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert states(widget)[FIRST] == "corrected"
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), corrected)
 
 
-def test_what_was_painted_is_saved_after_the_stroke(viewer, segmented, open_case, cohort, wait_until, prefer):
+def test_what_was_painted_is_saved_after_the_stroke(viewer, segmented, open_pair, cohort, wait_until, prefer):
     prefer(autosave_seconds=1)
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     wait_until(lambda: states(widget)[FIRST] == "corrected")
@@ -618,10 +619,10 @@ def test_what_was_painted_is_saved_after_the_stroke(viewer, segmented, open_case
     assert layer in viewer.layers
 
 
-def test_undoing_is_saved_as_well(viewer, segmented, open_case, cohort, wait_until, prefer):
+def test_undoing_is_saved_as_well(viewer, segmented, open_pair, cohort, wait_until, prefer):
     prefer(autosave_seconds=1)
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     layer.paint((2, 40, 40), 1)
@@ -630,11 +631,11 @@ def test_undoing_is_saved_as_well(viewer, segmented, open_case, cohort, wait_unt
     wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
 
 
-def test_what_a_crash_interrupted_is_offered(viewer, segmented, open_case, wait_until, prefer, click, notes):
+def test_what_a_crash_interrupted_is_offered(viewer, segmented, open_pair, wait_until, prefer, click, notes):
     prefer(autosave_seconds=1)
     widget = segmented()
     assert not widget.go_on.row.native.isVisibleTo(widget.native)
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     painted = layer.data.copy()
@@ -661,12 +662,12 @@ def kept_from_a_crash():
 
 
 def test_edits_are_either_among_the_results_or_kept_from_a_crash(
-    viewer, segmented, open_case, cohort, wait_until, prefer, qtbot, patient_on_disk
+    viewer, segmented, open_pair, cohort, wait_until, prefer, qtbot, patient_on_disk
 ):
     keep_edits(viewer)
     prefer(autosave_seconds=1)
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
@@ -686,11 +687,11 @@ def test_edits_are_either_among_the_results_or_kept_from_a_crash(
 
 @pytest.mark.parametrize("first", ["layer", "dock"])
 def test_edits_that_are_among_the_results_at_the_last_moment_are_not_kept_twice(
-    viewer, segmented, open_case, cohort, first, wait_until
+    viewer, segmented, open_pair, cohort, first, wait_until
 ):
     keep_edits(viewer)
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     if first == "layer":
@@ -702,29 +703,29 @@ def test_edits_that_are_among_the_results_at_the_last_moment_are_not_kept_twice(
     assert kept_from_a_crash() == []
 
 
-def test_a_patient_whose_layers_were_removed_opens_again(viewer, segmented, open_case):
+def test_a_patient_whose_layers_were_removed_opens_again(viewer, segmented, open_pair):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     shown = roles(viewer)
     viewer.layers.clear()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     assert roles(viewer) == shown
 
 
-def test_a_patient_that_was_left_is_not_offered(viewer, segmented, open_case, wait_until, prefer, notes):
+def test_a_patient_that_was_left_is_not_offered(viewer, segmented, open_pair, wait_until, prefer, notes):
     prefer(autosave_seconds=1)
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     wait_until(lambda: any(notes.glob("*.json")))
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     wait_until(lambda: not list(notes.glob("*.json")))
 
 
 @pytest.mark.parametrize("close", ["viewer", "window", "dock", "layer"])
-def test_closing_keeps_edits(viewer, segmented, open_case, cohort, close, wait_until, notes):
+def test_closing_keeps_edits(viewer, segmented, open_pair, cohort, close, wait_until, notes):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     painted = layer.data.copy()
@@ -747,12 +748,12 @@ def test_closing_keeps_edits(viewer, segmented, open_case, cohort, close, wait_u
 
 
 def test_closing_is_not_undone_by_what_is_written_late(
-    viewer, segmented, open_case, cohort, wait_until, monkeypatch
+    viewer, segmented, open_pair, cohort, wait_until, monkeypatch
 ):
     go_on, keep = threading.Event(), case_sources.keep
     monkeypatch.setattr(case_sources, "keep", lambda *args: (go_on.wait(3), keep(*args))[1])
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     widget.open_patient(SECOND)  # its worker has taken what is painted, and waits
@@ -764,9 +765,9 @@ def test_closing_is_not_undone_by_what_is_written_late(
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
 
 
-def test_closing_asks_where_edits_cannot_be_kept(viewer, segmented, open_case, full_disk, answer):
+def test_closing_asks_where_edits_cannot_be_kept(viewer, segmented, open_pair, full_disk, answer):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     full_disk()
     window = widget.native.window()
@@ -783,10 +784,10 @@ def test_closing_asks_where_edits_cannot_be_kept(viewer, segmented, open_case, f
 # --- accept --------------------------------------------------------------------------------------
 
 
-def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_case, click, wait_until, cohort):
+def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_pair, click, wait_until, cohort):
     widget = segmented()
     assert not widget.controls.accept.enabled
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     click(widget, "Accept")
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert FIRST in status(widget)
@@ -796,10 +797,10 @@ def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_case, c
     assert states(widget)[FIRST] == "corrected"
 
 
-def test_accept_in_correct_does_the_same(viewer, segmented, open_case, click, wait_until, cohort):
+def test_accept_in_correct_does_the_same(viewer, segmented, open_pair, click, wait_until, cohort):
     widget = segmented()
-    results_of(cohort).write_corrected(SECOND, Labelling(SECOND, np.ones((7, 64, 64), np.uint8), range(1, 8)))
-    open_case(widget, FIRST)
+    results_of(cohort).write_corrected(SECOND, LabelMap(SECOND, np.ones((7, 64, 64), np.uint8), range(1, 8)))
+    open_pair(widget, FIRST)
     _, correct = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
     correct.menu.value = tumour_of(viewer, FIRST)
     click(correct, "Accept")
@@ -818,9 +819,9 @@ def truth_of(viewer):
     return layer
 
 
-def test_accept_without_labels_says_so(viewer, browse, open_case, click):
+def test_accept_without_labels_says_so(viewer, browse, open_pair, click):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     click(widget, "Accept")
     assert "no labels" in status(widget)
     assert states(widget)[FIRST] == "new"
@@ -868,10 +869,10 @@ def test_segment_all_leaves_what_this_model_has_done(browse, click, wait_until, 
 
 
 def test_segment_all_skips_corrected_labels_and_says_so(
-    viewer, segmented, open_case, click, wait_until, cohort
+    viewer, segmented, open_pair, click, wait_until, cohort
 ):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)  # not even kept yet
     painted = layer.data.copy()
@@ -885,13 +886,13 @@ def test_segment_all_skips_corrected_labels_and_says_so(
 
 @pytest.mark.parametrize("button", ["Yes", "No", "Cancel"])
 def test_segment_selected_asks_before_corrections_go(
-    viewer, segmented, click, wait_until, cohort, answer, open_case, button
+    viewer, segmented, click, wait_until, cohort, answer, open_pair, button
 ):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     painted = tumour_of(viewer, FIRST).data.copy()
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     stamp = results_of(cohort).labels_file(SECOND).stat().st_mtime_ns
     asked = answer(button)
     select(widget, FIRST, SECOND)
@@ -906,11 +907,11 @@ def test_segment_selected_asks_before_corrections_go(
 
 
 def test_replacing_the_open_patients_corrections_shows_the_new_labels(
-    viewer, segmented, click, wait_until, cohort, answer, open_case
+    viewer, segmented, click, wait_until, cohort, answer, open_pair
 ):
     widget = segmented()
     predicted = results_of(cohort).read_labels(FIRST)
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     answer("Yes")
     select(widget, FIRST)
@@ -918,7 +919,7 @@ def test_replacing_the_open_patients_corrections_shows_the_new_labels(
     wait_until(lambda: run_status(widget).startswith("1 patient segmented"))
     wait_until(lambda: np.array_equal(tumour_of(viewer, FIRST).data, predicted))
     assert roles(viewer).count("tumour") == 1
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     assert states(widget)[FIRST] == "segmented"
 
 
@@ -930,9 +931,9 @@ def test_segment_selected_without_a_selection_says_so(browse, click):
     assert not running(widget)
 
 
-def test_the_open_patient_shows_its_new_result(viewer, browse, open_case, click, wait_until, cohort):
+def test_the_open_patient_shows_its_new_result(viewer, browse, open_pair, click, wait_until, cohort):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     run_to_end(widget, click, wait_until)
     wait_until(lambda: f"{FIRST} tumour" in viewer.layers)
     np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, results_of(cohort).read_labels(FIRST))
@@ -940,9 +941,9 @@ def test_the_open_patient_shows_its_new_result(viewer, browse, open_case, click,
     assert "segmented" in status(widget)
 
 
-def test_painting_during_the_run_is_not_disturbed(viewer, browse, open_case, click, wait_until, gate, cohort):
+def test_painting_during_the_run_is_not_disturbed(viewer, browse, open_pair, click, wait_until, gate, cohort):
     widget = browse()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     select(widget, FIRST)
     click(widget, "Segment selected")
     wait_until(gate.reached.is_set)
@@ -953,7 +954,7 @@ def test_painting_during_the_run_is_not_disturbed(viewer, browse, open_case, cli
     wait_until(lambda: not running(widget))
     QApplication.processEvents()
     np.testing.assert_array_equal(mine.data, painted)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
     assert states(widget)[FIRST] == "corrected"
 
@@ -974,11 +975,11 @@ def test_cancel_keeps_what_is_done(viewer, browse, click, wait_until, gate, coho
     assert list(states(widget).values()).count("segmented") == 3
 
 
-def test_patients_can_be_opened_during_a_run(viewer, browse, click, wait_until, gate, open_case):
+def test_patients_can_be_opened_during_a_run(viewer, browse, click, wait_until, gate, open_pair):
     widget = browse()
     click(widget, "Segment all")
     wait_until(gate.reached.is_set)
-    open_case(widget, SECOND)
+    open_pair(widget, SECOND)
     gate.open()
     wait_until(lambda: not running(widget))
     assert open_patients(viewer) == [SECOND]
@@ -1013,10 +1014,10 @@ def test_most_uncertain_come_first_after_those_in_whom_nothing_was_found(
         truth = read_patient(cohort / name).truth
         probability = np.clip(truth + doubt * rng.random(truth.shape), 0, 1 - doubt).astype(np.float32)
         labels = (probability >= 0.5).astype(np.uint8)
-        results.write_prediction(name, Labelling(name, labels), probability)
+        results.write_prediction(name, LabelMap(name, labels), probability)
     shape = read_patient(cohort / THIRD).truth.shape
     nothing = np.zeros(shape, np.uint8)
-    results.write_prediction(THIRD, Labelling(THIRD, nothing), nothing.astype(np.float32))
+    results.write_prediction(THIRD, LabelMap(THIRD, nothing), nothing.astype(np.float32))
     widget = browse()
     click(widget, "Most uncertain first")
     assert shown(widget) == [THIRD, SECOND, FIRST, BROKEN]
@@ -1057,10 +1058,10 @@ def test_next_goes_on_where_a_filter_took_the_patient_away(viewer, segmented, cl
 
 
 def test_export_writes_masks_of_the_selected_and_marks_them(
-    viewer, segmented, open_case, click, wait_until, choose_folder, tmp_path, cohort
+    viewer, segmented, open_pair, click, wait_until, choose_folder, tmp_path, cohort
 ):
     widget = segmented()
-    open_case(widget, FIRST)
+    open_pair(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)  # open, and not kept yet
     painted = tumour_of(viewer, FIRST).data.copy()
     choose_folder(tmp_path / "masks")
@@ -1132,7 +1133,7 @@ def test_exporting_nothing(browse, click, choose_folder, wait_until, tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_dataset_opens(viewer, all_read, lgg_dataset, open_case, tmp_path):
+def test_the_dataset_opens(viewer, all_read, lgg_dataset, open_pair, tmp_path):
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     few = tmp_path / "few"
     few.mkdir()
@@ -1142,5 +1143,5 @@ def test_the_dataset_opens(viewer, all_read, lgg_dataset, open_case, tmp_path):
     widget.open_dataset(few)
     all_read(widget)
     assert found(widget) == "5 patients: 5 new."
-    open_case(widget, folders[2].name)
+    open_pair(widget, folders[2].name)
     assert cell(widget, folders[2].name, "Institution") == folders[2].name.split("_")[1]

@@ -11,9 +11,9 @@ pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.commands import labels_to_export
 from napari_lgg_seg.core.evaluation import compare as core
-from napari_lgg_seg.core.evaluation.compare import AGREED, INVENTED, MISSED
+from napari_lgg_seg.core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
 from napari_lgg_seg.layers import TRUTH, TUMOUR, describe
-from napari_lgg_seg.widgets.compare import messages as words
+from napari_lgg_seg.widgets.compare import messages
 from napari_lgg_seg.widgets.compare import pair as comparison
 from napari_lgg_seg.widgets.finetune.labelled import labelled_in
 
@@ -98,12 +98,12 @@ def test_compare_is_the_only_click_needed(viewer, predicted, dock, compare, noti
     assert chosen(widget) == (f"{NAME} tumour", "truth")
     compare(widget)
     agreement = core.compare(prediction.data, truth.data)
-    figures = widget.results.figures
-    assert figures.value("Dice") == f"{agreement.dice:.3f}"
-    assert figures.value("IoU") == f"{agreement.iou:.3f}"
-    assert figures.value("HD95") == f"{agreement.hd95:.1f} px"
-    assert figures.value("Lesions") == "0 of 1 missed, 0 of 1 invented"
-    assert f"{agreement.predicted_voxels:,}" in figures.value("Volume")
+    metrics = widget.results.metrics
+    assert metrics.value("Dice") == f"{agreement.dice:.3f}"
+    assert metrics.value("IoU") == f"{agreement.iou:.3f}"
+    assert metrics.value("HD95") == f"{agreement.hd95:.1f} px"
+    assert metrics.value("Lesions") == "0 of 1 missed, 0 of 1 invented"
+    assert f"{agreement.predicted_voxels:,}" in metrics.value("Volume")
     assert_sentence(widget.status.value)
     assert "voxel size is not known" in widget.status.value
     (overlay,) = overlays(viewer)
@@ -166,8 +166,8 @@ def test_volumes_and_distances_in_millimetres_where_the_voxel_size_is_known(view
     widget = dock()
     compare(widget)
     agreement = core.compare(prediction.data, truth.data, (5, 0.5, 0.5))
-    assert widget.results.figures.value("HD95") == f"{agreement.hd95:.1f} mm"
-    assert f"{agreement.true_voxels * 1.25 / 1000:.1f} ml" in widget.results.figures.value("True volume")
+    assert widget.results.metrics.value("HD95") == f"{agreement.hd95:.1f} mm"
+    assert f"{agreement.true_voxels * 1.25 / 1000:.1f} ml" in widget.results.metrics.value("True volume")
     assert "5 x 0.5 x 0.5 mm" in widget.status.value.replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -202,17 +202,17 @@ def test_click_in_the_plot_goes_to_the_slice(viewer, predicted, dock, compare, q
 
 
 def test_slices_in_words():
-    assert words.slice_in_words(7, None, (0, 0, 0)) == "Slice 7: no tumour in either"
-    assert words.slice_in_words(7, 0.0, (0, 0, 1200)).endswith(
+    assert messages.slice_summary(7, None, (0, 0, 0)) == "Slice 7: no tumour in either"
+    assert messages.slice_summary(7, 0.0, (0, 0, 1200)).endswith(
         "1,200 voxels invented on a slice without tumour"
     )
-    assert words.slice_in_words(7, 0.0, (0, 5, 0)).endswith("all 5 voxels missed")
-    assert words.slice_in_words(7, 0.5, (5, 3, 7)) == "Slice 7: Dice 0.50, 3 voxels missed, 7 invented"
+    assert messages.slice_summary(7, 0.0, (0, 5, 0)).endswith("all 5 voxels missed")
+    assert messages.slice_summary(7, 0.5, (5, 3, 7)) == "Slice 7: Dice 0.50, 3 voxels missed, 7 invented"
 
 
 def test_slice_areas_are_in_square_centimetres():
     agreement = core.compare(np.ones((10, 10)), np.ones((10, 10)), (2, 2))
-    (volume,) = [row.value for row in words.wide_figures(agreement) if row.name == "True volume"]
+    (volume,) = [row.value for row in messages.wide_metrics(agreement) if row.name == "True volume"]
     assert volume == "4.0 cm\N{SUPERSCRIPT TWO}"
 
 
@@ -234,8 +234,8 @@ def test_without_pyqtgraph_the_rest_works(viewer, predicted, dock, compare, monk
     widget = dock()
     compare(widget)
     assert widget.results.plot is None
-    assert words.NEEDS_PLOT in [label.text() for label in widget.native.findChildren(QLabel)]
-    assert widget.results.figures.value("Dice") != words.NOTHING
+    assert messages.NEEDS_PLOT in [label.text() for label in widget.native.findChildren(QLabel)]
+    assert widget.results.metrics.value("Dice") != messages.NOTHING
     widget.results.worst.native.click()
 
 
@@ -250,9 +250,9 @@ def test_single_slices_and_many_labels(viewer, dock, compare, add_labels):
     widget = dock()
     assert chosen(widget) == ("yours", "mine")
     compare(widget)
-    assert widget.results.figures.value("Dice") == f"{core.compare(*masks).dice:.3f}"
+    assert widget.results.metrics.value("Dice") == f"{core.compare(*masks).dice:.3f}"
     (overlay,) = overlays(viewer)
-    assert set(np.unique(overlay.data)) == {0, AGREED, MISSED, INVENTED}
+    assert set(np.unique(overlay.data)) == {0, AGREED, FALSE_NEGATIVE, FALSE_POSITIVE}
     assert not widget.results.worst.enabled
     assert not widget.results.plot.isVisibleTo(widget.results)
     widget.go_to(0)
@@ -270,7 +270,7 @@ def test_rules_of_empty_masks_are_said(viewer, predicted, dock, compare, empty, 
     compare(widget)
     assert sentence in widget.status.value
     assert_sentence(widget.status.value)
-    assert widget.results.figures.value("HD95") == words.NOTHING
+    assert widget.results.metrics.value("HD95") == messages.NOTHING
 
 
 # --- which layers ------------------------------------------------------------------------------
@@ -278,18 +278,18 @@ def test_rules_of_empty_masks_are_said(viewer, predicted, dock, compare, empty, 
 
 def test_says_what_is_missing(viewer, dock, open_patient, add_labels):
     widget = dock()
-    assert widget.status.value == words.NO_LABELS
+    assert widget.status.value == messages.NO_LABELS
     assert not widget.button.enabled
     widget.run()
     open_patient()
-    assert widget.status.value == words.ONE_LAYER
+    assert widget.status.value == messages.ONE_LAYER
     assert not widget.button.enabled
     add_labels(viewer.layers["truth"].data, "mine")
     assert chosen(widget) == ("mine", "truth")
-    assert widget.status.value == words.READY
+    assert widget.status.value == messages.READY
     assert widget.button.enabled
     viewer.layers.clear()
-    assert widget.status.value == words.NO_LABELS
+    assert widget.status.value == messages.NO_LABELS
 
 
 def test_menus_follow_the_layers(viewer, predicted, dock, add_labels):
@@ -369,7 +369,7 @@ def test_other_layers_have_no_figures_yet(viewer, predicted, dock, compare, add_
     assert widget.results.isVisibleTo(widget.native)
     menus(widget)[0].value = add_labels(truth.data, "mine")
     assert not widget.results.isVisibleTo(widget.native)
-    assert widget.status.value == words.READY
+    assert widget.status.value == messages.READY
 
 
 # --- changes after and during a comparison -----------------------------------------------------
@@ -379,18 +379,18 @@ def test_painting_marks_the_figures_and_renews_them(viewer, predicted, dock, com
     prediction, truth = predicted()
     widget = dock()
     compare(widget)
-    before = widget.results.figures.value("Dice")
+    before = widget.results.metrics.value("Dice")
     prediction.fill((3, 0, 0), 1)
-    assert widget.status.value == words.STALE
-    wait_until(lambda: widget.status.value != words.STALE)
+    assert widget.status.value == messages.STALE
+    wait_until(lambda: widget.status.value != messages.STALE)
     after = f"{core.compare(prediction.data, truth.data).dice:.3f}"
-    assert widget.results.figures.value("Dice") == after != before
+    assert widget.results.metrics.value("Dice") == after != before
     (overlay,) = overlays(viewer)
     np.testing.assert_array_equal(overlay.data, core.overlay(prediction.data, truth.data))
     assert not prediction.visible
     prediction.visible = True
     prediction.undo()
-    wait_until(lambda: widget.results.figures.value("Dice") == before)
+    wait_until(lambda: widget.results.metrics.value("Dice") == before)
 
 
 def test_new_values_and_voxel_sizes_renew_the_figures(viewer, predicted, dock, compare, wait_until):
@@ -398,10 +398,10 @@ def test_new_values_and_voxel_sizes_renew_the_figures(viewer, predicted, dock, c
     widget = dock()
     compare(widget)
     prediction.data = truth.data.copy()
-    wait_until(lambda: widget.results.figures.value("Dice") == "1.000")
+    wait_until(lambda: widget.results.metrics.value("Dice") == "1.000")
     for layer in (prediction, truth):
         layer.scale, layer.units = (5, 1, 1), ("mm",) * 3
-    wait_until(lambda: widget.results.figures.value("HD95") == "0.0 mm")
+    wait_until(lambda: widget.results.metrics.value("HD95") == "0.0 mm")
 
 
 def test_looking_at_other_slices_computes_nothing(viewer, predicted, dock, compare, qtbot, monkeypatch):
@@ -423,7 +423,7 @@ def test_removed_overlay_stays_removed_until_compare(viewer, predicted, dock, co
     compare(widget)
     viewer.layers.remove(overlays(viewer)[0])
     prediction.fill((3, 0, 0), 1)
-    wait_until(lambda: widget.status.value not in (words.STALE, words.COMPARING))
+    wait_until(lambda: widget.status.value not in (messages.STALE, messages.COMPARING))
     assert overlays(viewer) == []
     compare(widget)
     assert len(overlays(viewer)) == 1
@@ -465,7 +465,7 @@ def test_cancel(viewer, predicted, dock, click, held):
     widget = dock()
     before = len(viewer.layers)
     held(widget, lambda: click(widget, "Cancel"))
-    assert widget.status.value == words.CANCELLED
+    assert widget.status.value == messages.CANCELLED
     assert widget.button.text == "Compare"
     assert len(viewer.layers) == before
     assert not widget.results.isVisibleTo(widget.native)
@@ -476,14 +476,14 @@ def test_layer_removed_in_the_middle(viewer, predicted, dock, held):
     widget = dock()
     held(widget, lambda: viewer.layers.remove(prediction))
     assert overlays(viewer) == []
-    assert widget.status.value == words.ONE_LAYER
+    assert widget.status.value == messages.ONE_LAYER
 
 
 def test_all_layers_removed_in_the_middle(viewer, predicted, dock, held):
     predicted()
     widget = dock()
     held(widget, viewer.layers.clear)
-    assert widget.status.value == words.NO_LABELS
+    assert widget.status.value == messages.NO_LABELS
     assert len(viewer.layers) == 0
 
 
@@ -496,7 +496,7 @@ def test_slices_taken_away_in_the_middle(viewer, predicted, dock, held, wait_unt
             layer.data = layer.data[:4]
 
     held(widget, take_two_slices_away)
-    wait_until(lambda: widget.status.value == words.GONE)
+    wait_until(lambda: widget.status.value == messages.GONE)
     assert overlays(viewer) == []
 
 
@@ -505,7 +505,7 @@ def test_painting_in_the_middle_is_taken_up_afterwards(viewer, predicted, dock, 
     widget = dock()
     held(widget, lambda: prediction.fill((3, 0, 0), 1))
     expected = f"{core.compare(prediction.data, truth.data).dice:.3f}"
-    wait_until(lambda: widget.results.figures.value("Dice") == expected)
+    wait_until(lambda: widget.results.metrics.value("Dice") == expected)
 
 
 def test_dock_closed_in_the_middle(viewer, predicted, dock, held, wait_until):
@@ -513,18 +513,18 @@ def test_dock_closed_in_the_middle(viewer, predicted, dock, held, wait_until):
     widget = dock()
     held(widget, lambda: viewer.window.remove_dock_widget(widget.native))
     assert overlays(viewer) == []
-    assert widget.status.value == words.CANCELLED
+    assert widget.status.value == messages.CANCELLED
 
 
 def test_closed_dock_follows_no_painting(viewer, predicted, dock, compare, qtbot):
     prediction, _ = predicted()
     widget = dock()
     compare(widget)
-    before = widget.results.figures.value("Dice")
+    before = widget.results.metrics.value("Dice")
     viewer.window.remove_dock_widget(widget.native)
     prediction.fill((3, 0, 0), 1)
     qtbot.wait(1500)
-    assert widget.results.figures.value("Dice") == before
+    assert widget.results.metrics.value("Dice") == before
 
 
 def test_viewer_closed_in_the_middle(viewer, predicted, dock, held):

@@ -7,7 +7,7 @@ import pytest
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_lgg_seg.core.data.label_files import Labelling, write_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
 from napari_lgg_seg.core.data.masks import write_masks
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation import compare_folders as core
@@ -148,7 +148,7 @@ def test_goes_on_after_a_bad_patient_and_says_why(compare_all, cohort):
 def test_patients_without_partner_are_named(compare_all, cohort, make_patient):
     for file in (cohort / "out" / FIRST).iterdir():
         file.unlink()
-    write_labels(cohort / "out", Labelling("TCGA_HT_9999_19990101", make_patient().truth), "tiff")
+    write_labels(cohort / "out", LabelMap("TCGA_HT_9999_19990101", make_patient().truth), "tiff")
     text = compare_all().folders.status.value
     assert f"1 patient without prediction, not counted: {FIRST}." in text
     assert "1 patient without truth, not counted: TCGA_HT_9999_19990101." in text
@@ -184,14 +184,14 @@ def test_folders_must_be_chosen_first(dock, wait_until, cohort):
 @pytest.fixture
 def held(dock, cohort, monkeypatch, gate, wait_until):
     """Factory: do something while the second patient is compared; returns the widget."""
-    read = core.read_case
+    read = core.read_pair
 
     def wait_and_read(case, **more):
         if case.name == SECOND:
             gate.pass_through()
         return read(case, **more)
 
-    monkeypatch.setattr(core, "read_case", wait_and_read)
+    monkeypatch.setattr(core, "read_pair", wait_and_read)
 
     def held_(act):
         widget = dock()
@@ -233,19 +233,19 @@ def test_export_writes_all_figures(compare_all, click, save_as, tmp_path):
     widget = compare_all()
     save_as(tmp_path / "figures")
     click(widget, "Export CSV...")
-    with (tmp_path / "figures.csv").open(encoding="utf-8") as file:
+    with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
         rows = {row["patient"]: row for row in csv.DictReader(file)}
     assert list(rows) == [FIRST, SECOND, THIRD]
     truth = read_patient(tmp_path / "patients" / THIRD).truth
     agreement = compare(np.roll(truth, 2, 2), truth)
     for name in ("dice", "iou", "precision", "recall", "hd95", "surface_dice", "volume_error"):
         assert float(rows[THIRD][name]) == pytest.approx(getattr(agreement, name))
-    assert str(tmp_path / "figures.csv") in widget.folders.status.value
+    assert str(tmp_path / "metrics.csv") in widget.folders.status.value
 
 
 def test_export_replaces_nothing_silently(compare_all, click, save_as, answer, tmp_path):
     widget = compare_all()
-    path = tmp_path / "figures.csv"
+    path = tmp_path / "metrics.csv"
     path.write_text("precious", encoding="utf-8")
     save_as(tmp_path / "figures")
     asked = answer(QMessageBox.StandardButton.No)
@@ -257,7 +257,7 @@ def test_export_replaces_nothing_silently(compare_all, click, save_as, answer, t
     assert FIRST in path.read_text(encoding="utf-8")
     save_as("")
     click(widget, "Export CSV...")
-    save_as(tmp_path / "figures.csv" / "below a file.csv")
+    save_as(tmp_path / "metrics.csv" / "below a file.csv")
     click(widget, "Export CSV...")
     assert "could not be written" in widget.folders.status.value
 
@@ -276,7 +276,7 @@ def test_double_click_opens_and_compares(viewer, compare_all, open_row):
     pair = widget.layers.pair
     np.testing.assert_array_equal(pair.prediction.data, np.roll(pair.truth.data, 2, 2))
     assert (
-        widget.results.figures.value("Dice") == f"{compare(pair.prediction.data, pair.truth.data).dice:.3f}"
+        widget.results.metrics.value("Dice") == f"{compare(pair.prediction.data, pair.truth.data).dice:.3f}"
     )
     assert viewer.dims.current_step[0] == int(pair.truth.data.sum(axis=(1, 2)).argmax())
 

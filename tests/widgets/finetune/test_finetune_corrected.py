@@ -13,12 +13,12 @@ pytest.importorskip("pyqtgraph")
 from napari_lgg_seg.core.cohort import unfinished
 from napari_lgg_seg.core.cohort.corrected import CorrectedPatient
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.model.checkpoint import read_card
 from napari_lgg_seg.widgets.cohort import widget as browser_module
-from napari_lgg_seg.widgets.review.review_session import desk_of
+from napari_lgg_seg.widgets.review.review_session import session_of
 
 NAMES = [f"TCGA_DU_000{n}_19990101" for n in range(1, 5)]
 OLD = [f"TCGA_HT_000{n}_20000202" for n in range(1, 7)]
@@ -44,11 +44,11 @@ def cohort(patient_on_disk):
         patient = read_patient(dataset / name)
         labels = 2 * patient.truth
         labels[0, 3, 3] = 5
-        labelling = Labelling(name, labels, patient.slice_numbers)
+        label_map = LabelMap(name, labels, patient.slice_numbers)
         if name == NAMES[-1]:
-            results.write_prediction(name, labelling, patient.truth.astype(np.float32))
+            results.write_prediction(name, label_map, patient.truth.astype(np.float32))
         else:
-            results.write_corrected(name, labelling)
+            results.write_corrected(name, label_map)
     return dataset, results.folder
 
 
@@ -139,17 +139,17 @@ def test_only_what_belongs_to_the_choice_is_shown(choose):
 def test_the_cohort_that_somebody_goes_through_is_filled_in(
     viewer, dock_finetune, cohort, wait_until, tmp_path
 ):
-    desk = desk_of(viewer)
-    desk.choose_cohort(*cohort)
+    session = session_of(viewer)
+    session.choose_cohort(*cohort)
     c = dock_finetune().controls
     assert (c.patients.value, c.results.value) == cohort
     c.source.value = CORRECTED
     wait_until(lambda: c.found.value == "3 corrected patients.")
     elsewhere = tmp_path / "a", tmp_path / "b"
-    desk.choose_cohort(*elsewhere)
+    session.choose_cohort(*elsewhere)
     assert (c.patients.value, c.results.value) == elsewhere
     c.results.value = tmp_path / "c"  # the user's choice stays
-    desk.choose_cohort(*cohort)
+    session.choose_cohort(*cohort)
     assert (c.patients.value, c.results.value) == (elsewhere[0], tmp_path / "c")
 
 
@@ -251,4 +251,4 @@ def test_closing_looks_no_further(viewer, choose, choose_old, old):
     widget.controls.old.value = old
     viewer.window.remove_dock_widget(widget.native)
     widget.native.deleteLater()
-    desk_of(viewer).choose_cohort(Path("a"), Path("b"))
+    session_of(viewer).choose_cohort(Path("a"), Path("b"))

@@ -66,7 +66,7 @@ def test_tunes_a_model(viewer, open_patients, dock_finetune, dock, click, wait_u
     assert not set(card.training_patients) & set(card.validation_patients)
     assert card.training["initial_model"] == "bright FLAIR"
     # What it is worth is said, and every list has it.
-    (score,) = card.figures["validation"].values()
+    (score,) = card.results["validation"].values()
     assert f"{score:.3f}"[:4] in widget.status.value or f"{score:.2f}" in widget.status.value
     assert "1 validation patient" in widget.status.value
     assert str(tuned) in widget.status.value
@@ -405,7 +405,7 @@ def test_slices_without_a_mask_file_are_not_called_empty(
     viewer.layers["truth"].data[1] = 1  # slice 2: somebody has drawn there since
     open_patient(SECOND)
     train(dock_finetune())
-    assert asked.patients[FIRST].unmarked == (1,)
+    assert asked.patients[FIRST].slices_without_mask == (1,)
 
 
 def test_a_folder_is_learned_from(viewer, patient_on_disk, dock_finetune, train, asked, wait_until):

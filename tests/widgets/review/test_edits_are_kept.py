@@ -16,10 +16,10 @@ import pytest
 
 from napari_lgg_seg.core.cohort import autosave as recovery
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.data.label_files import Labelling
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.layers import described
-from napari_lgg_seg.widgets.review.autosave import Keeper, keep_edits, keeper_of, window_of
+from napari_lgg_seg.widgets.review.autosave import EditAutosaver, autosaver_of, keep_edits, window_of
 from napari_lgg_seg.widgets.review.restore import offer
 
 PATIENT = "TCGA_DU_0001_19990101"
@@ -100,13 +100,13 @@ def test_a_removed_layer_leaves_its_edits_behind(truth: Any, kept: Any, viewer: 
 def test_labels_of_nobody_are_left_alone(viewer: Any, kept: Any, qtbot: Any) -> None:
     layer = viewer.add_labels(np.zeros((3, 16, 16), np.uint8))
     layer.paint((1, 3, 3), 2)
-    keeper_of(viewer).keep_now()
+    autosaver_of(viewer).keep_now()
     assert kept() == []
 
 
 def test_a_viewer_has_one_keeper(viewer: Any, kept: Any) -> None:
     keep_edits(viewer)
-    assert len(window_of(viewer).findChildren(Keeper)) == 1
+    assert len(window_of(viewer).findChildren(EditAutosaver)) == 1
 
 
 def test_restored_over_the_patients_images(
@@ -250,8 +250,8 @@ def test_a_killed_review_of_a_cohort_is_offered_once(
     patient = read_patient(folder)
     results = CohortResults(tmp_path / "results")
     assert patient.truth is not None
-    labelling = Labelling(PATIENT, patient.truth, patient.slice_numbers)
-    results.write_prediction(PATIENT, labelling, patient.truth.astype(np.float32))
+    label_map = LabelMap(PATIENT, patient.truth, patient.slice_numbers)
+    results.write_prediction(PATIENT, label_map, patient.truth.astype(np.float32))
     places = {"dataset": str(folder.parent), "results": str(results.folder), "patient": PATIENT}
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path)}
     for act, said in (("review", ["painted"]), ("look", [f"0 questions; Go on with {PATIENT}", "True"])):

@@ -189,27 +189,27 @@ def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_wa
     np.testing.assert_array_equal(layer.data, by_itself)
 
 
-@pytest.mark.parametrize("thorough", [False, True])
+@pytest.mark.parametrize("full_resolution", [False, True])
 def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
-    viewer, open_patient, dock, run, wait_until, tmp_path, thorough
+    viewer, open_patient, dock, run, wait_until, tmp_path, full_resolution
 ):
     model = write_flair_model(
-        tmp_path / "large.safetensors", working_size=192, clean_up="minor", quick_look=0.01
+        tmp_path / "large.safetensors", working_size=192, clean_up="minor", coarse_threshold=0.01
     )
     open_patient(shape=(8, 64, 64))
     widget = dock()
     widget.offer_model(model)
-    widget.controls.thorough.value = thorough
+    widget.controls.full_resolution.value = full_resolution
     run(widget)
     (layer,) = tumours(viewer)
     assert layer.data.any()
-    assert layer.metadata["lgg"]["made_with"]["quick_look"] is not thorough
-    assert layer.metadata["lgg"]["made_with"]["options"]["thorough"] is thorough
+    assert layer.metadata["lgg"]["made_with"]["coarse_to_fine"] is not full_resolution
+    assert layer.metadata["lgg"]["made_with"]["options"]["full_resolution"] is full_resolution
     hint = "Segment again for weak pieces"
     assert hint not in widget.status.value
     widget.controls.clean_up.value = "off"
-    if thorough:
-        wait_until(lambda: not widget._figures_timer.isActive())
+    if full_resolution:
+        wait_until(lambda: not widget._measurements_timer.isActive())
         assert hint not in widget.status.value
     else:
         wait_until(lambda: hint in widget.status.value)
@@ -248,11 +248,11 @@ def test_the_header_names_the_run_that_made_the_labels(viewer, segmented, tmp_pa
 
 def test_figures_are_said_and_kept_with_the_layer(viewer, segmented):
     (layer,) = tumours(viewer)
-    figures = measure_labels(layer.data)
-    assert figures.in_words() in segmented.status.value
-    assert int(layer.features["voxels"][0]) == figures.voxels
-    assert int(layer.features["slices"][0]) == figures.slices
-    assert float(layer.features["diameter"][0]) == pytest.approx(figures.diameter)
+    measurements = measure_labels(layer.data)
+    assert measurements.summary() in segmented.status.value
+    assert int(layer.features["voxels"][0]) == measurements.voxels
+    assert int(layer.features["slices"][0]) == measurements.slices
+    assert float(layer.features["diameter"][0]) == pytest.approx(measurements.diameter)
     assert layer.metadata["lgg"]["made_with"]["options"]["threshold"] == 0.5
 
 

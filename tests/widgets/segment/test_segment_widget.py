@@ -276,8 +276,8 @@ def test_sequence_that_is_a_copy_of_flair_is_told(viewer, tmp_path, make_patient
 
     patient = make_patient(NAME)
     patient.volume[..., 0] = patient.volume[..., 1]
-    write_patient(tmp_path / "copies", patient)
-    viewer.open(str(tmp_path / "copies"), plugin="napari-lgg-seg")
+    write_patient(tmp_path / "filled_sequences", patient)
+    viewer.open(str(tmp_path / "filled_sequences"), plugin="napari-lgg-seg")
     assert "pre-contrast missing" in visible_text(dock())
 
 

@@ -59,7 +59,7 @@ class CorrectedPatient:
                 f"{self.results} no longer holds the corrected labels of {patient.name}; correct it again, "
                 "or leave it out."
             )
-        return dataclasses.replace(patient, truth=(labels != 0).astype(np.uint8), unmarked=())
+        return dataclasses.replace(patient, truth=(labels != 0).astype(np.uint8), slices_without_mask=())
 
 
 def corrected_patients(dataset: Path, results: Path) -> list[CorrectedPatient]:

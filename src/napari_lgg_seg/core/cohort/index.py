@@ -22,7 +22,7 @@ _LOCKS: dict[Path, threading.RLock] = {}
 
 
 @dataclass(frozen=True)
-class Record:
+class PatientStatus:
     """What is known about one patient's labels besides the labels themselves.
 
     Attributes
@@ -66,7 +66,7 @@ class CohortIndex:
         #: One for all that use the folder.
         self.lock = _LOCKS.setdefault(self.path.resolve(), threading.RLock())
 
-    def read(self) -> dict[str, Record]:
+    def read(self) -> dict[str, PatientStatus]:
         """All records, by the patients' folder names.
 
         Raises
@@ -88,7 +88,7 @@ class CohortIndex:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self._unusable(f"{type(error).__name__}: {error}") from error
 
-    def record(self, name: str) -> Record:
+    def record(self, name: str) -> PatientStatus:
         """A patient's record; a new one if there is none.
 
         Raises
@@ -96,14 +96,14 @@ class CohortIndex:
         ResultsError
             As :meth:`read`.
         """
-        return self.read().get(name, Record())
+        return self.read().get(name, PatientStatus())
 
-    def change(self, names: Iterable[str], **changes: Any) -> dict[str, Record]:
+    def change(self, names: Iterable[str], **changes: Any) -> dict[str, PatientStatus]:
         """Change fields of patients' records, all of them in one write.
 
         Returns
         -------
-        dict of str to Record
+        dict of str to PatientStatus
             The changed records.
 
         Raises
@@ -115,7 +115,7 @@ class CohortIndex:
         """
         with self.lock:
             records = self.read()
-            changed = {name: replace(records.get(name, Record()), **changes) for name in names}
+            changed = {name: replace(records.get(name, PatientStatus()), **changes) for name in names}
             records |= changed
             patients = {name: asdict(records[name]) for name in sorted(records)}
             text = json.dumps({"schema": _SCHEMA, "patients": patients}, indent=1)
@@ -130,7 +130,7 @@ class CohortIndex:
         )
 
 
-def _record(**values: Any) -> Record:
+def _record(**values: Any) -> PatientStatus:
     """A record as the file has it; fields of later versions are left out.
 
     Raises
@@ -138,10 +138,10 @@ def _record(**values: Any) -> Record:
     ValueError
         If a value is not what it must be.
     """
-    known = {name: value for name, value in values.items() if name in Record.__dataclass_fields__}
-    record = Record(**known)
-    figures = (record.uncertainty, record.expected_dice)
-    sure = all(figure is None or isinstance(figure, int | float) for figure in figures)
+    known = {name: value for name, value in values.items() if name in PatientStatus.__dataclass_fields__}
+    record = PatientStatus(**known)
+    metrics = (record.uncertainty, record.expected_dice)
+    sure = all(figure is None or isinstance(figure, int | float) for figure in metrics)
     flags = all(isinstance(flag, bool) for flag in (record.by_hand, record.nothing_found))
     if record.state not in STATES or not sure or not flags:
         raise ValueError(f"{values} is no patient's record")

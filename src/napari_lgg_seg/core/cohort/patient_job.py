@@ -7,11 +7,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.label_files import FileFormat, Labelling, check_target, is_complete, write_labels
+from ..data.label_files import FileFormat, LabelMap, check_target, is_complete, write_labels
 from ..data.patients import Patient, find_slices, read_patient
-from ..data.provenance import Origin, origin_of, read_record
+from ..data.provenance import Provenance, provenance_of, read_provenance
 from ..errors import ExistingMasksError, ExportError
-from ..evaluation.measurements import Figures
+from ..evaluation.measurements import TumourMeasurements
 from ..evaluation.metrics import dice
 from ..inference.predict import Notice, Predictor
 from ..inference.segmentation import Segmentation, segment_stepwise, voxels_of
@@ -65,7 +65,7 @@ class PatientSegmented:
         The patient's.
     name : str
         The patient's.
-    figures : Figures
+    figures : TumourMeasurements
         Of the labels.
     dice : float or None
         With the truth, where every slice has some.
@@ -77,14 +77,14 @@ class PatientSegmented:
 
     folder: Path
     name: str
-    figures: Figures
+    measurements: TumourMeasurements
     dice: float | None
     runs_on: str
     notices: tuple[str, ...] = ()
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
-        text = f"{self.name}: {self.figures.in_words()}"
+        text = f"{self.name}: {self.measurements.summary()}"
         if self.dice is not None:
             text += f" Dice with truth {self.dice:.3f}."
         return " ".join([text, *self.notices])
@@ -97,7 +97,7 @@ class PatientSkipped:
     folder: Path
     name: str
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         return f"{self.name}: finished before, left as it is."
 
@@ -119,7 +119,7 @@ class PatientRead:
 
     folder: Path
     patient: Patient
-    origin: Origin
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ class PatientComputed:
     The volumes are let go: the next patient's are there while this one is written.
     """
 
-    labelling: Labelling
-    origin: Origin
+    label_map: LabelMap
+    provenance: Provenance
     outcome: PatientSegmented
 
 
@@ -171,15 +171,15 @@ def read_for(job: CohortJob, folder: Path) -> PatientRead | PatientSkipped:
     before = None
     if not job.overwrite:
         name = find_slices(folder).name
-        before = read_record(job.output / name, job.file_format)
+        before = read_provenance(job.output / name, job.file_format)
         if before is None:  # whatever is there is in the way; no need to read the images
             check_target(job.output, name, job.file_format, overwrite=False)
     patient = read_patient(folder)
-    origin = origin_of(voxels_of(patient), job.checksum, job.options)
-    if before == origin and _is_finished(job, patient.name, patient.slice_numbers, origin):
+    provenance = provenance_of(voxels_of(patient), job.checksum, job.options)
+    if before == provenance and _is_finished(job, patient.name, patient.slice_numbers, provenance):
         return PatientSkipped(folder, patient.name)
-    _check_target(job, patient.name, origin, before)
-    return PatientRead(folder, patient, origin)
+    _check_target(job, patient.name, provenance, before)
+    return PatientRead(folder, patient, provenance)
 
 
 def compute(
@@ -209,17 +209,17 @@ def _computed(
     read: PatientRead, result: Segmentation, runs_on: str, notices: tuple[str, ...]
 ) -> PatientComputed:
     patient = read.patient
-    truth = patient.truth if not patient.unmarked else None
+    truth = patient.truth if not patient.slices_without_mask else None
     outcome = PatientSegmented(
         read.folder,
         patient.name,
-        result.figures,
+        result.measurements,
         None if truth is None else dice(result.labels, truth),
         runs_on,
         notices,
     )
-    origin = dataclasses.replace(read.origin, engine=result.engine)
-    return PatientComputed(result.labelling(), origin, outcome)
+    provenance = dataclasses.replace(read.provenance, engine=result.engine)
+    return PatientComputed(result.label_map(), provenance, outcome)
 
 
 def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
@@ -230,30 +230,30 @@ def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
     LggSegError
         As :func:`segment_patient`.
     """
-    labelling, origin = computed.labelling, computed.origin
-    record = origin.to_json()
+    label_map, provenance = computed.label_map, computed.provenance
+    record = provenance.to_json()
     try:
-        write_labels(job.output, labelling, job.file_format, overwrite=job.overwrite, record=record)
+        write_labels(job.output, label_map, job.file_format, overwrite=job.overwrite, record=record)
     except ExportError:
         # A worker that was given up may have finished the patient after all.
-        if job.overwrite or not _is_finished(job, labelling.patient, labelling.slice_numbers, origin):
+        if job.overwrite or not _is_finished(job, label_map.patient, label_map.slice_numbers, provenance):
             raise
     return computed.outcome
 
 
-def _is_finished(job: CohortJob, name: str, slice_numbers: Sequence[int], origin: Origin) -> bool:
+def _is_finished(job: CohortJob, name: str, slice_numbers: Sequence[int], provenance: Provenance) -> bool:
     """Whether such a result is there and whole."""
-    return read_record(job.output / name, job.file_format) == origin and is_complete(
+    return read_provenance(job.output / name, job.file_format) == provenance and is_complete(
         job.output, name, slice_numbers, job.file_format
     )
 
 
-def _check_target(job: CohortJob, name: str, origin: Origin, before: Origin | None) -> None:
+def _check_target(job: CohortJob, name: str, provenance: Provenance, before: Provenance | None) -> None:
     """Refuse to replace results unasked, and say how those that are there were made differently."""
     try:
         check_target(job.output, name, job.file_format, overwrite=job.overwrite)
     except ExistingMasksError as error:
-        words = origin.differences(before) if before is not None else ""
+        words = provenance.differences(before) if before is not None else ""
         if not words:
             raise
         raise ExistingMasksError(

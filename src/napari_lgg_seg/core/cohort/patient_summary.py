@@ -31,7 +31,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class CaseDetails:
+class PatientSummary:
     """One patient, as a table can show it.
 
     Attributes
@@ -61,7 +61,7 @@ class CaseDetails:
     problem: str = ""
 
 
-def list_cases(dataset: Path, results: Path | None = None) -> list[Path]:
+def list_patients(dataset: Path, results: Path | None = None) -> list[Path]:
     """The folders in a dataset's folder, each of which should be a patient's, sorted by name.
 
     Only the folder itself is looked at, so that it is quick; broken patients are among them.
@@ -94,7 +94,7 @@ def list_cases(dataset: Path, results: Path | None = None) -> list[Path]:
     return sorted(folders)
 
 
-def read_details(folder: Path, labels: LabelArray | None) -> CaseDetails:
+def read_summary(folder: Path, labels: LabelArray | None) -> PatientSummary:
     """Read a patient and measure it; what is broken is told in ``problem``, not raised.
 
     Parameters
@@ -105,12 +105,12 @@ def read_details(folder: Path, labels: LabelArray | None) -> CaseDetails:
         Shape (z, y, x); the labels kept among the results, if there are any.
     """
     try:
-        return measure_case(read_patient(folder), labels)
+        return summarize_patient(read_patient(folder), labels)
     except PatientError as error:
-        return CaseDetails(problem=str(error))
+        return PatientSummary(problem=str(error))
 
 
-def measure_case(patient: Patient, labels: LabelArray | None) -> CaseDetails:
+def summarize_patient(patient: Patient, labels: LabelArray | None) -> PatientSummary:
     """Details of a patient that was read.
 
     Raises
@@ -125,11 +125,11 @@ def measure_case(patient: Patient, labels: LabelArray | None) -> CaseDetails:
         )
     truth = patient.truth
     agreement = None
-    if truth is not None and labels is not None and not patient.unmarked:
+    if truth is not None and labels is not None and not patient.slices_without_mask:
         agreement = dice(labels, truth)
-    return CaseDetails(
+    return PatientSummary(
         slices=patient.shape[0],
-        missing=patient.copies,
+        missing=patient.filled_sequences,
         truth=None if truth is None else _extent(truth),
         predicted=None if labels is None else _extent(labels),
         dice=agreement,

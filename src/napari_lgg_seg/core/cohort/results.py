@@ -19,11 +19,11 @@ import numpy.typing as npt
 import tifffile
 
 from ..atomic import replacing, safe_name
-from ..data.label_files import LabelArray, Labelling, target_file, write_tiff
+from ..data.label_files import LabelArray, LabelMap, target_file, write_tiff
 from ..data.patients import has_slices
 from ..errors import CorrectedError, PatientError, ResultsError
 from ..inference.uncertainty import expected_dice, mean_entropy
-from .index import CohortIndex, Record
+from .index import CohortIndex, PatientStatus
 
 Probability = npt.NDArray[np.float32]
 
@@ -38,13 +38,13 @@ class StoredResult:
         Shape (z, y, x); label values are kept.
     probability : ndarray of float32 or None
         Shape (z, y, x), 0 to 1 in steps of 1/255, where it is known.
-    record : Record
+    record : PatientStatus
         What became of the patient.
     """
 
     labels: LabelArray
     probability: Probability | None
-    record: Record
+    record: PatientStatus
 
 
 class CohortResults:
@@ -96,7 +96,7 @@ class CohortResults:
 
     # --- what became of the patients -------------------------------------------------------------
 
-    def records(self, names: Iterable[str]) -> dict[str, Record]:
+    def records(self, names: Iterable[str]) -> dict[str, PatientStatus]:
         """The records of patients; labels that the index does not know count as segmented.
 
         Raises
@@ -105,9 +105,9 @@ class CohortResults:
             If the index cannot be read.
         """
         known = self._index.read()
-        return {name: self._with_files(name, known.get(name, Record())) for name in names}
+        return {name: self._with_files(name, known.get(name, PatientStatus())) for name in names}
 
-    def record(self, name: str) -> Record:
+    def record(self, name: str) -> PatientStatus:
         """One patient's record, as in :meth:`records`."""
         return self.records([name])[name]
 
@@ -122,14 +122,14 @@ class CohortResults:
         known = self._index.read()
         return sorted(name for name, record in known.items() if self._with_files(name, record).by_hand)
 
-    def _with_files(self, name: str, record: Record) -> Record:
+    def _with_files(self, name: str, record: PatientStatus) -> PatientStatus:
         """A record that agrees with whether there are labels: somebody may have put or removed them."""
         there = self.labels_file(name).is_file()
         if there and record.state == "new":
-            return Record("segmented")
-        return record if there else Record()
+            return PatientStatus("segmented")
+        return record if there else PatientStatus()
 
-    def mark_exported(self, name: str) -> Record:
+    def mark_exported(self, name: str) -> PatientStatus:
         """Note that a patient's masks were exported.
 
         Raises
@@ -142,15 +142,15 @@ class CohortResults:
     # --- writing -------------------------------------------------------------------------------
 
     def write_prediction(
-        self, name: str, labelling: Labelling, probability: Probability, *, replace_corrected: bool = False
-    ) -> Record:
+        self, name: str, label_map: LabelMap, probability: Probability, *, replace_corrected: bool = False
+    ) -> PatientStatus:
         """Keep a prediction.
 
         Parameters
         ----------
         name : str
             The patient's folder name.
-        labelling : Labelling
+        label_map : LabelMap
             The predicted labels, with the model and options that made them.
         probability : ndarray of float32
             Shape (z, y, x), 0 to 1.
@@ -159,7 +159,7 @@ class CohortResults:
 
         Returns
         -------
-        Record
+        PatientStatus
             The patient's new one.
 
         Raises
@@ -170,29 +170,29 @@ class CohortResults:
             If the folder holds a patient's images, or cannot be read or written.
         """
         self._check_target(name)
-        uncertainty = mean_entropy(probability, labelling.labels)
-        expected = expected_dice(probability, labelling.labels)
+        uncertainty = mean_entropy(probability, label_map.labels)
+        expected = expected_dice(probability, label_map.labels)
         with self.lock:
             if self.record(name).by_hand and not replace_corrected:
                 raise CorrectedError(f"{name} has corrected labels, which were kept.")
             _write_probability(self.probability_file(name), probability)
-            write_tiff(self.labels_file(name), labelling)
+            write_tiff(self.labels_file(name), label_map)
             return self._index.change(
                 [name],
                 state="segmented",
                 by_hand=False,
                 uncertainty=uncertainty,
                 expected_dice=expected,
-                nothing_found=not labelling.labels.any(),
-                made_with=dict(labelling.made_with),
+                nothing_found=not label_map.labels.any(),
+                made_with=dict(label_map.made_with),
             )[name]
 
-    def write_corrected(self, name: str, labelling: Labelling) -> Record:
+    def write_corrected(self, name: str, label_map: LabelMap) -> PatientStatus:
         """Keep labels that somebody corrected, or accepted as they are.
 
         Returns
         -------
-        Record
+        PatientStatus
             The patient's new one.
 
         Raises
@@ -207,13 +207,13 @@ class CohortResults:
             before = self.record(name)
             record = self._index.change([name], state="corrected", by_hand=True)[name]
             try:
-                write_tiff(self.labels_file(name), labelling)
+                write_tiff(self.labels_file(name), label_map)
             except BaseException:
                 self._index.change([name], state=before.state, by_hand=before.by_hand)
                 raise
         return record
 
-    def write_more(self, name: str, title: str, labelling: Labelling) -> Path:
+    def write_more(self, name: str, title: str, label_map: LabelMap) -> Path:
         """Keep further labels that somebody painted for a patient, in a file of a new name.
 
         Returns
@@ -230,7 +230,7 @@ class CohortResults:
         stem = f"{name}_{safe_name(title)} edited"
         names = (f"{stem}.tif" if number == 1 else f"{stem} {number}.tif" for number in count(1))
         path = next(free for n in names if not (free := self.folder / name / n).exists())
-        write_tiff(path, labelling)
+        write_tiff(path, label_map)
         return path
 
     def _check_target(self, name: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..choices import OptionsError
-from ..data.label_files import FileFormat, Labelling
+from ..data.label_files import FileFormat, LabelMap
 from ..data.patients import find_slices, has_slices, read_patient
 from ..data.provenance import model_checksum
 from ..errors import CorrectedError, LggSegError, PatientError
@@ -21,10 +21,9 @@ from ..inference.predict import Notice, Predictor, SlicesDone, predictor_for
 from ..inference.segmentation import voxels_of
 from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
-from ..options import SegmentOptions, deciding
+from ..options import SegmentOptions, label_options
 from ..prefetch import read_ahead
-from .patient_summary import CaseDetails, measure_case
-from .index import Record
+from .index import PatientStatus
 from .patient_job import (
     CohortJob,
     Outcome,
@@ -37,6 +36,7 @@ from .patient_job import (
     read_for,
     write_result,
 )
+from .patient_summary import PatientSummary, summarize_patient
 from .results import CohortResults
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _written(job: CohortJob, computed: PatientComputed) -> Outcome:
 
 
 @dataclass(frozen=True)
-class CaseStarted:
+class PatientStarted:
     """A patient's turn has come: its folder's name and its number, from 1."""
 
     name: str
@@ -268,16 +268,16 @@ class CaseStarted:
 
 
 @dataclass(frozen=True)
-class CaseSegmented:
+class PredictionStored:
     """A patient's result is among the results; the details are those of the patient with it."""
 
     folder: Path
-    record: Record
-    details: CaseDetails
+    record: PatientStatus
+    details: PatientSummary
 
 
 @dataclass(frozen=True)
-class CaseSkipped:
+class PatientLeft:
     """A patient was left as it is, for a reason that is one sentence."""
 
     name: str
@@ -285,17 +285,17 @@ class CaseSkipped:
 
 
 @dataclass(frozen=True)
-class CaseFailed:
+class PatientUnusable:
     """A patient could not be segmented, for a reason that is one sentence; the others go on."""
 
     name: str
     sentence: str
 
 
-CaseEvent = CaseStarted | SlicesDone | Notice | CaseSegmented | CaseSkipped | CaseFailed
+ResultsEvent = PatientStarted | SlicesDone | Notice | PredictionStored | PatientLeft | PatientUnusable
 
 
-def segment_cases(
+def segment_patients(
     folders: Collection[Path],
     results: CohortResults,
     predictor: Predictor,
@@ -303,7 +303,7 @@ def segment_cases(
     made_with: Mapping[str, Any],
     *,
     replaceable: Collection[str] = (),
-) -> Generator[CaseEvent, None, None]:
+) -> Generator[ResultsEvent, None, None]:
     """Segment patients as :func:`napari_lgg_seg.api.segment` does, and keep labels and probability.
 
     Parameters
@@ -323,7 +323,7 @@ def segment_cases(
 
     Yields
     ------
-    CaseEvent
+    ResultsEvent
         Close the generator to cancel: patients that are done stay done, the one in work is left as it
         was.
     """
@@ -331,28 +331,28 @@ def segment_cases(
     with closing(read_ahead(read_patient, folders)) as patients:
         for number, (folder, reading) in enumerate(patients, start=1):
             name = folder.name
-            yield CaseStarted(name, number, len(folders))
+            yield PatientStarted(name, number, len(folders))
             try:
                 may_replace = name in replaceable
                 if results.record(name).by_hand and not may_replace:
                     raise CorrectedError(f"{name} has corrected labels, which were kept.")  # before the work
                 patient = reading.result()
                 probability = yield from predictor.predict(voxels_of(patient))
-                labelling = _label(patient, probability, chosen, made_with)
+                label_map = _label(patient, probability, chosen, made_with)
                 # Written at once: what a cancelled run wrote beside it, nobody would show.
-                record = results.write_prediction(name, labelling, probability, replace_corrected=may_replace)
-                yield CaseSegmented(folder, record, measure_case(patient, labelling.labels))
+                record = results.write_prediction(name, label_map, probability, replace_corrected=may_replace)
+                yield PredictionStored(folder, record, summarize_patient(patient, label_map.labels))
             except CorrectedError as error:
-                yield CaseSkipped(name, str(error))
+                yield PatientLeft(name, str(error))
             except LggSegError as error:
-                yield CaseFailed(name, str(error))
+                yield PatientUnusable(name, str(error))
 
 
 def _label(
     patient: Patient, probability: Probability, options: SegmentOptions, made_with: Mapping[str, Any]
-) -> Labelling:
+) -> LabelMap:
     threshold = threshold_of(probability, options.threshold)
-    return Labelling(
+    return LabelMap(
         patient.name,
         postprocess(probability, replace(options, threshold=threshold)),
         patient.slice_numbers,
@@ -379,7 +379,7 @@ def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
     return {"model": card.name, "model_file": stamp, "options": options.as_dict()}
 
 
-def is_done(record: Record, run: dict[str, Any]) -> bool:
+def is_done(record: PatientStatus, run: dict[str, Any]) -> bool:
     """Whether a patient's result is what such a run would give once more."""
     same = _what_counts(record.made_with) == _what_counts(run)
     return record.state != "new" and not record.by_hand and same
@@ -387,5 +387,5 @@ def is_done(record: Record, run: dict[str, Any]) -> bool:
 
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the result of a run."""
-    options = deciding(run.get("options", {}))
+    options = label_options(run.get("options", {}))
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

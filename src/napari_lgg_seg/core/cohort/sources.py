@@ -10,14 +10,14 @@ from typing import Protocol
 from ..data.label_files import LabelArray
 from ..data.patients import Patient, read_patient
 from ..errors import PatientError
-from ..evaluation.label_pairs import Case, Volumes, read_case
 from ..evaluation.compare import in_size
+from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
 from ..inference.uncertainty import voxel_entropy
-from .patient_summary import CaseDetails, measure_case
-from .summary_cache import DetailsCache
-from .edits import Kept, Work, keep
-from .index import INDEX_NAME, Record
+from .edits import Edits, SavedEdits, keep
+from .index import INDEX_NAME, PatientStatus
+from .patient_summary import PatientSummary, summarize_patient
 from .results import CohortResults, Probability
+from .summary_cache import SummaryCache
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Opened:
         Predicted or corrected labels, (z, y, x).
     probability, uncertainty : ndarray of float32 or None
         Shape (z, y, x), 0 to 1, where they are known; the latter is the voxels' entropy.
-    record : Record
+    record : PatientStatus
         What became of a cohort's patient; a new one of others.
-    details : CaseDetails or None
+    details : PatientSummary or None
         What a cohort's table says of it.
     """
 
@@ -45,8 +45,8 @@ class Opened:
     labels: LabelArray | None
     probability: Probability | None = None
     uncertainty: Probability | None = None
-    record: Record = field(default_factory=Record)
-    details: CaseDetails | None = None
+    record: PatientStatus = field(default_factory=PatientStatus)
+    details: PatientSummary | None = None
 
 
 class Source(Protocol):
@@ -73,7 +73,7 @@ class Source(Protocol):
             If something cannot be read.
         """
 
-    def keep(self, work: Work, patient: Patient) -> Kept:
+    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
         """Keep somebody's work on a patient that was read.
 
         Raises
@@ -125,16 +125,16 @@ class CohortSource:
         uncertainty = None if probability is None else voxel_entropy(probability)
         return Opened(self, patient, labels, probability, uncertainty, result.record, details)
 
-    def keep(self, work: Work, patient: Patient) -> Kept:
+    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
         """As :meth:`Source.keep`; details go into the cache."""
         kept = keep(self.name, work, self.results)
-        if work.labelling is None or work.is_old.is_set():
+        if work.label_map is None or work.is_old.is_set():
             return kept
-        return dataclasses.replace(kept, details=self._note(patient, work.labelling.labels))
+        return dataclasses.replace(kept, details=self._note(patient, work.label_map.labels))
 
-    def _note(self, patient: Patient, labels: LabelArray | None) -> CaseDetails:
-        details = measure_case(patient, labels)
-        with DetailsCache(self.cache_file) as cache:
+    def _note(self, patient: Patient, labels: LabelArray | None) -> PatientSummary:
+        details = summarize_patient(patient, labels)
+        with SummaryCache(self.cache_file) as cache:
             cache.keep(self.folder, self.results, details)
         return details
 
@@ -145,11 +145,11 @@ class FilesSource:
 
     Attributes
     ----------
-    case : Case
+    case : LabelPair
         Where labels, truth and images are.
     """
 
-    case: Case
+    case: LabelPair
 
     can_keep = False
 
@@ -165,7 +165,7 @@ class FilesSource:
 
     def read(self) -> Opened:
         """As :meth:`Source.read`."""
-        volumes = read_case(self.case, with_images=False)
+        volumes = read_pair(self.case, with_images=False)
         return Opened(self, self._patient(volumes), volumes.prediction)
 
     def _patient(self, volumes: Volumes) -> Patient:
@@ -182,7 +182,7 @@ class FilesSource:
             )
         return dataclasses.replace(patient, name=case.name, truth=volumes.truth)
 
-    def keep(self, work: Work, patient: Patient) -> Kept:
+    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
         """Never called: there is no place.
 
         Raises
@@ -193,15 +193,15 @@ class FilesSource:
         raise PatientError(f"{self.case.labels} is not written to; export the labels of {self.name}.")
 
 
-def source_of(case: Case, cache_file: Path) -> Source:
+def source_of(case: LabelPair, cache_file: Path) -> Source:
     """Where a compared patient is opened from.
 
     Labels that a cohort's results hold are opened as that cohort's, so that corrections are kept there.
 
     Parameters
     ----------
-    case : Case
-        From :func:`napari_lgg_seg.core.evaluation.label_pairs.find_cases`.
+    case : LabelPair
+        From :func:`napari_lgg_seg.core.evaluation.label_pairs.find_pairs`.
     cache_file : Path
         Where details of patients are kept.
     """

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import PatientError
-from .patient_summary import CaseDetails, Extent, read_details, signature
+from .patient_summary import Extent, PatientSummary, read_summary, signature
 from .results import CohortResults
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def default_cache_file() -> Path:
     return user_cache_path("napari-lgg-seg", appauthor=False) / "patients.sqlite"
 
 
-class DetailsCache:
+class SummaryCache:
     """An open cache; use it in one thread, in a ``with`` block.
 
     Parameters
@@ -49,7 +49,7 @@ class DetailsCache:
         self._path = path
         self._database: sqlite3.Connection | None = None
 
-    def __enter__(self) -> DetailsCache:
+    def __enter__(self) -> SummaryCache:
         self._database = _open(self._path)
         return self
 
@@ -63,13 +63,13 @@ class DetailsCache:
             self._database.close()
             self._database = None
 
-    def get(self, folder: Path, signature: str) -> CaseDetails | None:
+    def get(self, folder: Path, signature: str) -> PatientSummary | None:
         """A patient's details, if they were kept and its files have not changed since."""
         question = "SELECT details, thumbnail FROM cases WHERE folder = ? AND signature = ?"
         row = self._try(lambda database: database.execute(question, (str(folder), signature)).fetchone())
         return _details(*row) if row is not None else None
 
-    def put(self, folder: Path, signature: str, details: CaseDetails) -> None:
+    def put(self, folder: Path, signature: str, details: PatientSummary) -> None:
         """Keep a patient's details in place of those before."""
         values = asdict(details)
         picture = values.pop("thumbnail")
@@ -80,7 +80,7 @@ class DetailsCache:
         with_commit = "INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)"
         self._try(lambda database: database.execute(with_commit, row))
 
-    def keep(self, folder: Path, results: CohortResults, details: CaseDetails) -> None:
+    def keep(self, folder: Path, results: CohortResults, details: PatientSummary) -> None:
         """Keep details that were measured just now from a patient's files and its new labels."""
         self.put(folder, signature(folder, results.labels_file(folder.name)), details)
 
@@ -96,7 +96,7 @@ class DetailsCache:
             return None
 
 
-def look_at(folder: Path, results: CohortResults, cache: DetailsCache) -> CaseDetails:
+def look_at(folder: Path, results: CohortResults, cache: SummaryCache) -> PatientSummary:
     """Details of a patient: those kept before if its files are as they were, else read and kept."""
     name = folder.name
     mark = signature(folder, results.labels_file(name))
@@ -104,9 +104,9 @@ def look_at(folder: Path, results: CohortResults, cache: DetailsCache) -> CaseDe
     if known is not None:
         return known
     try:
-        details = read_details(folder, results.read_labels(name))
+        details = read_summary(folder, results.read_labels(name))
     except PatientError as error:  # the labels are broken
-        details = CaseDetails(problem=str(error))
+        details = PatientSummary(problem=str(error))
     if not details.problem:  # what is broken may be mended without a trace in sizes and times
         cache.put(folder, mark, details)
     return details
@@ -134,7 +134,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _details(text: str, picture: bytes | None) -> CaseDetails:
+def _details(text: str, picture: bytes | None) -> PatientSummary:
     values: dict[str, Any] = json.loads(text)
     shape = values.pop("shape", None)
     if picture is not None and shape is not None:
@@ -142,4 +142,4 @@ def _details(text: str, picture: bytes | None) -> CaseDetails:
     for name in ("truth", "predicted"):
         values[name] = None if values[name] is None else Extent(**values[name])
     values["missing"] = tuple(values["missing"])
-    return CaseDetails(**values)
+    return PatientSummary(**values)

@@ -43,7 +43,7 @@ def piece_at(labels: LabelArray, position: Sequence[int]) -> Mask:
     if not inside or not labels[place]:
         raise CorrectionError("There is no labelled piece at this place; point at one.")
     same = labels == labels[place]
-    box = _box(same)  # labelling all of a volume takes ten times as long
+    box = _box(same)  # label_map all of a volume takes ten times as long
     pieces, _ = label(same[box], structure=np.ones((3,) * labels.ndim))
     found = np.zeros(labels.shape, bool)
     found[box] = pieces == pieces[tuple(p - side.start for p, side in zip(place, box, strict=True))]

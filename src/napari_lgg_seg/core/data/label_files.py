@@ -18,7 +18,7 @@ from ..atomic import filling, replacing
 from ..errors import ExistingMasksError, ExportError, PatientError
 from .masks import check_folder, mask_name, write_masks
 from .patients import UInt8Array, has_slices, parse_name, read_patient
-from .provenance import record_name
+from .provenance import provenance_file
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -31,7 +31,7 @@ _AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelMap:
     """Labels with what files should know of them.
 
     Attributes
@@ -60,7 +60,7 @@ class Labelling:
 
 def write_labels(
     output: Path,
-    labelling: Labelling,
+    label_map: LabelMap,
     file_format: FileFormat = "masks",
     *,
     overwrite: bool = False,
@@ -84,15 +84,15 @@ def write_labels(
         One sentence: labels that the format cannot hold, files that would be replaced without
         ``overwrite``, a folder with the patient's images, a full disk.
     """
-    folder = output / labelling.patient
+    folder = output / label_map.patient
     if file_format == "masks":
-        numbers = labelling.slice_numbers or None
-        name, labels = labelling.patient, labelling.labels
+        numbers = label_map.slice_numbers or None
+        name, labels = label_map.patient, label_map.labels
         return write_masks(folder, name, labels, numbers, overwrite=overwrite, record=record)
-    check_target(output, labelling.patient, file_format, overwrite=overwrite)
-    path = target_file(output, labelling.patient, file_format)
-    with filling(folder, record_name(file_format), record) as temporary:
-        _WRITERS[file_format](temporary / path.name, labelling)
+    check_target(output, label_map.patient, file_format, overwrite=overwrite)
+    path = target_file(output, label_map.patient, file_format)
+    with filling(folder, provenance_file(file_format), record) as temporary:
+        _WRITERS[file_format](temporary / path.name, label_map)
     return [path]
 
 
@@ -148,28 +148,28 @@ def check_new(path: Path, *, overwrite: bool) -> None:
         raise ExistingMasksError(f"{path} exists already; choose another folder, or allow overwriting.")
 
 
-def write_tiff(path: Path, labelling: Labelling) -> None:
+def write_tiff(path: Path, label_map: LabelMap) -> None:
     """Write labels as one compressed multi-page OME-TIFF, axes and voxel size in its metadata."""
     with replacing(path) as temporary:
-        _put_tiff(temporary, labelling)
+        _put_tiff(temporary, label_map)
 
 
-def _put_tiff(path: Path, labelling: Labelling) -> None:
-    labels = _as_written(labelling.labels)
-    spacing = labelling.spacing or (1.0, 1.0, 1.0)
-    unit = "mm" if labelling.spacing else "pixel"
-    metadata: dict[str, Any] = {"axes": _AXES[labels.ndim], "Name": labelling.patient}
+def _put_tiff(path: Path, label_map: LabelMap) -> None:
+    labels = _as_written(label_map.labels)
+    spacing = label_map.spacing or (1.0, 1.0, 1.0)
+    unit = "mm" if label_map.spacing else "pixel"
+    metadata: dict[str, Any] = {"axes": _AXES[labels.ndim], "Name": label_map.patient}
     for axis, size in zip("ZYX"[3 - min(labels.ndim, 3) :], spacing[3 - min(labels.ndim, 3) :], strict=True):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
-    if labelling.made_with:
-        metadata["Description"] = json.dumps(labelling.made_with)
+    if label_map.made_with:
+        metadata["Description"] = json.dumps(label_map.made_with)
     # By default the identifier holds time and network address: the same labels would be other bytes.
     content = f"{metadata} {labels.shape} {labels.dtype} {sha256(labels.tobytes()).hexdigest()}"
     metadata["UUID"] = uuid5(NAMESPACE_OID, content).urn
     tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
 
 
-def write_nifti(path: Path, labelling: Labelling) -> None:
+def write_nifti(path: Path, label_map: LabelMap) -> None:
     """Write labels as NIfTI: (z, y, x) becomes (x, y, z).
 
     The affine is the patient's own where it has one, else diag(-sx, -sy, sz) with the spacing (1 mm
@@ -181,30 +181,30 @@ def write_nifti(path: Path, labelling: Labelling) -> None:
         # nibabel chooses compression by the name's ending.
         named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
         try:
-            _put_nifti(named, labelling)
+            _put_nifti(named, label_map)
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)
 
 
-def _put_nifti(path: Path, labelling: Labelling) -> None:
+def _put_nifti(path: Path, label_map: LabelMap) -> None:
     nibabel = _nibabel(path)
-    labels = _as_written(labelling.labels)
+    labels = _as_written(label_map.labels)
     volume = labels[None] if labels.ndim == 2 else labels
-    affine = labelling.affine
+    affine = label_map.affine
     if affine is None:
-        sz, sy, sx = labelling.spacing or (1.0, 1.0, 1.0)
+        sz, sy, sx = label_map.spacing or (1.0, 1.0, 1.0)
         affine = np.diag([-sx, -sy, sz, 1.0])
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)
-    image.header.set_xyzt_units("mm" if labelling.spacing or labelling.affine is not None else "unknown")
+    image.header.set_xyzt_units("mm" if label_map.spacing or label_map.affine is not None else "unknown")
     image.header["descrip"] = b"napari-lgg-seg labels"
-    if labelling.made_with:
-        text = json.dumps(labelling.made_with).encode()
+    if label_map.made_with:
+        text = json.dumps(label_map.made_with).encode()
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
     nibabel.save(image, path)
 
 
-_WRITERS: dict[str, Callable[[Path, Labelling], None]] = {"tiff": _put_tiff, "nifti": _put_nifti}
+_WRITERS: dict[str, Callable[[Path, LabelMap], None]] = {"tiff": _put_tiff, "nifti": _put_nifti}
 
 
 def _as_written(labels: LabelArray) -> LabelArray:
@@ -292,9 +292,9 @@ def _read_masks(folder: Path) -> UInt8Array:
     patient = read_patient(folder)
     if patient.truth is None:
         raise PatientError(f"{folder} holds no masks; choose the folder with masks of this patient.")
-    if patient.unmarked:
+    if patient.slices_without_mask:
+        missing = folder / f"{patient.name}_{patient.slices_without_mask[0]}_mask.tif"
         raise PatientError(
-            f"{folder / f'{patient.name}_{patient.unmarked[0]}_mask.tif'} is missing, although other slices "
-            "have masks; add it before comparing."
+            f"{missing} is missing, although other slices have masks; add it before comparing."
         )
     return patient.truth

@@ -14,7 +14,7 @@ import tifffile
 from ..atomic import NOT_IN_NAMES, cannot_write, filling
 from ..errors import ExistingMasksError, ExportError
 from .patients import Patient, parse_name
-from .provenance import record_name
+from .provenance import provenance_file
 
 
 def mask_name(patient: str, number: int) -> str:
@@ -101,7 +101,9 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
         targets += [folder / f"{patient.name}_{number}.tif" for number in patient.slice_numbers]
         pixels += list(patient.volume)
     if patient.truth is not None:
-        marked = [i for i, number in enumerate(patient.slice_numbers) if number not in patient.unmarked]
+        marked = [
+            i for i, number in enumerate(patient.slice_numbers) if number not in patient.slices_without_mask
+        ]
         targets += [folder / mask_name(patient.name, patient.slice_numbers[i]) for i in marked]
         pixels += list(patient.truth[marked] * np.uint8(255))
     _write_tiffs(folder, targets, pixels)
@@ -173,7 +175,7 @@ def _write_tiffs(
     pixels: Iterable[npt.NDArray[np.uint8]],
     record: str | None = None,
 ) -> None:
-    with filling(folder, record_name("masks"), record) as temporary:
+    with filling(folder, provenance_file("masks"), record) as temporary:
         for target, page in zip(targets, pixels, strict=True):
             photometric = "rgb" if page.ndim == 3 else "minisblack"
             tifffile.imwrite(temporary / target.name, np.ascontiguousarray(page), photometric=photometric)

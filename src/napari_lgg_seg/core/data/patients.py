@@ -62,8 +62,8 @@ class Patient:
     volume: UInt8Array | None
     truth: UInt8Array | None
     slice_numbers: tuple[int, ...]
-    copies: tuple[str, ...] = ()
-    unmarked: tuple[int, ...] = ()
+    filled_sequences: tuple[str, ...] = ()
+    slices_without_mask: tuple[int, ...] = ()
     affine: npt.NDArray[np.float64] | None = None
 
     @property
@@ -340,8 +340,8 @@ def _read(files: SliceFiles) -> Patient:
         volume=volume,
         truth=truth,
         slice_numbers=numbers,
-        copies=_copies_of_flair(volume) if volume is not None else (),
-        unmarked=tuple(n for n in numbers if n not in files.masks) if files.masks else (),
+        filled_sequences=_copies_of_flair(volume) if volume is not None else (),
+        slices_without_mask=tuple(n for n in numbers if n not in files.masks) if files.masks else (),
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..._version import __version__
 from ..errors import ModelError
-from ..options import deciding
+from ..options import label_options
 
 if TYPE_CHECKING:
     from ..options import SegmentOptions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What decides a result, and what computed it.
 
     Two runs with equal origins give the same labels, but for single voxels that lie at the threshold and
@@ -54,7 +54,7 @@ class Origin:
         """The record's text."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    def differences(self, other: Origin) -> str:
+    def differences(self, other: Provenance) -> str:
         """How another result was made differently, in words that follow "made"; empty if it was not."""
         words = []
         if other.images != self.images:
@@ -71,10 +71,10 @@ class Origin:
         return ", ".join(words)
 
 
-def origin_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Origin:
+def provenance_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Provenance:
     """The origin of the result for a patient's volume; ``model`` is from :func:`model_checksum`."""
     images = zlib.crc32(np.ascontiguousarray(volume).data, zlib.crc32(repr(volume.shape).encode()))
-    return Origin(f"{images:08x}", model, deciding(options.as_dict()), __version__)
+    return Provenance(f"{images:08x}", model, label_options(options.as_dict()), __version__)
 
 
 def model_checksum(path: Path) -> str:
@@ -92,15 +92,15 @@ def model_checksum(path: Path) -> str:
         raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
 
 
-def record_name(file_format: str) -> str:
+def provenance_file(file_format: str) -> str:
     """Name of the hidden file in a patient's folder of results; one for each format."""
     return f".lgg-{file_format}.json"
 
 
-def read_record(folder: Path, file_format: str) -> Origin | None:
+def read_provenance(folder: Path, file_format: str) -> Provenance | None:
     """What the results in a patient's folder were made from, if that is known."""
     try:
-        values = json.loads((folder / record_name(file_format)).read_text(encoding="utf-8"))
-        return Origin(**values) if isinstance(values["options"], dict) else None
+        values = json.loads((folder / provenance_file(file_format)).read_text(encoding="utf-8"))
+        return Provenance(**values) if isinstance(values["options"], dict) else None
     except (OSError, ValueError, TypeError, KeyError):  # none, half of one, or somebody else's
         return None

@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 #: the spacing is known.
 SURFACE_TOLERANCE = 1.0
 #: Values of :func:`overlay`: tumour in both masks, in the truth alone, in the prediction alone.
-AGREED, MISSED, INVENTED = 1, 2, 3
+AGREED, FALSE_NEGATIVE, FALSE_POSITIVE = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Agreement:
         them alone has 0.
     true_voxels, true_slices, true_lesions : int
         Of the truth: volume, slices with tumour, pieces (joined also by a corner).
-    missed_lesions, invented_lesions : int
+    missed_lesions, false_positive_lesions : int
         Pieces of the truth that no predicted voxel touches, and the reverse; of any size.
     hd95 : float or None
         95th percentile of the distances between the surfaces, the larger of both directions: in
@@ -73,7 +73,7 @@ class Agreement:
     true_slices: int
     true_lesions: int
     missed_lesions: int
-    invented_lesions: int
+    false_positive_lesions: int
     hd95: float | None
     surface_dice: float
     iou: float
@@ -151,7 +151,7 @@ def compare(
         true_slices=int(true.any(axis=(1, 2)).sum()),
         true_lesions=count_pieces(true[box]),
         missed_lesions=_untouched(true[box], predicted[box]),
-        invented_lesions=_untouched(predicted[box], true[box]),
+        false_positive_lesions=_untouched(predicted[box], true[box]),
         hd95=hd95,
         surface_dice=surface_dice,
         iou=whole / (2 - whole),
@@ -177,7 +177,7 @@ def overlay(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.u
     Returns
     -------
     ndarray of uint8
-        Of their shape: :data:`AGREED`, :data:`MISSED`, :data:`INVENTED`, and 0 elsewhere.
+        Of their shape: :data:`AGREED`, :data:`FALSE_NEGATIVE`, :data:`FALSE_POSITIVE`, and 0 elsewhere.
 
     Raises
     ------
@@ -187,8 +187,8 @@ def overlay(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.u
     predicted, true = _as_masks(prediction, truth)
     result = np.zeros(predicted.shape, np.uint8)
     result[predicted & true] = AGREED
-    result[true & ~predicted] = MISSED
-    result[predicted & ~true] = INVENTED
+    result[true & ~predicted] = FALSE_NEGATIVE
+    result[predicted & ~true] = FALSE_POSITIVE
     return result.reshape(np.shape(truth))
 
 

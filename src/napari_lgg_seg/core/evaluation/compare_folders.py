@@ -8,19 +8,19 @@ from pathlib import Path
 
 from ..data.label_files import find_labels, read_labels
 from ..errors import ComparisonError, LggSegError, PatientError
-from .label_pairs import Case, find_cases, read_case
 from .compare import in_size
+from .label_pairs import LabelPair, find_pairs, read_pair
 from .metrics import Summary, dice, summarise
-from .report import PatientFigures, measure_patient
+from .report import PatientMetrics, measure_patient
 
 
 @dataclass(frozen=True)
-class CasesFound:
+class PairsFound:
     """What will be compared.
 
     Attributes
     ----------
-    cases : tuple of Case
+    cases : tuple of LabelPair
         Patients with predicted labels and truth, by name.
     without_prediction, without_truth : tuple of str
         Names of the patients that lack one of them.
@@ -28,32 +28,32 @@ class CasesFound:
         A sentence for each folder that cannot be told what it is.
     """
 
-    cases: tuple[Case, ...]
+    cases: tuple[LabelPair, ...]
     without_prediction: tuple[str, ...]
     without_truth: tuple[str, ...]
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class CaseCompared:
+class PairCompared:
     """One patient is done.
 
     Attributes
     ----------
-    case : Case
+    case : LabelPair
         Where its files are.
-    figures : PatientFigures or None
+    figures : PatientMetrics or None
         None if the patient could not be compared.
     problem : str
         Why not, in a sentence; else empty.
     """
 
-    case: Case
-    figures: PatientFigures | None
+    case: LabelPair
+    metrics: PatientMetrics | None
     problem: str = ""
 
 
-FolderEvent = CasesFound | CaseCompared
+FolderEvent = PairsFound | PairCompared
 
 
 def compare_folders(
@@ -65,16 +65,16 @@ def compare_folders(
     ----------
     predictions, truth : Path
         Each a patient's folder or a folder of patients' folders, as
-        :func:`napari_lgg_seg.core.evaluation.label_pairs.find_cases` takes them.
+        :func:`napari_lgg_seg.core.evaluation.label_pairs.find_pairs` takes them.
     images : Path, optional
         Where the patients' images are, if not beside the truth or the predictions. They are not
-        read, but belong to each :class:`Case`.
+        read, but belong to each :class:`LabelPair`.
 
     Yields
     ------
-    CasesFound
+    PairsFound
         Once, first.
-    CaseCompared
+    PairCompared
         For each of its cases.
 
     Raises
@@ -87,7 +87,7 @@ def compare_folders(
     for folder in (predictions, truth, *([images] if images is not None else [])):
         if not folder.is_dir():
             raise ComparisonError(f"{folder} is no folder; choose a patient's folder or a folder of them.")
-    found = find_cases(predictions, truth, images)
+    found = find_pairs(predictions, truth, images)
     cases = tuple(case for case in found.cases if case.truth is not None)
     if not cases:
         raise ComparisonError(
@@ -96,18 +96,18 @@ def compare_folders(
             else f"No patient is in both {predictions} and {truth}; choose folders that match."
         )
     without_truth = tuple(case.name for case in found.cases if case.truth is None)
-    yield CasesFound(cases, found.without_prediction, without_truth, found.problems)
+    yield PairsFound(cases, found.without_prediction, without_truth, found.problems)
     for case in cases:
         yield _compare(case)
 
 
-def _compare(case: Case) -> CaseCompared:
+def _compare(case: LabelPair) -> PairCompared:
     try:
-        return CaseCompared(case, measure_patient(read_case(case, with_images=False)))
+        return PairCompared(case, measure_patient(read_pair(case, with_images=False)))
     except LggSegError as error:
-        return CaseCompared(case, None, str(error))
+        return PairCompared(case, None, str(error))
     except OSError as error:  # the files have gone since
-        return CaseCompared(case, None, f"{case.name} cannot be read ({error.strerror or error}).")
+        return PairCompared(case, None, f"{case.name} cannot be read ({error.strerror or error}).")
 
 
 def evaluate_folders(predictions: Path, truth: Path) -> tuple[dict[str, float], Summary, list[str]]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..data.patients import UInt8Array
 from .label_pairs import Volumes
-from .report import PatientFigures
+from .report import PatientMetrics
 from .tiles import (
     PREDICTION_COLOUR,
     PREDICTION_WIDTH,
@@ -59,7 +59,7 @@ def chosen_slices(volumes: Volumes, most: int = MOST_SLICES) -> list[int]:
 
 
 def draw_sheet(
-    volumes: Volumes, figures: PatientFigures, probability: ShownProbability | None = None
+    volumes: Volumes, metrics: PatientMetrics, probability: ShownProbability | None = None
 ) -> UInt8Array:
     """Draw a patient's contact sheet.
 
@@ -67,7 +67,7 @@ def draw_sheet(
     ----------
     volumes : Volumes
         FLAIR is shown where there are images; outlines are on black where there are none.
-    figures : PatientFigures
+    figures : PatientMetrics
         Of these volumes.
     probability : ShownProbability, optional
         Shown below each slice.
@@ -82,8 +82,8 @@ def draw_sheet(
     shown = chosen_slices(volumes)
     columns = _columns(len(shown))
     width = 2 * MARGIN + columns * (TILE + GAP) - GAP
-    lines = _wrapped(_in_words(figures, volumes, len(shown)), 19, width - 2 * MARGIN)
-    notes = _wrapped(_notes(figures, probability), 16, width - 2 * MARGIN)
+    lines = _wrapped(_summary(metrics, volumes, len(shown)), 19, width - 2 * MARGIN)
+    notes = _wrapped(_notes(metrics, probability), 16, width - 2 * MARGIN)
     window = find_window(volumes)
     strip = window if probability is None else find_strip(volumes, shown, window, probability.values)
     below = 0 if probability is None else strip.tile_height + SEAM
@@ -93,7 +93,7 @@ def draw_sheet(
     height = charts_at + _CHART + 76 + 23 * len(notes) + MARGIN
     sheet = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    _draw_header(draw, width, figures, lines, probability is not None)
+    _draw_header(draw, width, metrics, lines, probability is not None)
     tiles = draw_tiles(volumes, shown, window, strip, probability)
     for place, (index, pictures) in enumerate(zip(shown, tiles, strict=True)):
         row, column = divmod(place, columns)
@@ -102,8 +102,8 @@ def draw_sheet(
             sheet.paste(
                 Image.fromarray(picture), (left, top + CAPTION + number * (window.tile_height + SEAM))
             )
-        _draw_caption(draw, (left, top, cell), volumes, index, figures)
-    _draw_charts(draw, charts_at, width, volumes, figures)
+        _draw_caption(draw, (left, top, cell), volumes, index, metrics)
+    _draw_charts(draw, charts_at, width, volumes, metrics)
     for number, line in enumerate(notes):
         _write(draw, (MARGIN, charts_at + _CHART + 76 + 23 * number), line, 16, _MUTED)
     return np.asarray(sheet)
@@ -126,13 +126,13 @@ def _columns(slices: int) -> int:
 # --- words -------------------------------------------------------------------------------------
 
 
-def _in_words(figures: PatientFigures, volumes: Volumes, shown: int) -> list[str]:
-    parts = [f"Prediction {figures.voxels:,} voxels in {_count(figures.slices, 'slice')}"]
-    agreement = figures.agreement
+def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]:
+    parts = [f"Prediction {metrics.voxels:,} voxels in {_count(metrics.slices, 'slice')}"]
+    agreement = metrics.agreement
     if agreement is not None:
         parts.append(
             f"truth {agreement.true_voxels:,} voxels in {_count(agreement.true_slices, 'slice')} of "
-            f"{figures.of_slices}"
+            f"{metrics.of_slices}"
         )
         if agreement.median_slice_dice is not None:
             parts.append(f"median slice Dice {agreement.median_slice_dice:.3f}")
@@ -140,20 +140,20 @@ def _in_words(figures: PatientFigures, volumes: Volumes, shown: int) -> list[str
             parts.append(f"HD95 {agreement.hd95:.1f} pixels")
         parts.append(f"surface Dice {agreement.surface_dice:.3f}")
         parts.append(f"{agreement.missed_lesions} of {_count(agreement.true_lesions, 'lesion')} missed")
-        parts.append(f"{agreement.invented_lesions} invented")
+        parts.append(f"{agreement.false_positive_lesions} invented")
         if agreement.false_voxels_on_empty_slices:
             parts.append(f"{_count(agreement.false_voxels_on_empty_slices, 'voxel')} on empty slices")
     else:
-        parts[0] += f" of {figures.of_slices}"
-        parts.append(_count(figures.lesions, "piece"))
+        parts[0] += f" of {metrics.of_slices}"
+        parts.append(_count(metrics.lesions, "piece"))
     every = len(chosen_slices(volumes, most=len(volumes.prediction)))
     parts.append(f"{shown} of {every} slices shown" if shown < every else f"{_count(shown, 'slice')} shown")
     return parts
 
 
-def _notes(figures: PatientFigures, probability: ShownProbability | None) -> list[str]:
+def _notes(metrics: PatientMetrics, probability: ShownProbability | None) -> list[str]:
     notes = []
-    if figures.agreement is not None:
+    if metrics.agreement is not None:
         notes.append(
             "Bars: Dice of each slice with tumour in prediction or truth; 0 where one of them alone has "
             "tumour; slices empty in both do not count. Distances count neighbouring slices as one pixel "
@@ -200,21 +200,21 @@ def _write(
 
 
 def _draw_header(
-    draw: ImageDraw, width: int, figures: PatientFigures, lines: Sequence[str], probability: bool
+    draw: ImageDraw, width: int, metrics: PatientMetrics, lines: Sequence[str], probability: bool
 ) -> None:
     right = width - MARGIN
     room = right - MARGIN
-    if figures.agreement is not None:
-        text = f"Dice {figures.agreement.dice:.3f}"
+    if metrics.agreement is not None:
+        text = f"Dice {metrics.agreement.dice:.3f}"
         _write(draw, (right, MARGIN), text, 36, _TEXT, "ra")
         room -= round(_font(36).getlength(text)) + 30
-    size = next((s for s in range(36, 10, -2) if _font(s).getlength(figures.patient) <= room), 10)
-    _write(draw, (MARGIN, MARGIN), figures.patient, size, _TEXT)
+    size = next((s for s in range(36, 10, -2) if _font(s).getlength(metrics.patient) <= room), 10)
+    _write(draw, (MARGIN, MARGIN), metrics.patient, size, _TEXT)
     for number, line in enumerate(lines):
         _write(draw, (MARGIN, MARGIN + 54 + 27 * number), line, 19, _MUTED)
     top = MARGIN + 54 + 27 * len(lines) + 20
     left = _legend(draw, MARGIN, top, "prediction", PREDICTION_COLOUR, PREDICTION_WIDTH + 1)
-    if figures.agreement is not None:
+    if metrics.agreement is not None:
         left = _legend(draw, left, top, "truth", TRUTH_COLOUR, TRUTH_WIDTH + 1)
     if probability:
         for step, colour in enumerate(magma(np.linspace(0, 1, 120))):
@@ -233,15 +233,15 @@ def _legend(draw: ImageDraw, left: int, y: int, text: str, colour: Colour, thick
 
 
 def _draw_caption(
-    draw: ImageDraw, cell: tuple[int, int, int], volumes: Volumes, index: int, figures: PatientFigures
+    draw: ImageDraw, cell: tuple[int, int, int], volumes: Volumes, index: int, metrics: PatientMetrics
 ) -> None:
     """A slice's number above it and, where the truth is known, its Dice in words and as a bar."""
     left, top, height = cell
     number = volumes.slice_numbers[index]
     _write(draw, (left, top + CAPTION / 2 - 2), f"slice {number}", 17, _TEXT, "lm")
-    if figures.agreement is None or volumes.truth is None:
+    if metrics.agreement is None or volumes.truth is None:
         return
-    score = figures.agreement.slice_dice.get(number)
+    score = metrics.agreement.slice_dice.get(number)
     if score is None:
         return
     words, colour = f"{score:.2f}", _TEXT
@@ -259,16 +259,16 @@ def _draw_caption(
 # --- charts ------------------------------------------------------------------------------------
 
 
-def _draw_charts(draw: ImageDraw, top: int, width: int, volumes: Volumes, figures: PatientFigures) -> None:
+def _draw_charts(draw: ImageDraw, top: int, width: int, volumes: Volumes, metrics: PatientMetrics) -> None:
     """Dice by slice, where the truth is known, and tumour pixels by slice."""
     areas = {PREDICTION_COLOUR: volumes.prediction.sum(axis=(1, 2), dtype=np.int64)}
     chart = _Chart(draw, MARGIN + 56, top + 36, width - 2 * MARGIN - 56, volumes.slice_numbers)
-    if volumes.truth is not None and figures.agreement is not None:
+    if volumes.truth is not None and metrics.agreement is not None:
         areas = {TRUTH_COLOUR: volumes.truth.sum(axis=(1, 2), dtype=np.int64), **areas}
         half = (width - 2 * MARGIN - GAP) // 2
         chart = _Chart(draw, MARGIN + 56, top + 36, half - 76, volumes.slice_numbers)
         chart.axes("Dice by slice", 1.0)
-        chart.bars(figures.agreement.slice_dice)
+        chart.bars(metrics.agreement.slice_dice)
         chart = _Chart(draw, MARGIN + half + GAP + 56, top + 36, half - 56, volumes.slice_numbers)
     highest = _round_number(max(int(values.max()) for values in areas.values()))
     chart.axes("Tumour pixels by slice", float(highest))

@@ -12,7 +12,7 @@ from string import Template
 
 from ..atomic import replacing
 from .metrics import Summary
-from .report import CohortFigures, PatientFigures, measure_cohort
+from .report import CohortMetrics, PatientMetrics, measure_cohort
 
 TITLE = "LGG segmentation report"
 _RULES = (
@@ -32,7 +32,7 @@ class Entry:
 
     Attributes
     ----------
-    figures : PatientFigures
+    figures : PatientMetrics
         Its row in the table.
     sheet : bytes
         Its contact sheet as WebP.
@@ -40,7 +40,7 @@ class Entry:
         Width and height of the sheet in pixels.
     """
 
-    figures: PatientFigures
+    metrics: PatientMetrics
     sheet: bytes
     size: tuple[int, int]
 
@@ -54,8 +54,8 @@ class _Column:
     digits: int | None = None
     always: bool = False
 
-    def cell(self, figures: PatientFigures) -> str:
-        value = figures.as_row()[self.name]
+    def cell(self, metrics: PatientMetrics) -> str:
+        value = metrics.as_row()[self.name]
         if value is None:
             return '<td data-value="">&ndash;</td>'
         shown = f"{value:,}" if self.digits is None else f"{value:.{self.digits}f}"
@@ -71,7 +71,7 @@ _COLUMNS = (
     _Column("Slices<br>predicted", "slices", always=True),
     _Column("Pieces<br>predicted", "lesions", always=True),
     _Column("Lesions<br>missed", "missed_lesions"),
-    _Column("Lesions<br>invented", "invented_lesions"),
+    _Column("Lesions<br>invented", "false_positive_lesions"),
     _Column("Voxels on<br>empty slices", "false_voxels_on_empty_slices"),
     _Column("HD95,<br>pixels", "hd95", 1),
     _Column("Surface<br>Dice", "surface_dice", 3),
@@ -100,7 +100,7 @@ def write_page(
         If the disk is full or the folder cannot be written.
     """
     entries = sorted(entries, key=_worst_first)
-    patients = [entry.figures for entry in entries]
+    patients = [entry.metrics for entry in entries]
     cohort = measure_cohort(patients)
     columns = [column for column in _COLUMNS if cohort is not None or column.always]
     page = Template(files(__package__).joinpath("html_page.html").read_text(encoding="utf-8")).substitute(
@@ -109,7 +109,7 @@ def write_page(
         summary="" if cohort is None else _summary(cohort),
         plot=_plot(patients, cohort) if cohort is not None and cohort.summary.patients > 2 else "",
         heads=_heads(columns, by_dice=cohort is not None),
-        rows="\n".join(_row(number, figures, columns) for number, figures in enumerate(patients)),
+        rows="\n".join(_row(number, metrics, columns) for number, metrics in enumerate(patients)),
         sections="\n".join(_section(number, entry) for number, entry in enumerate(entries)),
         rules=f"{_RULES} {_DISCLAIMER}" if cohort is not None else _DISCLAIMER,
     )
@@ -118,13 +118,13 @@ def write_page(
 
 
 def _worst_first(entry: Entry) -> tuple[float, str]:
-    agreement = entry.figures.agreement
-    return (2.0 if agreement is None else agreement.dice), entry.figures.patient
+    agreement = entry.metrics.agreement
+    return (2.0 if agreement is None else agreement.dice), entry.metrics.patient
 
 
 def _subtitle(
-    patients: Sequence[PatientFigures],
-    cohort: CohortFigures | None,
+    patients: Sequence[PatientMetrics],
+    cohort: CohortMetrics | None,
     without_prediction: Sequence[str],
     failed: Sequence[str],
 ) -> str:
@@ -140,7 +140,7 @@ def _subtitle(
     return text
 
 
-def _summary(cohort: CohortFigures) -> str:
+def _summary(cohort: CohortMetrics) -> str:
     summary = cohort.summary
     items = [
         (f"{summary.mean:.3f}", f"mean Dice{_between(cohort.mean_interval)}"),
@@ -148,15 +148,15 @@ def _summary(cohort: CohortFigures) -> str:
         (f"{len(summary.below_half)} of {summary.patients}", "patients below 0.5"),
         (f"{len(summary.missed)} of {summary.patients}", "patients missed (Dice 0)"),
     ]
-    figures = "".join(f'<div><b>{big}</b><span class="muted">{small}</span></div>' for big, small in items)
-    return f'<div class="card stats">{figures}</div>'
+    metrics = "".join(f'<div><b>{big}</b><span class="muted">{small}</span></div>' for big, small in items)
+    return f'<div class="card stats">{metrics}</div>'
 
 
 def _between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
 
 
-def _plot(patients: Sequence[PatientFigures], cohort: CohortFigures) -> str:
+def _plot(patients: Sequence[PatientMetrics], cohort: CohortMetrics) -> str:
     """Dice of each patient as a bar that leads to its sheet, worst first, with mean and its interval."""
     width, height, left, top = 1200, 200, 40, 10
     summary: Summary = cohort.summary
@@ -178,13 +178,13 @@ def _plot(patients: Sequence[PatientFigures], cohort: CohortFigures) -> str:
             f'<rect x="{left}" width="{end - left:.1f}" y="{y(high)}" height="{y(low) - y(high):.1f}" '
             'fill="var(--band)"/>'
         )
-    for number, figures in enumerate(patients):
-        if figures.agreement is None:
+    for number, metrics in enumerate(patients):
+        if metrics.agreement is None:
             continue
-        dice = figures.agreement.dice
+        dice = metrics.agreement.dice
         colour = "var(--low)" if dice < 0.5 else "var(--bar)"
         parts.append(
-            f'<a href="#sheet-{number}"><title>{escape(figures.patient)}: {dice:.3f}</title>'
+            f'<a href="#sheet-{number}"><title>{escape(metrics.patient)}: {dice:.3f}</title>'
             f'<rect x="{left + (number + 0.12) * step:.1f}" width="{0.76 * step:.1f}" y="{y(dice)}" '
             f'height="{max(2, y(0) - y(dice)):.1f}" fill="{colour}"/></a>'
         )
@@ -208,16 +208,16 @@ def _heads(columns: Sequence[_Column], *, by_dice: bool) -> str:
     )
 
 
-def _row(number: int, figures: PatientFigures, columns: Sequence[_Column]) -> str:
-    name = escape(figures.patient)
+def _row(number: int, metrics: PatientMetrics, columns: Sequence[_Column]) -> str:
+    name = escape(metrics.patient)
     first = f'<td data-value="{name}"><a href="#sheet-{number}">{name}</a></td>'
-    cells = "".join(column.cell(figures) for column in columns)
+    cells = "".join(column.cell(metrics) for column in columns)
     return f'<tr data-sheet="sheet-{number}">{first}{cells}</tr>'
 
 
 def _section(number: int, entry: Entry) -> str:
-    name = escape(entry.figures.patient)
-    agreement = entry.figures.agreement
+    name = escape(entry.metrics.patient)
+    agreement = entry.metrics.agreement
     dice = "" if agreement is None else f'<span class="muted">Dice {agreement.dice:.3f}</span>'
     width, height = entry.size
     picture = base64.b64encode(entry.sheet).decode("ascii")

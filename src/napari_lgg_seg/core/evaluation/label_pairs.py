@@ -16,7 +16,7 @@ from .compare import in_size
 
 
 @dataclass(frozen=True)
-class Case:
+class LabelPair:
     """Where one patient's labels, truth and images are.
 
     Attributes
@@ -38,12 +38,12 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Cases:
+class LabelPairs:
     """What was found in the folders of a report.
 
     Attributes
     ----------
-    cases : tuple of Case
+    cases : tuple of LabelPair
         Patients with predicted labels, by name.
     without_prediction : tuple of str
         Patients with truth alone.
@@ -51,12 +51,12 @@ class Cases:
         A sentence for each folder that cannot be told what it is.
     """
 
-    cases: tuple[Case, ...]
+    cases: tuple[LabelPair, ...]
     without_prediction: tuple[str, ...]
     problems: tuple[str, ...]
 
 
-def find_cases(predictions: Path, truth: Path | None = None, images: Path | None = None) -> Cases:
+def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None = None) -> LabelPairs:
     """Match predicted labels, true labels and images of patients by the names in their files.
 
     Parameters
@@ -68,7 +68,7 @@ def find_cases(predictions: Path, truth: Path | None = None, images: Path | None
 
     Returns
     -------
-    Cases
+    LabelPairs
         At least one case, or one problem.
 
     Raises
@@ -85,9 +85,9 @@ def find_cases(predictions: Path, truth: Path | None = None, images: Path | None
         predicted = dict(zip(true, predicted.values(), strict=True))
     if len(predicted) == len(seen) == 1:
         seen = dict(zip(predicted, seen.values(), strict=True))
-    cases = [Case(name, predicted[name], true.get(name), seen.get(name)) for name in sorted(predicted)]
+    cases = [LabelPair(name, predicted[name], true.get(name), seen.get(name)) for name in sorted(predicted)]
     without = tuple(sorted(set(true) - set(predicted)))
-    return Cases(tuple(cases), without, tuple(dict.fromkeys(problems)))
+    return LabelPairs(tuple(cases), without, tuple(dict.fromkeys(problems)))
 
 
 def _found_in(
@@ -154,13 +154,13 @@ class Volumes:
         return tumour if self.truth is None else tumour | (self.truth != 0)
 
 
-def read_case(case: Case, *, with_images: bool = True) -> Volumes:
+def read_pair(case: LabelPair, *, with_images: bool = True) -> Volumes:
     """Read a patient's labels, truth and images.
 
     Parameters
     ----------
-    case : Case
-        From :func:`find_cases`.
+    case : LabelPair
+        From :func:`find_pairs`.
     with_images : bool
         Whether images are read; their files give the slices' numbers all the same.
 
@@ -181,7 +181,7 @@ def read_case(case: Case, *, with_images: bool = True) -> Volumes:
     return Volumes(case.name, _slice_numbers(case, len(prediction)), prediction, truth, images)
 
 
-def _slice_numbers(case: Case, count: int) -> tuple[int, ...]:
+def _slice_numbers(case: LabelPair, count: int) -> tuple[int, ...]:
     for path in (case.images, case.truth, case.labels):
         if path is not None and path.is_dir():
             files = find_slices(path)

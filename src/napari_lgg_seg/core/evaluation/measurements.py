@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True)
-class Figures:
+class TumourMeasurements:
     """What is said about a segmented patient.
 
     Attributes
@@ -33,7 +33,7 @@ class Figures:
     diameter: float
     millilitres: float | None = None
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         if not self.voxels:
             return "No tumour found."
@@ -53,7 +53,7 @@ class Figures:
 
 def measure_labels(
     labels: npt.NDArray[np.generic], spacing: tuple[float, float, float] | None = None
-) -> Figures:
+) -> TumourMeasurements:
     """Figures of a volume's labels.
 
     Parameters
@@ -65,7 +65,7 @@ def measure_labels(
 
     Returns
     -------
-    Figures
+    TumourMeasurements
         Of the whole volume.
     """
     tumour = labels != 0
@@ -73,7 +73,7 @@ def measure_labels(
     voxels = int(by_slice.sum())
     pixel = spacing[1:] if spacing is not None else (1.0, 1.0)
     diameters = [_diameter(tumour[z], pixel) for z in np.flatnonzero(by_slice)]
-    return Figures(
+    return TumourMeasurements(
         voxels=voxels,
         slices=len(diameters),
         of_slices=len(labels),

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..atomic import replacing
-from .label_pairs import Volumes
 from .compare import Agreement, compare, count_pieces
+from .label_pairs import Volumes
 from .metrics import Summary, summarise
 
 #: Figures of an :class:`Agreement` that a row of a table leaves out: they are no single figure, or the
@@ -30,7 +30,7 @@ RESAMPLES, SEED = 5000, 0
 
 
 @dataclass(frozen=True)
-class PatientFigures:
+class PatientMetrics:
     """What a report says about one patient.
 
     Attributes
@@ -63,13 +63,13 @@ class PatientFigures:
         return row
 
 
-def measure_patient(volumes: Volumes) -> PatientFigures:
+def measure_patient(volumes: Volumes) -> PatientMetrics:
     """Figures about a patient's prediction and, where there is a truth, about their agreement."""
     predicted = volumes.prediction != 0
     agreement = None
     if volumes.truth is not None:
         agreement = compare(predicted, volumes.truth, slice_numbers=volumes.slice_numbers)
-    return PatientFigures(
+    return PatientMetrics(
         volumes.name,
         of_slices=len(predicted),
         voxels=int(predicted.sum()),
@@ -83,7 +83,7 @@ def measure_patient(volumes: Volumes) -> PatientFigures:
 
 
 @dataclass(frozen=True)
-class CohortFigures:
+class CohortMetrics:
     """Dice per patient over a cohort, with how sure one can be of it.
 
     Attributes
@@ -99,17 +99,17 @@ class CohortFigures:
     median_interval: tuple[float, float] | None
 
 
-def measure_cohort(patients: Sequence[PatientFigures]) -> CohortFigures | None:
+def measure_cohort(patients: Sequence[PatientMetrics]) -> CohortMetrics | None:
     """Figures over the patients with truth; None if there are none."""
     scores = {p.patient: p.agreement.dice for p in patients if p.agreement is not None}
     if not scores:
         return None
     summary = summarise(scores)
     if len(scores) == 1:
-        return CohortFigures(summary, None, None)
+        return CohortMetrics(summary, None, None)
     values = np.array(list(scores.values()))
     drawn = np.random.default_rng(SEED).choice(values, (RESAMPLES, len(values)))
-    return CohortFigures(summary, _interval(drawn.mean(axis=1)), _interval(np.median(drawn, axis=1)))
+    return CohortMetrics(summary, _interval(drawn.mean(axis=1)), _interval(np.median(drawn, axis=1)))
 
 
 def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -117,13 +117,13 @@ def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def write_figures(
+def write_metrics(
     output: Path,
-    patients: Sequence[PatientFigures],
+    patients: Sequence[PatientMetrics],
     without_prediction: Sequence[str] = (),
     failed: Sequence[str] = (),
 ) -> None:
-    """Write ``figures.json`` (everything) and ``figures.csv`` (a row a patient).
+    """Write ``metrics.json`` (everything) and ``metrics.csv`` (a row a patient).
 
     Raises
     ------
@@ -131,17 +131,17 @@ def write_figures(
         If the disk is full or the folder cannot be written.
     """
     cohort = measure_cohort(patients)
-    figures = {
+    metrics = {
         "cohort": None if cohort is None else asdict(cohort),
         "patients": [asdict(patient) for patient in patients],
         "without_prediction": list(without_prediction),
         "failed": list(failed),
     }
-    _write(output / "figures.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
-    write_table(output / "figures.csv", patients)
+    _write(output / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_table(output / "metrics.csv", patients)
 
 
-def write_table(path: Path, patients: Sequence[PatientFigures]) -> None:
+def write_table(path: Path, patients: Sequence[PatientMetrics]) -> None:
     """Write the figures of patients as CSV, a row a patient; an older file is replaced.
 
     Raises

@@ -13,7 +13,7 @@ from ..choices import DROPS_MINOR
 from ..evaluation.metrics import dice
 from ..options import SegmentOptions
 from .postprocess import postprocess
-from .predict import Predictor, drain
+from .predict import Predictor, run_to_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,13 +96,13 @@ def _labels(
     limit: float | None,
 ) -> tuple[list[Labels], int]:
     """Labels of each patient with a limit, and the pixels that the network saw."""
-    tried = dataclasses.replace(model, card=dataclasses.replace(model.card, quick_look=limit))
-    predictor = Predictor(tried, device, engine="torch", quick=True)
+    tried = dataclasses.replace(model, card=dataclasses.replace(model.card, coarse_threshold=limit))
+    predictor = Predictor(tried, device, engine="torch", coarse_to_fine=True)
     predictor.engine = counting = _Counting(predictor.engine)
     labels = []
     for patient in patients:
         assert patient.volume is not None
-        labels.append(postprocess(drain(predictor.predict(patient.volume)), options))
+        labels.append(postprocess(run_to_end(predictor.predict(patient.volume)), options))
     return labels, counting.pixels
 
 

@@ -5,7 +5,7 @@ probability, nor in the slices beside, the network at its full size would find n
 answer of the quick look stays: an eighth of the work tells where the rest is to be done. What it misses are
 weak pieces that lie apart, which clean-up would drop: with that, labels agree with those of a close look at
 everything. From which probability on a closer look is worth it differs from model to model:
-:mod:`.quick_limit` finds it.
+:mod:`.calibrate_coarse` finds it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EVERY = 2
 _AROUND = 16
 
 
-def size_of(working_size: int, multiple: int) -> int:
+def coarse_size(working_size: int, multiple: int) -> int:
     """The size for a quick look, in pixels.
 
     Parameters
@@ -48,12 +48,12 @@ def size_of(working_size: int, multiple: int) -> int:
     return math.ceil(working_size / 2 / multiple) * multiple
 
 
-def looked_at(slices: Sequence[int]) -> list[int]:
+def coarse_slices(slices: Sequence[int]) -> list[int]:
     """The slices for a quick look, of all that may hold tumour: every second one, and the last."""
     return sorted({*slices[::_EVERY], *slices[-1:]})
 
 
-def spread(probability: Probability, slices: Sequence[int], looked: Sequence[int]) -> None:
+def fill_between(probability: Probability, slices: Sequence[int], looked: Sequence[int]) -> None:
     """Give the slices that were left out the higher probability of the two beside them, in place.
 
     Parameters
@@ -69,7 +69,7 @@ def spread(probability: Probability, slices: Sequence[int], looked: Sequence[int
             np.maximum(probability[looked[place - 1]], probability[looked[place]], out=probability[z])
 
 
-def closer(
+def refine_regions(
     probability: Probability,
     limit: float,
     slices: Sequence[int],

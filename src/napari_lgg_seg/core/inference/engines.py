@@ -80,7 +80,7 @@ def make_engine(
     if name.startswith("openvino"):
         from .openvino import OpenVinoEngine
 
-        rounded = name == devices.ROUNDED_ENGINE
+        rounded = name == devices.INT8_ENGINE
         if rounded and card is None:
             raise ValueError("To round a network to 8 bits takes the card of its model.")
         return OpenVinoEngine(network, channels, card if rounded else None)

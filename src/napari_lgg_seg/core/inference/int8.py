@@ -1,7 +1,7 @@
 """A network rounded to 8 bits, weights and activations, for OpenVINO to compute with whole numbers.
 
-Rounded are the inner floors, two thirds of the work: labels then agree with those of the exact network as
-those of any two engines do. The two upper floors on the way down and the topmost on the way up would add more
+Rounded are the inner levels, two thirds of the work: labels then agree with those of the exact network as
+those of any two engines do. The two upper levels on the way down and the topmost on the way up would add more
 error than all of the rest (``docs/speed-8-bit.md``).
 
 How far activations reach is measured on the made sample patient: that needs nobody's data, any model can be
@@ -49,7 +49,7 @@ def example_slices(card: ModelCard) -> Tensor:
     return normalise(raw, preparation)[torch.from_numpy(around)].flatten(1, 2)
 
 
-def in_eight_bits(network: nn.Module, examples: Tensor) -> nn.Module:
+def quantize(network: nn.Module, examples: Tensor) -> nn.Module:
     """A copy that rounds what its inner convolutions are given, and their weights, channel by channel.
 
     Parameters
@@ -63,7 +63,7 @@ def in_eight_bits(network: nn.Module, examples: Tensor) -> nn.Module:
     rounded = deepcopy(network)
     steps = _steps(rounded, examples)
     full = steps[0].size
-    # From the first convolution of the third floor on, until slices have their full size again.
+    # From the first convolution of the third level on, until slices have their full size again.
     inner = dropwhile(lambda pair: 4 * pair[1].size[0] > full[0], pairwise(steps))
     for relu, convolution in takewhile(lambda pair: pair[1].size != full, inner):
         # What is given something else than the values of a ReLU stays as it is.

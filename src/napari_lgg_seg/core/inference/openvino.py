@@ -44,7 +44,7 @@ class OpenVinoEngine:
     channels : int
         Input channels of a slice.
     eight_bits_for : ModelCard, optional
-        Compute the inner floors in 8 bits, rounded as suits the slices that this model sees.
+        Compute the inner levels in 8 bits, rounded as suits the slices that this model sees.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class OpenVinoEngine:
 
     def __init__(self, network: nn.Module, channels: int, eight_bits_for: ModelCard | None = None) -> None:
         if eight_bits_for is not None:
-            self.name = devices.ROUNDED_ENGINE
+            self.name = devices.INT8_ENGINE
         try:
             self._request = _compiled(network, channels, eight_bits_for).create_infer_request()
         except Exception as error:  # OpenVINO's converter raises many kinds; all mean the same
@@ -130,7 +130,7 @@ def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
     digest = hashlib.sha256(f"{__version__} {version} {network}".encode())
     if card is not None:
         seen = f"{card.preprocess} {card.sequences} {card.neighbouring_slices}"
-        digest.update(f"inner floors in 8 bits {seen}".encode())
+        digest.update(f"inner levels in 8 bits {seen}".encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy())
@@ -140,15 +140,15 @@ def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
 def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard | None) -> Any:
     """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are.
 
-    With a model's card its inner floors are rounded to 8 bits.
+    With a model's card its inner levels are rounded to 8 bits.
     """
     import torch
 
     folded = fold_batch_norm(network).cpu().float()
     if card is not None:
-        from .int8 import example_slices, in_eight_bits
+        from .int8 import example_slices, quantize
 
-        folded = in_eight_bits(folded, example_slices(card))
+        folded = quantize(folded, example_slices(card))
     model = openvino.convert_model(folded, example_input=torch.zeros(1, channels, 32, 32))
     model.reshape([-1, channels, -1, -1])
     return model

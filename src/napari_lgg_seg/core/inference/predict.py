@@ -16,10 +16,9 @@ from ..data.patients import SEQUENCES
 from ..errors import DeviceError, EngineError, ImageError
 from ..model.geometry import Extent
 from ..model.neighbours import IntArray, input_channels, with_neighbours
-from ..model.preprocess import back_to_grid, crop_and_resample, figures_of, measure, normalise_each
+from ..model.preprocess import back_to_grid, crop_and_resample, intensity_stats_of, measure, normalise_each
 from ..model.windows import AIR, window_around
-from . import coarse as quick_look
-from . import transfer
+from . import coarse, transfer
 from .engines import make_engine
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ class _Look:
     #: Slices that need no look any more.
     done: int = 0
     #: What an earlier, quick look found.
-    earlier: quick_look.Remainder | None = None
+    earlier: coarse.Remainder | None = None
 
 
 class Predictor:
@@ -84,7 +83,7 @@ class Predictor:
         Test-time augmentation: average the answers for each slice and its mirror image.
     engine : str
         One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`.
-    quick : bool
+    coarse_to_fine : bool
         Look closely only where a quick look finds a chance of tumour: see :mod:`.quick_look`. With a model
         that has no limit for it, and of a few slices, everything is looked at closely all the same.
     whole_slices : bool
@@ -94,7 +93,7 @@ class Predictor:
     ----------
     device : torch.device
         Where the network runs; another one after it had too little memory.
-    quick : bool
+    coarse_to_fine : bool
         Whether there are quick looks.
     engine : Engine
         What computes the network; another one after it failed.
@@ -113,12 +112,12 @@ class Predictor:
         *,
         tta: bool = False,
         engine: str = "auto",
-        quick: bool = False,
+        coarse_to_fine: bool = False,
         whole_slices: bool = False,
     ) -> None:
         self.card = model.card
         self._tta, self._whole_slices = tta, whole_slices
-        self.quick = quick and model.card.quick_look is not None and not whole_slices
+        self.coarse_to_fine = coarse_to_fine and model.card.coarse_threshold is not None and not whole_slices
         self._model = model
         self._batch_size = batch_size
         self._wanted_engine = engine
@@ -137,7 +136,7 @@ class Predictor:
         card = self.card
         channels = input_channels(card.sequences, card.neighbouring_slices)
         try:
-            self._lane = transfer.lane_to(self.device)
+            self._transfer = transfer.transfer_to(self.device)
             self.engine = make_engine(engine, self._model.network, channels, self.device, card)
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
@@ -200,7 +199,7 @@ class Predictor:
         yield SlicesDone(0, total)
         batch = (yield from self._first_batch()) if todo else 1
         look = _Look(volume, around, preparation, self.card.preprocess.working_size, batch)
-        if self.quick and slices is None and len(todo) >= quick_look.FEWEST:
+        if self.coarse_to_fine and slices is None and len(todo) >= coarse.FEWEST:
             look, todo = yield from self._look_quickly(look, todo, probability)
         yield from self._compute(look, todo, probability)
         if look.earlier is not None:
@@ -214,17 +213,19 @@ class Predictor:
         self, look: _Look, todo: list[int], probability: Probability
     ) -> Generator[Event, None, tuple[_Look, list[int]]]:
         """Fill in what a quick look at all slices gives; returns what is left to be looked at, and how."""
-        limit = self.card.quick_look
+        limit = self.card.coarse_threshold
         assert limit is not None
-        looked, preparation = quick_look.looked_at(todo), look.preparation
-        size = quick_look.size_of(look.size, self._multiple)
+        looked, preparation = coarse.coarse_slices(todo), look.preparation
+        size = coarse.coarse_size(look.size, self._multiple)
         quick = dataclasses.replace(look, size=size, batch=4 * look.batch)  # of a quarter of the size
         for event in self._compute(quick, looked, probability):
             yield SlicesDone(0, len(probability)) if isinstance(event, SlicesDone) else event
-        quick_look.spread(probability, todo, looked)
-        extents = quick_look.closer(probability, limit, todo, preparation.extents, preparation.box, look.size)
+        coarse.fill_between(probability, todo, looked)
+        extents = coarse.refine_regions(
+            probability, limit, todo, preparation.extents, preparation.box, look.size
+        )
         # What a quick look finds is no more than a reason for a closer one.
-        earlier = quick_look.Remainder(probability, limit)
+        earlier = coarse.Remainder(probability, limit)
         left = [z for z in todo if extents[z] is not None]
         preparation = dataclasses.replace(preparation, extents=extents)
         done = len(probability) - len(left)
@@ -247,7 +248,7 @@ class Predictor:
                 if part:
                     under_way.append((part, self._begin_batch(look, part)))
                     begun += len(part)
-                    if begun < len(todo) and len(under_way) <= self._lane.ahead:
+                    if begun < len(todo) and len(under_way) <= self._transfer.ahead:
                         continue
                 part, result = under_way[0]
                 found = result().numpy()
@@ -290,15 +291,15 @@ class Predictor:
         volume, preparation, around = look.volume, look.preparation, look.around[part]
         # Each slice that is seen is prepared once, however many others it is a neighbour of.
         needed, places = np.unique(around, return_inverse=True)
-        box, size, lane = preparation.box, look.size, self._lane
+        box, size, transfer = preparation.box, look.size, self._transfer
         window = self._window([preparation.extents[z] for z in needed], look)
         with torch.inference_mode():
-            raw = window.cut(crop_and_resample(volume[needed], box, size, lane.send_raw))
-            x = normalise_each(lane.send(raw), lane.send(figures_of(preparation)))
-            seen = lane.send(torch.from_numpy(places.reshape(around.shape)))
+            raw = window.cut(crop_and_resample(volume[needed], box, size, transfer.send_raw))
+            x = normalise_each(transfer.send(raw), transfer.send(intensity_stats_of(preparation)))
+            seen = transfer.send(torch.from_numpy(places.reshape(around.shape)))
             values = window.put_back(self._probability(x[seen].flatten(1, 2)), size)
             height, width = volume.shape[1:3]
-            return lane.fetch(back_to_grid(values, box, (height, width)))
+            return transfer.fetch(back_to_grid(values, box, (height, width)))
 
     def _window(self, extents: Sequence[Extent | None], look: _Look) -> Extent:
         """What the network sees of resampled slices."""
@@ -352,11 +353,11 @@ def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
         options.batch_size,
         tta=options.tta,
         engine=options.engine,
-        quick=model.card.looks_quickly(options),
+        coarse_to_fine=model.card.uses_coarse_to_fine(options),
     )
 
 
-def drain(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
+def run_to_end(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
     """Run a prediction to its end, passing its events on; returns its result."""
     while True:
         try:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.label_files import FileFormat, Labelling, write_labels
+from ..data.label_files import FileFormat, LabelMap, write_labels
 from ..data.patients import Patient, UInt8Array
 from ..errors import ImageError
-from ..evaluation.measurements import Figures, measure_labels
+from ..evaluation.measurements import TumourMeasurements, measure_labels
 from ..model.checkpoint import load_model
 from ..options import SegmentOptions
 from .postprocess import postprocess, threshold_of
-from .predict import Event, Predictor, drain, predictor_for
+from .predict import Event, Predictor, predictor_for, run_to_end
 from .uncertainty import expected_dice, mean_entropy, voxel_entropy
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Segmentation:
         The model's name.
     engine : str
         What computed it: "torch", "openvino" or "torch-compile".
-    figures : Figures
+    figures : TumourMeasurements
         Volume, slices and largest diameter.
     """
 
@@ -57,7 +57,7 @@ class Segmentation:
     threshold: float
     model: str
     engine: str
-    figures: Figures
+    measurements: TumourMeasurements
 
     @property
     def uncertainty(self) -> npt.NDArray[np.float32]:
@@ -83,10 +83,10 @@ class Segmentation:
             "threshold": self.threshold,
         }
 
-    def labelling(self) -> Labelling:
+    def label_map(self) -> LabelMap:
         """The labels with what files should know of them."""
         patient = self.patient
-        return Labelling(
+        return LabelMap(
             patient.name,
             self.labels,
             patient.slice_numbers,
@@ -143,7 +143,7 @@ def segment(
     voxels_of(patient)  # before a model is loaded for nothing
     if predictor is None:
         predictor = predictor_for(model or load_model(), options)
-    return drain(segment_stepwise(patient, predictor, options), on_event)
+    return run_to_end(segment_stepwise(patient, predictor, options), on_event)
 
 
 def segment_stepwise(
@@ -224,5 +224,5 @@ def write_masks(
     >>> files[0].name
     'LGG_sample_1_mask.tif'
     """
-    labelling = segmentation.labelling()
-    return write_labels(Path(output), labelling, file_format, overwrite=overwrite, record=record)
+    label_map = segmentation.label_map()
+    return write_labels(Path(output), label_map, file_format, overwrite=overwrite, record=record)

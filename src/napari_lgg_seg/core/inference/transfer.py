@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Lane:
+class DeviceTransfer:
     """The way to a device and back: one batch after the other.
 
     Attributes
@@ -37,7 +37,7 @@ class Lane:
         return tensor.cpu
 
 
-class CudaLane(Lane):
+class CudaTransfer(DeviceTransfer):
     """The way to a CUDA device: the next batch is prepared and copied while this one is computed.
 
     Nothing waits for the device but for a result that is due: copies go from and to pinned memory, in a
@@ -55,11 +55,11 @@ class CudaLane(Lane):
         self._back = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send_raw(self, tensor: Tensor) -> Tensor:
-        """See :class:`Lane`; to the device."""
+        """See :class:`DeviceTransfer`; to the device."""
         return self.send(tensor)
 
     def send(self, tensor: Tensor) -> Tensor:
-        """See :class:`Lane`."""
+        """See :class:`DeviceTransfer`."""
         import torch
 
         if tensor.device.type == "cuda":
@@ -72,7 +72,7 @@ class CudaLane(Lane):
         return sent
 
     def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """See :class:`Lane`."""
+        """See :class:`DeviceTransfer`."""
         import torch
 
         self._back.wait_stream(torch.cuda.current_stream(self.device))
@@ -91,6 +91,6 @@ class CudaLane(Lane):
         return wait
 
 
-def lane_to(device: torch.device) -> Lane:
+def transfer_to(device: torch.device) -> DeviceTransfer:
     """The way to a device and back."""
-    return CudaLane(device) if device.type == "cuda" else Lane(device)
+    return CudaTransfer(device) if device.type == "cuda" else DeviceTransfer(device)

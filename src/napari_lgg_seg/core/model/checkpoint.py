@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..options import SegmentOptions
 
 SCHEMA_VERSION = 1
+#: Fields of files from version 0.1.0, by the names they have now.
+_RENAMED = {"figures": "results", "quick_look": "coarse_threshold"}
 HEADER_KEY = "napari_lgg_seg"
 
 #: The weights that ship with the package.
@@ -54,7 +56,7 @@ class ModelCard:
     clean_up : str
         What happens to separate pieces, where the user chooses nothing else: one of
         :data:`napari_lgg_seg.core.choices.CLEAN_UP_CHOICES`.
-    quick_look : float or None
+    coarse_threshold : float or None
         Probability from which, in half the working size, a voxel is worth a closer look, as
         :mod:`napari_lgg_seg.core.inference.calibrate_coarse` found; None where everything is looked at
         closely.
@@ -64,7 +66,7 @@ class ModelCard:
         Patients that the model it was fine-tuned from, or one before that, was trained on.
     training : dict
         Options of the training run, seed included, its history and the versions it ran with.
-    figures : dict
+    results : dict
         What was measured: data, split, command, and the values.
     data, licence, created, package_version : str
         Where the weights come from, under which licence, when (ISO date), and with which version.
@@ -79,12 +81,12 @@ class ModelCard:
     preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
     threshold: Threshold = 0.5
     clean_up: CleanUp = "off"
-    quick_look: float | None = None
+    coarse_threshold: float | None = None
     training_patients: tuple[str, ...] = ()
     validation_patients: tuple[str, ...] = ()
     earlier_patients: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     licence: str = ""
     created: str = ""
@@ -96,12 +98,12 @@ class ModelCard:
         """The header's text."""
         return json.dumps(dataclasses.asdict(self))
 
-    def in_a_sentence(self) -> str:
+    def sentence(self) -> str:
         """What the model is, for a tooltip: its data, its Dice, its date."""
         text = f"{self.name}, {self.created}: trained on {len(self.training_patients)} patients"
         if self.earlier_patients:
             text += f" after {len(self.earlier_patients)} others"
-        summary = self.figures.get("summary")
+        summary = self.results.get("summary")
         if summary:
             text += (
                 f"; Dice per patient {summary['mean']:.2f} (mean), {summary['median']:.2f} (median) "
@@ -126,6 +128,7 @@ class ModelCard:
                     f"{path} was written by a newer version of napari-lgg-seg "
                     f"(schema {version}, this one knows {SCHEMA_VERSION}); update napari-lgg-seg."
                 )
+            values = {_RENAMED.get(name, name): value for name, value in values.items()}
             values.setdefault("earlier_patients", ())  # younger than the first files
             for key in ("sequences", "training_patients", "validation_patients", "earlier_patients"):
                 values[key] = tuple(values[key])
@@ -146,10 +149,10 @@ class ModelCard:
             clean_up=self.clean_up if options.clean_up is None else options.clean_up,
         )
 
-    def looks_quickly(self, options: SegmentOptions) -> bool:
+    def uses_coarse_to_fine(self, options: SegmentOptions) -> bool:
         """Whether a quick look says where to look closely: what that misses, clean-up would drop anyway."""
-        allowed = self.quick_look is not None and self.complete(options).clean_up in DROPS_MINOR
-        return allowed and not options.thorough
+        allowed = self.coarse_threshold is not None and self.complete(options).clean_up in DROPS_MINOR
+        return allowed and not options.full_resolution
 
     def seen_patients(self) -> set[str]:
         """Patients whose truth the weights have learned from, in this training or an earlier one."""
@@ -171,8 +174,8 @@ class ModelCard:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
         elif self.clean_up not in CLEAN_UP_CHOICES:
             problem = f"wants an unknown clean-up, {self.clean_up!r}"
-        elif self.quick_look is not None and not 0 < float(self.quick_look) < 1:
-            problem = f"wants a quick look with a limit of {self.quick_look}, outside 0 to 1"
+        elif self.coarse_threshold is not None and not 0 < float(self.coarse_threshold) < 1:
+            problem = f"wants a quick look with a limit of {self.coarse_threshold}, outside 0 to 1"
         elif self.preprocess.working_size not in range(8, 4097):
             problem = f"has a working size of {self.preprocess.working_size} pixels"
         elif not 0 < self.preprocess.clip_percentile <= 100:

@@ -66,10 +66,10 @@ class _Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The four-floor U-Net of the project: 10,655,809 trainable parameters.
+    """The four-level U-Net of the project: 10,655,809 trainable parameters.
 
     Down: 64, 64 | 128, 128 | 256, 256, 256 | 512, 512, 512 channels with 2 x 2 max pooling between
-    the floors; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two
+    the levels; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two
     convolutions, three times; head: a 3 x 3 convolution to one channel. Every convolution but the
     head is followed by batch normalisation and ReLU.
 
@@ -116,11 +116,11 @@ class UNet(nn.Module):
         height, width = slices.shape[-2:]
         x = _pad_to_multiple(slices, self.multiple)
         skips: list[Tensor] = []
-        for index, floor in enumerate(self.down):
-            x = floor(x if index == 0 else self.pool(x))
+        for index, level in enumerate(self.down):
+            x = level(x if index == 0 else self.pool(x))
             skips.append(x)
-        for floor, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = floor(x, skip)
+        for level, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = level(x, skip)
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]
 
@@ -140,10 +140,10 @@ def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
 
 
 class BudaUNet(nn.Module):
-    """The network of the dataset's original study, five floors: 7,763,041 trainable parameters.
+    """The network of the dataset's original study, five levels: 7,763,041 trainable parameters.
 
     Down: 32, 64, 128, 256, 512 channels, two convolutions each, with 2 x 2 max pooling between the
-    floors; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two convolutions,
+    levels; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two convolutions,
     four times; head: a 1 x 1 convolution to one channel. The 3 x 3 convolutions have no bias and are
     followed by batch normalisation and ReLU.
 
@@ -198,11 +198,11 @@ class BudaUNet(nn.Module):
             Shape (n, 1, h, w), before the sigmoid.
         """
         height, width = slices.shape[-2:]
-        *floors, bottleneck = self.encoder()
+        *levels, bottleneck = self.encoder()
         x = _pad_to_multiple(slices, self.multiple)
         skips: list[Tensor] = []
-        for floor in floors:
-            x = floor(x)
+        for level in levels:
+            x = level(x)
             skips.append(x)
             x = self.pool(x)
         x = bottleneck(x)

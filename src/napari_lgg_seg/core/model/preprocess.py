@@ -168,17 +168,17 @@ def crop_and_resample(
 
 def normalise(slices: Tensor, preparation: Preparation) -> Tensor:
     """Clip and z-score raw slices of one volume, (n, c, h, w), sequence by sequence."""
-    return normalise_each(slices, figures_of(preparation).to(slices))
+    return normalise_each(slices, intensity_stats_of(preparation).to(slices))
 
 
-def figures_of(preparation: Preparation) -> Tensor:
+def intensity_stats_of(preparation: Preparation) -> Tensor:
     """Clip, mean and sd of a volume's sequences, shape (1, 3, c), for :func:`normalise_each`."""
     import torch
 
     return torch.tensor([[preparation.clip, preparation.mean, preparation.sd]])
 
 
-def normalise_each(slices: Tensor, figures: Tensor) -> Tensor:
+def normalise_each(slices: Tensor, intensity_stats: Tensor) -> Tensor:
     """Clip and z-score raw slices, each with figures of its own.
 
     Parameters
@@ -190,7 +190,7 @@ def normalise_each(slices: Tensor, figures: Tensor) -> Tensor:
     """
     import torch
 
-    clip, mean, sd = figures[..., None, None].unbind(1)
+    clip, mean, sd = intensity_stats[..., None, None].unbind(1)
     return (torch.minimum(slices, clip) - mean) / sd
 
 

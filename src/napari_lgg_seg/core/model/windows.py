@@ -1,7 +1,7 @@
 """Which part of each slice the network has to see: slices without head are skipped, air is left out.
 
 The networks are convolutional, so that a window of a slice gives what the whole slice gives there, up to
-the effect of its border. Windows lie on the grid of the coarsest floor, so that pooling meets the same
+the effect of its border. Windows lie on the grid of the coarsest level, so that pooling meets the same
 pixels, and slices are resampled as a whole before: only air is missing.
 """
 

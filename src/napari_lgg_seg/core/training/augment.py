@@ -121,9 +121,9 @@ def _by_slice(images: Tensor, sequences: Sequence[str]) -> Tensor:
     return images.reshape(len(images), -1, len(sequences), *images.shape[2:])
 
 
-def _for_all(figures: Tensor, channels: int) -> Tensor:
+def _for_all(intensity_stats: Tensor, channels: int) -> Tensor:
     """Figures of the sequences, (n, sequences, 1, 1), for all channels: alike for slice and neighbours."""
-    return figures.repeat(1, channels // figures.shape[1], 1, 1)
+    return intensity_stats.repeat(1, channels // intensity_stats.shape[1], 1, 1)
 
 
 # --- random numbers ----------------------------------------------------------------------------

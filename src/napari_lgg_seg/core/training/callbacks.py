@@ -18,7 +18,7 @@ from ..model.checkpoint import save_model
 from .state import save_state
 
 if TYPE_CHECKING:
-    from .history import Record
+    from .history import EpochRecord
     from .run import Run
 
 
@@ -37,7 +37,7 @@ class Callback:
     def after_step(self, run: Run) -> None:
         """After each optimiser step."""
 
-    def after_epoch(self, run: Run, record: Record) -> None:
+    def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """After each epoch, and after a validation outside of one: before the first, or at a stop."""
 
     def at_end(self, run: Run) -> None:
@@ -74,7 +74,7 @@ class KeepBest(Callback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def after_epoch(self, run: Run, record: Record) -> None:
+    def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """Write the model if it is the best so far."""
         if record.validation is not None and run.is_best(record):
             save_model(self._path, run.averaged, run.card(record))
@@ -101,7 +101,7 @@ class EarlyStopping(Callback):
         """A resumed training may have come to its end before."""
         self._check(run)
 
-    def after_epoch(self, run: Run, record: Record) -> None:
+    def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """Count the validations since the best one."""
         self._check(run)
 
@@ -147,7 +147,7 @@ class HistoryCsv(Callback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def after_epoch(self, run: Run, record: Record) -> None:
+    def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """Write all rows so far."""
         rows = [row.as_row() for row in run.history]
         text = io.StringIO()
@@ -183,7 +183,7 @@ class KeepState(Callback):
         if time.monotonic() - self._time > self._seconds or run.at_end_of_epoch:
             self._save(run)
 
-    def after_epoch(self, run: Run, record: Record) -> None:
+    def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """Save the state with the validation in it."""
         self._save(run)
 

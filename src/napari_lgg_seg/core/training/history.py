@@ -11,7 +11,7 @@ from ..evaluation.metrics import Summary, summarise
 
 
 @dataclass(frozen=True)
-class Record:
+class EpochRecord:
     """A row of a training's history.
 
     Attributes

@@ -23,7 +23,7 @@ SCRATCH, DEFAULT = "scratch", "default"
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModel:
     """What a training starts from.
 
     Attributes
@@ -69,7 +69,7 @@ class Start:
         return build_network(self.architecture, input_channels(self.sequences, self.neighbouring_slices))
 
 
-def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = None) -> Start:
+def find_initial_model(options: TrainOptions, preprocess: PreprocessOptions | None = None) -> InitialModel:
     """Decide what a training starts from. Quick: reads no more than a header.
 
     Parameters
@@ -88,7 +88,7 @@ def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = Non
     """
     neighbours = options.neighbouring_slices
     new = (options.network or "unet", _SEQUENCES[options.sequences or "all"], neighbours or 0)
-    scratch = Start(*new, preprocess or PreprocessOptions())
+    scratch = InitialModel(*new, preprocess or PreprocessOptions())
     if options.init == SCRATCH:
         return scratch
     path = DEFAULT_MODEL if options.init in (None, DEFAULT) else Path(str(options.init))
@@ -100,17 +100,17 @@ def find_start(options: TrainOptions, preprocess: PreprocessOptions | None = Non
         card.neighbouring_slices if neighbours is None else neighbours,
     )
     if wanted == has:
-        return Start(*has, card.preprocess, path, card)
+        return InitialModel(*has, card.preprocess, path, card)
     if options.init is None:
-        text = f"The shipped model is a {_in_words(*has)}, not a {_in_words(*new)}: starting from scratch."
+        text = f"The shipped model is a {_summary(*has)}, not a {_summary(*new)}: starting from scratch."
         return dataclasses.replace(scratch, reason=text)
     raise TrainingError(
-        f"{path} is a {_in_words(*has)}, not a {_in_words(*wanted)}; start from scratch or choose another "
+        f"{path} is a {_summary(*has)}, not a {_summary(*wanted)}; start from scratch or choose another "
         "model."
     )
 
 
-def _in_words(architecture: str, sequences: tuple[str, ...], neighbours: int) -> str:
+def _summary(architecture: str, sequences: tuple[str, ...], neighbours: int) -> str:
     text = f"{architecture} network for {', '.join(sequences)}"
     if not neighbours:
         return text

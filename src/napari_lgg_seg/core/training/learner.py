@@ -11,7 +11,7 @@ from ..errors import DeviceError, TrainingError
 from ..inference.predict import Notice
 from . import distributed
 from .distributed import Processes
-from .initial_model import Start
+from .initial_model import InitialModel
 from .options import TrainOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Learner:
 
     Parameters
     ----------
-    start : Start
+    start : InitialModel
         Network and weights to begin with.
     options : TrainOptions
         Complete.
@@ -37,7 +37,7 @@ class Learner:
     """
 
     def __init__(
-        self, start: Start, options: TrainOptions, processes: Processes, device: torch.device
+        self, start: InitialModel, options: TrainOptions, processes: Processes, device: torch.device
     ) -> None:
         import torch
 

@@ -50,7 +50,7 @@ class TrainOptions:
     network: NetworkName | None = field(
         default=None,
         metadata=described(
-            "unet: the four-floor U-Net of 10,655,809 parameters; buda: the original study's of 7,763,041. "
+            "unet: the four-level U-Net of 10,655,809 parameters; buda: the original study's of 7,763,041. "
             "The initial model's by default."
         ),
     )
@@ -248,7 +248,7 @@ _FINE_TUNING: dict[str, Any] = {
 }
 
 
-def default_in_words(name: str) -> str:
+def default_summary(name: str) -> str:
     """The default of an option of :class:`TrainOptions` that depends on the start, for help texts."""
     from_model, scratch = (
         value if isinstance(value, str) else f"{value:g}" for value in (_FINE_TUNING[name], _SCRATCH[name])

@@ -27,12 +27,12 @@ from ..options import SegmentOptions
 from . import distributed
 from .augment import augment
 from .events import PatientRead, PatientValidated, TrainEvent
-from .history import Record
-from .initial_model import Start
+from .history import EpochRecord
+from .initial_model import InitialModel
 from .learner import Learner
 from .options import TrainOptions
 from .paths import state_folder
-from .slice_dataset import Batch, Cohort
+from .slice_dataset import Batch, SliceDataset
 from .split import check_split
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Run:
 
     Parameters
     ----------
-    start : Start
+    start : InitialModel
         Network, weights and preprocessing to begin with.
     validation : sequence of Patient, Path or PatientFiles
         Patients to validate on.
@@ -72,7 +72,7 @@ class Run:
     """
 
     def __init__(
-        self, start: Start, validation: Sequence[Source], output: Path, options: TrainOptions
+        self, start: InitialModel, validation: Sequence[Source], output: Path, options: TrainOptions
     ) -> None:
         self.start, self.options, self.output = start, options, output
         self.processes = distributed.current()
@@ -82,10 +82,10 @@ class Run:
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
         self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
-        self.cohort = self._new_cohort()
+        self.cohort = self._new_dataset()
         self.epoch = self.step_in_epoch = 0
         self.steps_per_epoch = math.ceil((options.slices_per_epoch or 1) / options.batch_size)
-        self.history: list[Record] = []
+        self.history: list[EpochRecord] = []
         self.stopped: str | None = None
         #: False where a step failed on its way: its numbers must not be kept.
         self.is_between_steps = True
@@ -96,12 +96,12 @@ class Run:
 
     # --- data ----------------------------------------------------------------------------------
 
-    def _new_cohort(self) -> Cohort:
+    def _new_dataset(self) -> SliceDataset:
         folder = state_folder(self.output) / "slices"
         # Processes of one machine share the files of one of them.
         memory = 0 if self.processes.count > 1 else None
         start = self.start
-        return Cohort(start.preprocess, start.sequences, folder, memory, start.neighbouring_slices)
+        return SliceDataset(start.preprocess, start.sequences, folder, memory, start.neighbouring_slices)
 
     def read(self, training: Sequence[Source]) -> Iterator[PatientRead | Notice]:
         """Read the training patients; those that cannot be used are left out, and it is said why."""
@@ -208,7 +208,7 @@ class Run:
         import torch
 
         raw = devices.to_device(batch.slices, self.device).float()
-        images = normalise_each(raw[:, :-1], devices.to_device(batch.figures, self.device))
+        images = normalise_each(raw[:, :-1], devices.to_device(batch.intensity_stats, self.device))
         options = self.options
         small = self.progress < (options.small_share or 0.0)
         generator = torch.Generator().manual_seed(
@@ -255,8 +255,8 @@ class Run:
             assert patient.volume is not None
             assert patient.truth is not None
             labels = postprocess((yield from predictor.predict(patient.volume)), options)
-            if patient.unmarked:
-                labels[np.isin(patient.slice_numbers, patient.unmarked)] = 0
+            if patient.slices_without_mask:
+                labels[np.isin(patient.slice_numbers, patient.slices_without_mask)] = 0
             scores[patient.name] = dice(labels, patient.truth)
             yield PatientValidated(patient.name, scores[patient.name], labels, number, len(mine))
         scores = self.processes.merged(scores)
@@ -265,7 +265,7 @@ class Run:
         self.validation_seconds = time.monotonic() - began
         self.history.append(self._record(scores))
 
-    def end_epoch(self, *, validated: bool) -> Record:
+    def end_epoch(self, *, validated: bool) -> EpochRecord:
         """Count the epoch as done; returns its record."""
         if not validated:
             self.history.append(self._record({}))
@@ -274,9 +274,9 @@ class Run:
         self.epoch, self.step_in_epoch, self._losses = self.epoch + 1, 0, []
         return record
 
-    def _record(self, scores: Mapping[str, float]) -> Record:
+    def _record(self, scores: Mapping[str, float]) -> EpochRecord:
         now = time.monotonic()
-        return Record(
+        return EpochRecord(
             epoch=self.epoch,
             step=self.steps_done,
             loss=sum(self._losses) / len(self._losses) if self._losses else None,
@@ -301,7 +301,7 @@ class Run:
         """The best mean Dice per validation patient so far; -1 before the first validation."""
         return max((r.validation.mean for r in self.history if r.validation is not None), default=-1.0)
 
-    def is_best(self, record: Record) -> bool:
+    def is_best(self, record: EpochRecord) -> bool:
         """Whether a record's validation is better than all before it."""
         means = [r.validation.mean for r in self.history if r is not record and r.validation is not None]
         return record.validation is not None and record.validation.mean > max(means, default=-1.0)
@@ -322,7 +322,7 @@ class Run:
         """Names of the training and validation patients."""
         return {"training": list(self.cohort.names), "validation": list(self._validation_names)}
 
-    def card(self, record: Record | None) -> ModelCard:
+    def card(self, record: EpochRecord | None) -> ModelCard:
         """The header for a model of this run, with the figures of its validation."""
         initial = self.start.card
         split = self.split()
@@ -347,14 +347,14 @@ class Run:
                 "device": devices.describe_device(self.device),
                 "versions": _versions(),
             },
-            figures=self._figures(record),
+            results=self._results(record),
             data=initial.data if initial is not None else "",
             licence=initial.licence if initial is not None else "",
             intended_use=initial.intended_use if initial is not None else "",
             created=date.today().isoformat(),
         )
 
-    def _figures(self, record: Record | None) -> dict[str, Any]:
+    def _results(self, record: EpochRecord | None) -> dict[str, Any]:
         if record is None or record.validation is None:
             return {}
         first = self.history[0]
@@ -387,7 +387,7 @@ class Run:
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self._losses = list(state["losses"])
         self._minutes_before = state["minutes"]
-        self.history = [Record(**record) for record in state["history"]]
+        self.history = [EpochRecord(**record) for record in state["history"]]
 
     def close(self) -> None:
         """Give the memory of device and slices back."""

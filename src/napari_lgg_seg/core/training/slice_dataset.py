@@ -42,10 +42,10 @@ class Batch:
     """
 
     slices: Tensor
-    figures: Tensor
+    intensity_stats: Tensor
 
 
-class Cohort:
+class SliceDataset:
     """Slices of all training patients at the working size.
 
     Parameters
@@ -76,7 +76,7 @@ class Cohort:
         free = process_memory.free_main_memory()
         self._memory = memory if memory is not None else (free // 2 if free is not None else 2**62)
         self._slices: list[Tensor] = []
-        self._figures: list[Tensor] = []
+        self._intensity_stats: list[Tensor] = []
         self._tumour: list[Tensor] = []
         self._marked: list[Tensor] = []
 
@@ -94,16 +94,16 @@ class Cohort:
             raise TrainingError(f"{patient.folder} has no images or no masks; training needs both.")
         volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
         prepared = measure(volume, self.preprocess)
-        marked = np.isin(patient.slice_numbers, patient.unmarked, invert=True)
+        marked = np.isin(patient.slice_numbers, patient.slices_without_mask, invert=True)
         kept = np.unique(with_neighbours(np.flatnonzero(marked), len(volume), self.neighbours))
         size = self.preprocess.working_size
         images = crop_and_resample(volume[kept], prepared.box, size)
         masks = crop_and_resample(patient.truth[kept][..., None], prepared.box, size)
         slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
-        figures = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
-        self._keep(patient.name, slices, torch.from_numpy(marked[kept]), figures)
+        intensity_stats = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
+        self._keep(patient.name, slices, torch.from_numpy(marked[kept]), intensity_stats)
 
-    def _keep(self, name: str, slices: Tensor, marked: Tensor, figures: Tensor) -> None:
+    def _keep(self, name: str, slices: Tensor, marked: Tensor, intensity_stats: Tensor) -> None:
         self._marked.append(marked)
         self._tumour.append((slices[:, -1] > 127).flatten(1).any(1))
         if slices.nbytes > self._memory and self.folder is not None:
@@ -115,13 +115,13 @@ class Cohort:
             self._memory -= slices.nbytes
         self.names.append(name)
         self._slices.append(slices)
-        self._figures.append(figures)
+        self._intensity_stats.append(intensity_stats)
 
     def save_index(self) -> None:
         """Let other processes of this machine take the slices with :meth:`open`."""
         index = {
             "names": self.names,
-            "figures": [figures.tolist() for figures in self._figures],
+            "figures": [intensity_stats.tolist() for intensity_stats in self._intensity_stats],
             "tumour": [shows.tolist() for shows in self._tumour],
             "marked": [marked.tolist() for marked in self._marked],
         }
@@ -134,7 +134,7 @@ class Cohort:
 
         index = json.loads(self._index.read_text(encoding="utf-8"))
         self.names = index["names"]
-        self._figures = [torch.tensor(figures) for figures in index["figures"]]
+        self._intensity_stats = [torch.tensor(intensity_stats) for intensity_stats in index["figures"]]
         self._tumour = [torch.tensor(shows) for shows in index["tumour"]]
         self._marked = [torch.tensor(marked) for marked in index["marked"]]
         self._slices = [_mapped(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
@@ -146,7 +146,7 @@ class Cohort:
 
     def close(self) -> None:
         """Forget the slices and remove their files."""
-        self._slices, self._figures, self._tumour, self._marked = [], [], [], []
+        self._slices, self._intensity_stats, self._tumour, self._marked = [], [], [], []
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -186,7 +186,9 @@ class Cohort:
         pairs = chosen.tolist()
         return Batch(
             torch.stack([self._seen(patient, index) for patient, index in pairs]),
-            torch.stack([self._figures[patient].repeat(1, 2 * self.neighbours + 1) for patient, _ in pairs]),
+            torch.stack(
+                [self._intensity_stats[patient].repeat(1, 2 * self.neighbours + 1) for patient, _ in pairs]
+            ),
         )
 
     def _seen(self, patient: int, index: int) -> Tensor:

@@ -18,7 +18,7 @@ from ..model.preprocess import PreprocessOptions
 from . import distributed
 from .callbacks import Callback, EarlyStopping, HistoryCsv, KeepBest, KeepState, LearningRate, TimeBudget
 from .events import Ended, EpochDone, StepDone, TrainEvent, Validated
-from .initial_model import find_start
+from .initial_model import find_initial_model
 from .options import TrainOptions
 from .paths import state_file, state_folder
 from .run import Run, Source
@@ -68,7 +68,7 @@ def train(
         If the initial model cannot be used, the device fails, or the disk is full.
     """
     options = options or TrainOptions()
-    start = find_start(options, preprocess)
+    start = find_initial_model(options, preprocess)
     options = options.complete(fine_tuning=start.card is not None)
     check_output(output, resume=resume)
     run = Run(start, validation, output, options)

@@ -9,8 +9,8 @@ from typing import Any
 
 from qtpy.QtGui import QIcon, QImage, QPixmap
 
-from ...core.cohort.patient_summary import CaseDetails
-from ...core.cohort.index import STATES, Record
+from ...core.cohort.index import STATES, PatientStatus
+from ...core.cohort.patient_summary import PatientSummary
 from ...core.data.patients import UInt8Array, institution
 from ..shared.table_model import CohortModel, Column, Key
 
@@ -32,17 +32,17 @@ class PatientRow:
     ----------
     folder : Path
         The patient's.
-    record : Record
+    record : PatientStatus
         What became of it.
-    details : CaseDetails or None
+    details : PatientSummary or None
         None until its files were looked at.
     keys : tuple
         As :class:`.cohort_model.Row` has them.
     """
 
     folder: Path
-    record: Record
-    details: CaseDetails | None = None
+    record: PatientStatus
+    details: PatientSummary | None = None
     keys: tuple[Key | None, ...] = ()
     _icon: QIcon | None = None
 
@@ -57,7 +57,7 @@ class PatientRow:
         return self.details.problem if self.details is not None else ""
 
     @property
-    def words(self) -> str:
+    def search_text(self) -> str:
         """The name, and the sequences that the patient lacks."""
         return f"{self.name} {_missing(self) or ''}"
 
@@ -88,7 +88,7 @@ class PatientRow:
             return _ABOVE_ALL
         return None if self.record.expected_dice is None else 1 - self.record.expected_dice
 
-    def learn(self, record: Record | None, details: CaseDetails | None) -> None:
+    def learn(self, record: PatientStatus | None, details: PatientSummary | None) -> None:
         """Take what is known now."""
         if record is not None:
             self.record = record
@@ -202,11 +202,13 @@ class BrowserModel(CohortModel):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(COLUMNS, parent)
 
-    def show_cases(self, folders: Sequence[Path], records: Mapping[str, Record]) -> None:
+    def show_patients(self, folders: Sequence[Path], records: Mapping[str, PatientStatus]) -> None:
         """Hold these patients instead of those before; nothing is known of their files yet."""
-        self.show_rows([PatientRow(folder, records.get(folder.name, Record())) for folder in folders])
+        self.show_rows([PatientRow(folder, records.get(folder.name, PatientStatus())) for folder in folders])
 
-    def update(self, name: str, *, record: Record | None = None, details: CaseDetails | None = None) -> None:
+    def update(
+        self, name: str, *, record: PatientStatus | None = None, details: PatientSummary | None = None
+    ) -> None:
         """Note what became of a patient, or what its files hold; unknown patients are passed over."""
         row: PatientRow | None = self.row_of(name)
         if row is not None:

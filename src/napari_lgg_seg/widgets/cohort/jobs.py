@@ -7,17 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
-from ...core.cohort.patient_summary import CaseDetails, list_cases
-from ...core.cohort.summary_cache import DetailsCache, look_at
-from ...core.cohort.index import Record
+from ...core.cohort.index import PatientStatus
+from ...core.cohort.patient_summary import PatientSummary, list_patients
 from ...core.cohort.results import CohortResults
-from ...core.cohort.run import CaseEvent, CaseFailed, CaseSegmented, CaseStarted, segment_cases
+from ...core.cohort.run import (
+    PatientStarted,
+    PatientUnusable,
+    PredictionStored,
+    ResultsEvent,
+    segment_patients,
+)
+from ...core.cohort.summary_cache import SummaryCache, look_at
 from ...core.data.masks import write_masks
 from ...core.data.patients import find_slices
 from ...core.errors import ExistingMasksError, LggSegError
 from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
-from ..shared.worker import failing_softly
+from ..shared.worker import returns_failure
 
 #: Seconds between two reports about patients that were looked at: more often nobody can read.
 _REPORT_SECONDS = 0.15
@@ -31,13 +37,13 @@ class Listing:
     """The patients of a dataset, and what became of them; their files are not looked at yet."""
 
     folders: list[Path]
-    records: dict[str, Record]
+    records: dict[str, PatientStatus]
 
 
-Looked = dict[str, CaseDetails]
+Looked = dict[str, PatientSummary]
 
 
-@failing_softly
+@returns_failure
 def look_through(
     dataset: Path, results: CohortResults, cache_file: Path
 ) -> Generator[Listing | Looked, None, None]:
@@ -45,15 +51,15 @@ def look_through(
 
     Yields
     ------
-    Listing, then dict of str to CaseDetails
+    Listing, then dict of str to PatientSummary
         The patients that were looked at since the last report.
     """
     results.check(dataset)
-    folders = list_cases(dataset, results.folder)
+    folders = list_patients(dataset, results.folder)
     yield Listing(folders, results.records([folder.name for folder in folders]))
     looked: Looked = {}
     reported = monotonic()
-    with DetailsCache(cache_file) as cache:
+    with SummaryCache(cache_file) as cache:
         for folder in folders:
             looked[folder.name] = look_at(folder, results, cache)
             if monotonic() - reported > _REPORT_SECONDS:
@@ -96,10 +102,10 @@ class SegmentJob:
     cache_file: Path
 
 
-@failing_softly
-def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
+@returns_failure
+def run_segment(job: SegmentJob) -> Generator[ResultsEvent, None, None]:
     """Segment patients, in the worker's thread."""
-    yield CaseStarted(job.folders[0].name, 1, len(job.folders))
+    yield PatientStarted(job.folders[0].name, 1, len(job.folders))
     from ...core import devices, memory
     from ...core.inference.predict import predictor_for
     from ...core.model.checkpoint import load_model
@@ -110,11 +116,13 @@ def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
         options = replace(options, device="auto")
     predictor = predictor_for(load_model(job.model), options)
     made_with = {**job.made_with, "options": options.as_dict()}
-    work = segment_cases(job.folders, job.results, predictor, options, made_with, replaceable=job.replaceable)
+    work = segment_patients(
+        job.folders, job.results, predictor, options, made_with, replaceable=job.replaceable
+    )
     try:
-        with DetailsCache(job.cache_file) as cache:
+        with SummaryCache(job.cache_file) as cache:
             for event in work:
-                if isinstance(event, CaseSegmented):
+                if isinstance(event, PredictionStored):
                     cache.keep(event.folder, job.results, event.details)
                 yield event
     finally:
@@ -125,41 +133,41 @@ def run_segment(job: SegmentJob) -> Generator[CaseEvent, None, None]:
 
 
 @dataclass(frozen=True)
-class CaseExported:
+class PatientExported:
     """A patient's masks are written."""
 
     name: str
-    record: Record
+    record: PatientStatus
 
 
 @dataclass(frozen=True)
-class CaseExists:
+class PatientExists:
     """A patient's masks were not written, since there are masks from before."""
 
     name: str
 
 
-ExportEvent = CaseStarted | CaseExported | CaseExists | CaseFailed
+ExportEvent = PatientStarted | PatientExported | PatientExists | PatientUnusable
 
 
-@failing_softly
+@returns_failure
 def run_export(
     folders: Collection[Path], results: CohortResults, output: Path, *, overwrite: bool
 ) -> Generator[ExportEvent, None, None]:
     """Write the kept labels of patients as masks, ``<output>/<patient>/<patient>_<n>_mask.tif``."""
     for number, folder in enumerate(folders, start=1):
         name = folder.name
-        yield CaseStarted(name, number, len(folders))
+        yield PatientStarted(name, number, len(folders))
         try:
             files = find_slices(folder)
             numbers = tuple(files.images or files.masks)
             labels = results.read_labels(name)
             if labels is None:
-                yield CaseFailed(name, f"{name} has no labels yet; segment it first.")
+                yield PatientUnusable(name, f"{name} has no labels yet; segment it first.")
                 continue
             write_masks(output / name, files.name, labels, numbers, overwrite=overwrite)
-            yield CaseExported(name, results.mark_exported(name))
+            yield PatientExported(name, results.mark_exported(name))
         except ExistingMasksError:
-            yield CaseExists(name)
+            yield PatientExists(name)
         except LggSegError as error:
-            yield CaseFailed(name, str(error))
+            yield PatientUnusable(name, str(error))

@@ -15,7 +15,7 @@ from ...core.errors import ExportError
 from ..shared.forms import wrap
 
 
-class GoOn:
+class ResumeBanner:
     """Notes what is being corrected, and at the next start offers what a crash interrupted.
 
     Parameters

@@ -11,16 +11,23 @@ from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QMessageBox
 
 from ...core.cohort.results import CohortResults
-from ...core.cohort.run import CaseFailed, CaseSegmented, CaseSkipped, CaseStarted, describe_run, is_done
+from ...core.cohort.run import (
+    PatientLeft,
+    PatientStarted,
+    PatientUnusable,
+    PredictionStored,
+    describe_run,
+    is_done,
+)
 from ...core.errors import LggSegError
 from ...core.inference.predict import Notice, SlicesDone
 from ...core.options import SegmentOptions
 from ...preferences import preferences
 from ..shared.worker import Failure
-from . import messages as words
+from . import messages
 from .columns import BrowserModel, PatientRow
 from .controls import CohortControls
-from .jobs import CaseExists, CaseExported, SegmentJob, run_export, run_segment
+from .jobs import PatientExists, PatientExported, SegmentJob, run_export, run_segment
 
 
 class Runs:
@@ -67,7 +74,7 @@ class Runs:
         """Take and put results there from now on."""
         self._results = results
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self._controls.run_status.value = text
 
     # --- segmenting ----------------------------------------------------------------------------
@@ -82,9 +89,9 @@ class Runs:
         done = [row for row in rows if is_done(row.record, run) and row not in corrected]
         left = [row for row in rows if row not in corrected and row not in done]
         if not left:
-            self._say(words.nothing_to_do(len(corrected), len(done)))
+            self._set_status(messages.nothing_to_do(len(corrected), len(done)))
             return
-        self._segment(left, run, frozenset(), words.left_out(len(corrected), len(done)))
+        self._segment(left, run, frozenset(), messages.left_out(len(corrected), len(done)))
 
     def segment_selected(self, names: list[str]) -> None:
         """Segment patients, after asking whether corrected labels among them may be replaced."""
@@ -93,12 +100,12 @@ class Runs:
             return
         rows = [row for name in names if (row := self._model.row_of(name)) is not None]
         if not rows:
-            self._say(words.NOTHING_SELECTED)
+            self._set_status(messages.NOTHING_SELECTED)
             return
         corrected = [row.name for row in rows if self._has_corrections(row)]
         others = [row for row in rows if row.name not in corrected]
         if corrected:
-            answer = self._ask(words.ask_to_replace(corrected, len(others)), or_else=bool(others))
+            answer = self._ask(messages.ask_to_replace(corrected, len(others)), or_else=bool(others))
             if answer is None:
                 return
             if not answer:
@@ -122,7 +129,7 @@ class Runs:
         try:
             return describe_run(self._controls.model.path, self._options())
         except LggSegError as error:
-            self._say(str(error))
+            self._set_status(str(error))
             return None
 
     def _ask(self, question: str, *, or_else: bool = True) -> bool | None:
@@ -149,7 +156,7 @@ class Runs:
             self._cache_file,
         )
         self._begin("segmented", len(rows), notice)
-        self._say("Loading the model...")
+        self._set_status("Loading the model...")
         self._start(run_segment, job)
 
     # --- exporting -----------------------------------------------------------------------------
@@ -160,7 +167,7 @@ class Runs:
             return
         folders = [row.folder for name in names if (row := self._model.row_of(name)) is not None]
         if not folders:
-            self._say(words.NOTHING_SELECTED)
+            self._set_status(messages.NOTHING_SELECTED)
             return
         self._begin(f"exported to {output}", len(folders))
         self._output = output
@@ -174,7 +181,7 @@ class Runs:
         self._done = self._skipped = 0
         self._failed: dict[str, str] = {}
         self._exist: list[str] = []
-        self._now: CaseStarted | None = None
+        self._now: PatientStarted | None = None
         self._cancelled, self._ending = False, ""
         self._output = Path()
         self._started = monotonic()
@@ -199,7 +206,7 @@ class Runs:
 
     def _show(self, event: Any) -> None:
         """Count an event, and tell the table and the user."""
-        if isinstance(event, CaseStarted):
+        if isinstance(event, PatientStarted):
             if self._now is None:
                 self._started = monotonic()
             self._now = event
@@ -210,29 +217,29 @@ class Runs:
             )
         elif isinstance(event, Notice):
             self._notice = event.text
-        elif isinstance(event, CaseSegmented):
+        elif isinstance(event, PredictionStored):
             self._done += 1
             self._model.update(event.folder.name, record=event.record, details=event.details)
             if (row := self._model.row_of(event.folder.name)) is not None:
                 self._segmented(row)
             self._changed()
-        elif isinstance(event, CaseExported):
+        elif isinstance(event, PatientExported):
             self._done += 1
             self._model.update(event.name, record=event.record)
             self._changed()
-        elif isinstance(event, CaseExists):
+        elif isinstance(event, PatientExists):
             self._exist.append(event.name)
-        elif isinstance(event, CaseSkipped):
+        elif isinstance(event, PatientLeft):
             self._skipped += 1
-        elif isinstance(event, CaseFailed):
+        elif isinstance(event, PatientUnusable):
             self._failed[event.name] = event.sentence
 
-    def _show_progress(self, case: CaseStarted, share: float, slices: str = "") -> None:
+    def _show_progress(self, case: PatientStarted, share: float, slices: str = "") -> None:
         done = case.number - 1 + share
         self._controls.progress.value = round(100 * done)
         left = (monotonic() - self._started) / done * (case.of - done) if done >= 0.2 else None
-        text = words.turn(case.number, case.of, case.name, slices, left)
-        self._say(f"{self._notice} {text}".strip())
+        text = messages.turn(case.number, case.of, case.name, slices, left)
+        self._set_status(f"{self._notice} {text}".strip())
 
     def _returned(self, result: Any) -> None:
         if isinstance(result, Failure):
@@ -247,15 +254,15 @@ class Runs:
         text = self._ending
         if not text or self._done:
             counts = (self._done, self._skipped, self._failed)
-            text += " " + words.ended(self._verb, *counts, cancelled=self._cancelled)
-        self._say(f"{text} {self._notice}".strip())
+            text += " " + messages.ended(self._verb, *counts, cancelled=self._cancelled)
+        self._set_status(f"{text} {self._notice}".strip())
         self._changed()
         exist, output = self._exist, self._output
         if exist and not self._cancelled and self._ask_to_overwrite(len(exist), output):
             self.export(exist, output, overwrite=True)
 
     def _ask_to_overwrite(self, count: int, output: Path) -> bool:
-        return bool(self._ask(words.ask_to_overwrite(count, str(output)), or_else=False))
+        return bool(self._ask(messages.ask_to_overwrite(count, str(output)), or_else=False))
 
     def close(self) -> None:
         """Stop, and show nothing more."""

@@ -16,23 +16,23 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from ...core.cohort.patient_summary import CaseDetails
-from ...core.cohort.summary_cache import default_cache_file
-from ...core.cohort.edits import Kept
+from ...core.cohort.edits import SavedEdits
+from ...core.cohort.patient_summary import PatientSummary
 from ...core.cohort.results import CohortResults, default_results_folder
 from ...core.cohort.sources import CohortSource, Opened, Source
+from ...core.cohort.summary_cache import default_cache_file
 from ...preferences import dataset_folder
-from ..review.review_session import desk_of
+from ..review.review_session import session_of
 from ..shared.docking import WhenUndocked, WhenWindowCloses, WindowKeys
 from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
 from ..shared.worker import Failure
-from . import messages as words
+from . import messages
 from .columns import ALL_STATES, UNCERTAINTY, BrowserModel, PatientRow
 from .controls import NEXT_KEYS, PREVIOUS_KEYS, CohortControls
 from .jobs import Listing, Looked, look_through
-from .resume_banner import GoOn
+from .resume_banner import ResumeBanner
 from .runs import Runs
 
 if TYPE_CHECKING:
@@ -61,24 +61,24 @@ class CohortBrowser(Container):
         self._cache_file = default_cache_file()
         self.patients = BrowserModel(self.native)
         self.table = CohortTable(self.patients, wide=UNCERTAINTY + 1, pictures=True)
-        self.controls = CohortControls(self.table, self._say)
-        self.desk = desk_of(napari_viewer)
-        self.desk.join(self)
+        self.controls = CohortControls(self.table, self._set_status)
+        self.session = session_of(napari_viewer)
+        self.session.join(self)
         self.runs = Runs(
             self.controls,
             self.patients,
             self._cache_file,
-            lambda row: self.desk.is_corrected(self._source(row)),
+            lambda row: self.session.is_corrected(self._source(row)),
             self._segmented,
             self._show_overview,
         )
-        self.go_on = GoOn(self.open_dataset)
+        self.go_on = ResumeBanner(self.open_dataset)
         self._column = self.controls.column()
         self.native.layout().addWidget(self.go_on.row.native)
         self.native.layout().addWidget(self._column.native)
         self._connect()
         self._show_overview()
-        self._say(self.controls.model.problem)
+        self._set_status(self.controls.model.problem)
         preferred = dataset_folder()
         if preferred:
             self._show_folders(Path(preferred), default_results_folder(Path(preferred)))
@@ -113,12 +113,12 @@ class CohortBrowser(Container):
 
     def _heard(self) -> list[tuple[Any, Callable[..., None]]]:
         """What this widget is told by the desk."""
-        desk = self.desk
+        session = self.session
         return [
-            (desk.changed, self._show_open),
-            (desk.kept, self._kept),
-            (desk.was_read, self._read),
-            (desk.was_broken, self._broken),
+            (session.changed, self._show_open),
+            (session.kept, self._kept),
+            (session.was_read, self._read),
+            (session.was_broken, self._broken),
         ]
 
     # --- which cohort ----------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class CohortBrowser(Container):
         if self.runs.is_running:
             return
         if self.open_name is not None:
-            self.desk.leave(self, self._say, partial(self._look, *chosen))
+            self.session.leave(self, self._set_status, partial(self._look, *chosen))
         else:
             self._keep_first(partial(self._look, *chosen))
 
@@ -175,11 +175,11 @@ class CohortBrowser(Container):
             return
         self._folders = dataset, folder
         self._show_folders(dataset, folder)
-        self._problem = words.LISTING
+        self._problem = messages.LISTING
         self._show_overview()
         self._results = results = CohortResults(folder)
         self.runs.use(results)
-        self.desk.choose_cohort(dataset, folder)
+        self.session.choose_cohort(dataset, folder)
         self._worker = create_worker(
             look_through,
             dataset,
@@ -212,7 +212,7 @@ class CohortBrowser(Container):
 
     def _show_listing(self, listing: Listing) -> None:
         self._problem = ""
-        self.patients.show_cases(listing.folders, listing.records)
+        self.patients.show_patients(listing.folders, listing.records)
         self.table.sort(PATIENT)
 
     def _looked(self, result: Failure | None) -> None:
@@ -225,7 +225,7 @@ class CohortBrowser(Container):
 
     # --- what is said ----------------------------------------------------------------------------
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.controls.status.value = text
 
     def _filter(self, _: Any = None) -> None:
@@ -241,11 +241,11 @@ class CohortBrowser(Container):
     def _show_overview(self) -> None:
         """Say how many patients there are, and offer what can be done with them."""
         c, rows = self.controls, self.patients.rows
-        text = self._problem or (words.overview(self.patients.counts(), self._unread) if rows else "")
+        text = self._problem or (messages.overview(self.patients.counts(), self._unread) if rows else "")
         shown = self.table.order.rowCount()
         if rows and shown < len(rows):
             text += f" {shown:,} shown."
-        c.found.value = text or words.NO_COHORT
+        c.found.value = text or messages.NO_COHORT
         for control in (c.previous, c.following, c.segment_all, c.segment_selected, c.export):
             control.enabled = bool(rows)
         c.uncertain_first.enabled = any(row.uncertainty is not None for row in rows)
@@ -259,11 +259,11 @@ class CohortBrowser(Container):
         self._show_overview()
         row = self.patients.row_of(name) if name is not None else None
         if row is not None:
-            self._say(words.opened(row))
+            self._set_status(messages.opened(row))
 
     # --- what the desk tells ---------------------------------------------------------------------
 
-    def _kept(self, kept: Kept) -> None:
+    def _kept(self, kept: SavedEdits) -> None:
         if self._results is not None and kept.results.folder == self._results.folder:
             self.patients.update(kept.name, record=kept.record, details=kept.details)
             if kept.work.by_hand and self._folders is not None:
@@ -275,7 +275,7 @@ class CohortBrowser(Container):
 
     def _broken(self, source: Source, sentence: str) -> None:
         if self._is_ours(source):
-            self.patients.update(source.name, details=CaseDetails(problem=sentence))
+            self.patients.update(source.name, details=PatientSummary(problem=sentence))
 
     def _is_ours(self, source: Source) -> bool:
         row = self.patients.row_of(source.name)
@@ -290,30 +290,30 @@ class CohortBrowser(Container):
     @property
     def open_name(self) -> str | None:
         """The folder name of the patient of this table that is open."""
-        return self._name_of(self.desk.source)
+        return self._name_of(self.session.source)
 
     def _name_of(self, source: Source | None) -> str | None:
         return source.name if source is not None and self._is_ours(source) else None
 
     def _keep_first(self, then: Callable[[], None]) -> None:
         """Keep what was done to the open patient, and go on; not if it cannot be kept."""
-        self.desk.keep_first(self, self._say, then)
+        self.session.keep_first(self, self._set_status, then)
 
     def open_patient(self, name: str) -> None:
         """Open a patient in place of the one that is open; what a double click does."""
         row = self.patients.row_of(name)
         if row is not None:
             self.table.show_current(name)
-            self.desk.open(self._source(row), self, self._say)
+            self.session.open(self._source(row), self, self._set_status)
 
     def step(self, direction: int) -> None:
         """Open the next patient in the table (1), or the one before (-1); broken ones are passed over."""
-        here = self._name_of(self.desk.destination)
+        here = self._name_of(self.session.destination)
         name = self.table.neighbour(here, direction, self._can_be_opened)
         if name is not None:
             self.open_patient(name)
         elif self.patients.rows:
-            self._say(words.LAST if direction > 0 else words.FIRST)
+            self._set_status(messages.LAST if direction > 0 else messages.FIRST)
 
     def _can_be_opened(self, name: str) -> bool:
         row = self.patients.row_of(name)
@@ -323,25 +323,25 @@ class CohortBrowser(Container):
         """Keep the open patient's labels as they are now, as corrected; what Accept does."""
         name = self.open_name
         if name is None:
-            self._say(words.NOTHING_OPEN)
-        elif self.desk.case is None or self.desk.case.labels is None:
-            self._say(words.NOTHING_TO_ACCEPT)
+            self._set_status(messages.NOTHING_OPEN)
+        elif self.session.case is None or self.session.case.labels is None:
+            self._set_status(messages.NOTHING_TO_ACCEPT)
         else:
-            self.desk.accept(self, self._say, partial(self._accepted, name))
+            self.session.accept(self, self._set_status, partial(self._accepted, name))
 
     def _accepted(self, name: str) -> None:
         corrected = sum(row.record.by_hand for row in self.patients.rows)
-        self._say(f"{words.accepted(name)} {words.to_learn_from(corrected)}")
+        self._set_status(f"{messages.accepted(name)} {messages.to_learn_from(corrected)}")
 
     def _segmented(self, row: PatientRow) -> None:
-        self.desk.refresh(self._source(row), self, self._say)
+        self.session.refresh(self._source(row), self, self._set_status)
 
     # --- many patients ---------------------------------------------------------------------------
 
     def _export(self) -> None:
         names = self.table.selected()
         if not names:
-            self.controls.run_status.value = words.NOTHING_SELECTED
+            self.controls.run_status.value = messages.NOTHING_SELECTED
             return
         title = f"Export masks of {counted(len(names), 'patient')}: a folder for each is made in"
         folder = QFileDialog.getExistingDirectory(self.native, title)
@@ -352,7 +352,7 @@ class CohortBrowser(Container):
 
     def _may_close(self) -> bool:
         """Whether the window may be closed; then nothing is left to go on with."""
-        if not self.desk.may_close(self.native.window()):
+        if not self.session.may_close(self.native.window()):
             return False
         self.go_on.forget()
         return True
@@ -360,7 +360,7 @@ class CohortBrowser(Container):
     def _undocked(self) -> None:
         """Out of its dock the widget is out of sight; the layers stay, and the work in them is kept."""
         self.runs.cancel()
-        self.desk.put_away(self)
+        self.session.put_away(self)
         self.go_on.forget()
 
     def _closed(self) -> None:
@@ -368,7 +368,7 @@ class CohortBrowser(Container):
         self._stop_looking()
         for signal, method in self._heard():
             signal.disconnect(method)
-        self.desk.drop(self)
+        self.session.drop(self)
         self.go_on.forget()
         self.runs.close()
         self.controls.model.close()

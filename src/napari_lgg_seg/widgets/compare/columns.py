@@ -9,9 +9,9 @@ from typing import Any
 from qtpy.QtGui import QIcon
 
 from ...core.evaluation.compare import SURFACE_TOLERANCE
-from ...core.evaluation.compare_folders import CaseCompared
+from ...core.evaluation.compare_folders import PairCompared
 from ..shared.table_model import Column, Key
-from . import messages as words
+from . import messages
 
 
 @dataclass
@@ -20,13 +20,13 @@ class ComparedRow:
 
     Attributes
     ----------
-    compared : CaseCompared
+    compared : PairCompared
         Its files and figures.
     keys : tuple
         As :class:`.cohort_model.Row` has them.
     """
 
-    compared: CaseCompared
+    compared: PairCompared
     keys: tuple[Key | None, ...] = ()
     icon: QIcon | None = None
 
@@ -41,7 +41,7 @@ class ComparedRow:
         return self.compared.problem
 
     @property
-    def words(self) -> str:
+    def search_text(self) -> str:
         """The name."""
         return self.name
 
@@ -55,10 +55,10 @@ def _figure(
     title: str, name: str, text: Callable[[Key], str], tooltip: str, widest: str = "0.000", broken: str = ""
 ) -> Column:
     def get(row: ComparedRow) -> Any:
-        figures = row.compared.figures
-        return None if figures is None else figures.as_row()[name]
+        metrics = row.compared.metrics
+        return None if metrics is None else metrics.as_row()[name]
 
-    return Column(title, tooltip, get, text, widest=widest, nothing=words.NOTHING, broken=broken)
+    return Column(title, tooltip, get, text, widest=widest, nothing=messages.NOTHING, broken=broken)
 
 
 def _error(value: float) -> str:
@@ -79,7 +79,9 @@ COLUMNS: tuple[Column, ...] = (
         widest="+0000%",
     ),
     _figure("Lesions\nmissed", "missed_lesions", _count, "True lesions that no predicted voxel touches."),
-    _figure("Lesions\ninvented", "invented_lesions", _count, "Predicted lesions that no true voxel touches."),
+    _figure(
+        "Lesions\ninvented", "false_positive_lesions", _count, "Predicted lesions that no true voxel touches."
+    ),
     _figure("IoU", "iou", _share, "Intersection over union."),
     _figure("Precision", "precision", _share, "Share of the predicted voxels that are true."),
     _figure("Recall", "recall", _share, "Share of the true voxels that were predicted."),

@@ -13,21 +13,21 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from ...core.cohort.sources import Source
 from ...core.errors import LggSegError
-from ...core.evaluation.label_pairs import Case
-from ...core.evaluation.compare_folders import CaseCompared, CasesFound, FolderEvent, compare_folders
-from ...core.evaluation.report import PatientFigures, measure_cohort, write_table
+from ...core.evaluation.compare_folders import FolderEvent, PairCompared, PairsFound, compare_folders
+from ...core.evaluation.label_pairs import LabelPair
+from ...core.evaluation.report import PatientMetrics, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
 from ..shared.scrolling import show_from
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, failing_softly
-from . import messages as words
+from ..shared.worker import Failure, returns_failure
+from . import messages
 from .columns import COLUMNS, DICE, ComparedRow
 
 _LABELS_HELP = "a patient's folder or a folder of them, with dataset masks, TIFF or NIfTI labels."
 
 
-@failing_softly
+@returns_failure
 def run_folders(
     predictions: Path, truth: Path, images: Path | None
 ) -> Generator[FolderEvent | None, None, None]:
@@ -41,17 +41,18 @@ class FolderComparison:
 
     Parameters
     ----------
-    open_case : callable
-        Called with the :class:`napari_lgg_seg.core.evaluation.label_pairs.Case` of a row that was double-clicked.
+    open_pair : callable
+        Called with the :class:`napari_lgg_seg.core.evaluation.label_pairs.LabelPair` of a row that was
+        double-clicked.
     keep_first : callable
         Called with what is to be done once the open patient's labels are in their files.
     """
 
     def __init__(
-        self, open_case: Callable[[Case], None], keep_first: Callable[[Callable[[], None]], None]
+        self, open_pair: Callable[[LabelPair], None], keep_first: Callable[[Callable[[], None]], None]
     ) -> None:
         self._worker: Any = None
-        self._found: CasesFound | None = None
+        self._found: PairsFound | None = None
         self._ending = ""
         self._proposed = (Path(), Path())
         self._keep_first = keep_first
@@ -62,7 +63,7 @@ class FolderComparison:
         )
         self.button = PushButton(text="Compare all", tooltip="Compare each patient that is in both folders.")
         self.progress = ProgressBar(min=0, max=0, visible=False)
-        self.status = Label(value=words.NO_FOLDERS)
+        self.status = Label(value=messages.NO_FOLDERS)
         self.export = PushButton(
             text="Export CSV...", enabled=False, tooltip="Write the table, with all figures, to a file."
         )
@@ -82,17 +83,17 @@ class FolderComparison:
         layout.insertWidget(0, form(self.predictions, self.truth, self.images))
         layout.insertWidget(4, self.table, 1)
         wrap(self.status, lines=3)
-        self._connect(open_case)
+        self._connect(open_pair)
 
     @property
     def native(self) -> QWidget:
         """The widget to show."""
         return self._column.native
 
-    def _connect(self, open_case: Callable[[Case], None]) -> None:
+    def _connect(self, open_pair: Callable[[LabelPair], None]) -> None:
         self.button.clicked.connect(self._clicked)
         self.export.clicked.connect(self.export_csv)
-        self.table.wanted.connect(lambda name: open_case(self.patients.row_of(name).compared.case))
+        self.table.wanted.connect(lambda name: open_pair(self.patients.row_of(name).compared.case))
         self._soon = QTimer(self.native, singleShot=True, interval=300)  # after the last key
         self._soon.timeout.connect(self._describe)
         for path in (self.predictions, self.truth, self.images):
@@ -100,10 +101,10 @@ class FolderComparison:
         self._describe()
 
     @property
-    def figures(self) -> list[PatientFigures]:
+    def metrics(self) -> list[PatientMetrics]:
         """Figures of the patients that could be compared, by name."""
         rows = sorted(self.patients.rows, key=lambda row: row.name)
-        return [row.compared.figures for row in rows if row.compared.figures is not None]
+        return [row.compared.metrics for row in rows if row.compared.metrics is not None]
 
     # --- what can be chosen --------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class FolderComparison:
             ready = self._folders() is not None
             self.button.enabled = ready
             if self._found is None:
-                self.say(words.COMPARE_ALL if ready else words.NO_FOLDERS)
+                self.say(messages.COMPARE_ALL if ready else messages.NO_FOLDERS)
 
     def say(self, text: str) -> None:
         """Say something to the user."""
@@ -186,10 +187,10 @@ class FolderComparison:
             worker.quit()
 
     def _show(self, event: FolderEvent | None) -> None:
-        if isinstance(event, CasesFound):
+        if isinstance(event, PairsFound):
             self._found = event
             self.progress.max = len(event.cases)
-        elif isinstance(event, CaseCompared):
+        elif isinstance(event, PairCompared):
             self.patients.add(ComparedRow(event))
         if self._found is not None:
             done = len(self.patients.rows)
@@ -207,7 +208,7 @@ class FolderComparison:
         self._worker = None
         self.button.text, self.button.enabled = "Compare all", True
         self.progress.visible = False
-        self.export.enabled = bool(self.figures)
+        self.export.enabled = bool(self.metrics)
         self.say_summary()
 
     def say_summary(self) -> None:
@@ -216,13 +217,13 @@ class FolderComparison:
         if self._worker is not None:
             return
         if found is None:
-            self.say(self._ending or words.COMPARE_ALL)
+            self.say(self._ending or messages.COMPARE_ALL)
             return
-        figures, done, total = self.figures, len(self.patients.rows), len(found.cases)
-        begun = f"{self._ending or words.stopped(done, total)} " if done < total else ""
-        text = words.cohort(
-            measure_cohort(figures),
-            done - len(figures),
+        metrics, done, total = self.metrics, len(self.patients.rows), len(found.cases)
+        begun = f"{self._ending or messages.stopped(done, total)} " if done < total else ""
+        text = messages.cohort(
+            measure_cohort(metrics),
+            done - len(metrics),
             found.without_prediction,
             found.without_truth,
         )
@@ -245,12 +246,12 @@ class FolderComparison:
         if path.exists() and not self._may_replace(path):
             return
         try:
-            write_table(path, self.figures)
+            write_table(path, self.metrics)
         except LggSegError as error:
             self.say(str(error))
             return
-        failed = len(self.patients.rows) - len(self.figures)
-        self.say(words.exported(len(self.figures), path, failed))
+        failed = len(self.patients.rows) - len(self.metrics)
+        self.say(messages.exported(len(self.metrics), path, failed))
 
     def _may_replace(self, path: Path) -> bool:
         question = f"{path} exists already. Replace it?"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...core.evaluation.compare import AGREED, INVENTED, MISSED, SURFACE_TOLERANCE, Agreement
-from ...core.evaluation.report import CohortFigures
+from ...core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, SURFACE_TOLERANCE, Agreement
+from ...core.evaluation.report import CohortMetrics
 from ..shared.messages import counted
 
 NO_LABELS = (
@@ -28,8 +28,8 @@ NOTHING = "\N{EN DASH}"
 #: What the colours of a comparison stand for.
 LEGEND = {
     AGREED: "In both",
-    MISSED: "Missed: in the truth alone",
-    INVENTED: "Invented: in the prediction alone",
+    FALSE_NEGATIVE: "Missed: in the truth alone",
+    FALSE_POSITIVE: "Invented: in the prediction alone",
 }
 
 
@@ -42,7 +42,7 @@ class Row:
     help: str
 
 
-def figures(agreement: Agreement | None) -> list[Row]:
+def metrics(agreement: Agreement | None) -> list[Row]:
     """All figures, those that stand side by side first; without an agreement, their names."""
     unit = "px" if agreement is None or agreement.spacing is None else "mm"
     hd95 = None if agreement is None else agreement.hd95
@@ -65,7 +65,7 @@ def figures(agreement: Agreement | None) -> list[Row]:
     ]
 
 
-def wide_figures(agreement: Agreement | None) -> list[Row]:
+def wide_metrics(agreement: Agreement | None) -> list[Row]:
     """Figures that need a line of their own."""
     a = agreement
     return [
@@ -79,7 +79,7 @@ def wide_figures(agreement: Agreement | None) -> list[Row]:
             "Lesions",
             NOTHING
             if a is None
-            else f"{a.missed_lesions} of {a.true_lesions} missed, {a.invented_lesions} of "
+            else f"{a.missed_lesions} of {a.true_lesions} missed, {a.false_positive_lesions} of "
             f"{a.predicted_lesions} invented",
             "Pieces of tumour of any size, joined also by a corner. A true one is missed if no predicted "
             "voxel touches it; a predicted one is invented if no true voxel does.",
@@ -133,7 +133,7 @@ def in_mm(spacing: Sequence[float]) -> str:
     return f"{' x '.join(f'{size:g}' for size in spacing)} mm".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def slice_in_words(number: int, dice: float | None, counts: Sequence[int]) -> str:
+def slice_summary(number: int, dice: float | None, counts: Sequence[int]) -> str:
     """One slice of the plot: its Dice, or why it has none."""
     if dice is None:
         return f"Slice {number}: no tumour in either"
@@ -146,19 +146,19 @@ def slice_in_words(number: int, dice: float | None, counts: Sequence[int]) -> st
 
 
 def cohort(
-    figures: CohortFigures | None,
+    metrics: CohortMetrics | None,
     failed: int,
     without_prediction: Sequence[str],
     without_truth: Sequence[str],
 ) -> str:
     """A cohort in a sentence or two: how good, how sure, and who is not counted."""
     sentences = []
-    if figures is not None:
-        s = figures.summary
-        mean = _between(figures.mean_interval, "95 % interval ")
+    if metrics is not None:
+        s = metrics.summary
+        mean = _between(metrics.mean_interval, "95 % interval ")
         sentences.append(
             f"{counted(s.patients, 'patient')}: mean Dice {s.mean:.3f}{mean}, median {s.median:.3f}"
-            f"{_between(figures.median_interval)}; {len(s.below_half)} below 0.5, {len(s.missed)} missed "
+            f"{_between(metrics.median_interval)}; {len(s.below_half)} below 0.5, {len(s.missed)} missed "
             "entirely."
         )
     if failed:

@@ -155,7 +155,8 @@ def _grid(pair: Pair) -> dict[str, Any]:
     info = next((info for layer in pair.layers if (info := described(layer)) is not None), None)
     if info is not None:
         metadata[METADATA_KEY] = {
-            key: info[key] for key in ("schema", "patient", "slice_numbers", "copies", "affine", "folder")
+            key: info[key]
+            for key in ("schema", "patient", "slice_numbers", "filled_sequences", "affine", "folder")
         } | {"role": COMPARISON}
     return {
         "scale": like.scale,

@@ -11,10 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.errors import ComparisonError
-from ...core.evaluation.compare import AGREED, INVENTED, MISSED, Agreement, compare, in_size, overlay
+from ...core.evaluation.compare import (
+    AGREED,
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    Agreement,
+    compare,
+    in_size,
+    overlay,
+)
 from ...layers import TRUTH, TUMOUR, described, is_comparison
 from ..shared.result_layers import spacing_of
-from ..shared.worker import failing_softly
+from ..shared.worker import returns_failure
 from .messages import in_mm
 
 if TYPE_CHECKING:
@@ -53,26 +61,26 @@ def is_prediction(layer: Any) -> bool:
 def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
     """The newest prediction; or else the newest labels that are no truth, if there are such."""
     paired = [layer for layer in labels if any(_fits(layer, other) for other in labels)]
-    wishes = (
+    requests = (
         [layer for layer in labels if is_prediction(layer)],
         [layer for layer in paired if _info(layer, "role") != TRUTH],
         paired,
         labels,
     )
-    return next((wish[-1] for wish in wishes if wish), None)
+    return next((request[-1] for request in requests if request), None)
 
 
 def proposed_truth(labels: Sequence[Labels], prediction: Labels | None) -> Labels | None:
     """What a prediction is most likely to be compared with: a truth, or other labels, on its grid."""
     others = [layer for layer in labels if layer != prediction]
     fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer)]
-    wishes = (
+    requests = (
         [layer for layer in fitting if _info(layer, "role") == TRUTH][:1],
         [layer for layer in fitting if not is_prediction(layer)],
         fitting,
         others,
     )
-    return next((wish[-1] for wish in wishes if wish), None)
+    return next((request[-1] for request in requests if request), None)
 
 
 def check_pair(pair: Pair) -> None:
@@ -213,7 +221,7 @@ def _slice_numbers(pair: Pair) -> tuple[int, ...]:
     return tuple(range(1, count + 1))
 
 
-@failing_softly
+@returns_failure
 def run_comparison(taken: Taken, known: int | None = None) -> Generator[None, None, Compared | None]:
     """Compare, in the worker's thread; None if all that goes in has the checksum ``known``."""
     yield
@@ -226,7 +234,9 @@ def run_comparison(taken: Taken, known: int | None = None) -> Generator[None, No
     yield
     shown = overlay(prediction, truth)
     slices = shown.reshape(len(taken.slice_numbers), -1)
-    by_slice = np.stack([(slices == kind).sum(axis=1) for kind in (AGREED, MISSED, INVENTED)], axis=1)
+    by_slice = np.stack(
+        [(slices == kind).sum(axis=1) for kind in (AGREED, FALSE_NEGATIVE, FALSE_POSITIVE)], axis=1
+    )
     return Compared(taken.pair, agreement, shown, by_slice, taken.slice_numbers, checksum)
 
 

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.errors import LggSegError
 from ..shared.forms import form, let_shrink
-from . import messages as words
+from . import messages
 from .pair import Pair, check_pair, is_prediction, labels_in, proposed_prediction, proposed_truth
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class PairChoice:
         """Why they cannot be compared; empty if they can."""
         pair = self.pair
         if pair is None:
-            return words.NO_LABELS
+            return messages.NO_LABELS
         if len(self.prediction.choices) == 1:
-            return words.ONE_LAYER
+            return messages.ONE_LAYER
         try:
             check_pair(pair)
         except LggSegError as error:

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidge
 from ...core.evaluation.compare import Agreement
 from ...layers import comparison_colours
 from ..shared.forms import wrap
-from . import messages as words
+from . import messages
 from .pair import Compared
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SWATCH = 12  # pixels
 
 
-class Figures(QWidget):
+class ResultsTable(QWidget):
     """All figures of one comparison, two in a row where they are short."""
 
     def __init__(self) -> None:
@@ -35,13 +35,13 @@ class Figures(QWidget):
         grid.setColumnStretch(1, 1)
         grid.setColumnStretch(3, 1)
         self._values: dict[str, QLabel] = {}
-        short = words.figures(None)
+        short = messages.metrics(None)
         for place, row in enumerate(short):
             self._add(grid, row, (place // 2, 2 * (place % 2)), columns=1)
-        for place, row in enumerate(words.wide_figures(None), start=(len(short) + 1) // 2):
+        for place, row in enumerate(messages.wide_metrics(None), start=(len(short) + 1) // 2):
             self._add(grid, row, (place, 0), columns=3)
 
-    def _add(self, grid: QGridLayout, row: words.Row, place: tuple[int, int], columns: int) -> None:
+    def _add(self, grid: QGridLayout, row: messages.Row, place: tuple[int, int], columns: int) -> None:
         name, value = QLabel(row.name), QLabel(row.value)
         value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         value.setWordWrap(columns > 1)
@@ -54,7 +54,7 @@ class Figures(QWidget):
 
     def show_agreement(self, agreement: Agreement | None) -> None:
         """Show the figures of a comparison, or that there are none."""
-        for row in [*words.figures(agreement), *words.wide_figures(agreement)]:
+        for row in [*messages.metrics(agreement), *messages.wide_metrics(agreement)]:
             self._values[row.name].setText(row.value)
             self._values[row.name].setToolTip(row.help)
 
@@ -73,7 +73,7 @@ class Legend(QWidget):
         grid.setVerticalSpacing(2)
         grid.setColumnStretch(1, 1)
         self._counts: dict[int, QLabel] = {}
-        for row, (kind, text) in enumerate(words.LEGEND.items()):
+        for row, (kind, text) in enumerate(messages.LEGEND.items()):
             swatch, count = QLabel(), QLabel()
             pixels = QPixmap(_SWATCH, _SWATCH)
             pixels.fill(QColor(comparison_colours()[kind]))
@@ -101,7 +101,7 @@ class Results(QWidget):
 
     def __init__(self, theme: str) -> None:
         super().__init__()
-        self.figures, self.legend = Figures(), Legend()
+        self.metrics, self.legend = ResultsTable(), Legend()
         self.plot = self._make_plot(theme)
         self.worst = PushButton(
             text="Worst slice",
@@ -113,11 +113,11 @@ class Results(QWidget):
         )
         self._steps = Container(widgets=[self.worst, self.show_overlay], layout="horizontal", labels=False)
         self._steps.margins = (0, 0, 0, 0)
-        self._needs_plot = Label(value=words.NEEDS_PLOT)
+        self._needs_plot = Label(value=messages.NEEDS_PLOT)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         shown = self.plot if self.plot is not None else self._needs_plot.native
-        for widget in (self.figures, shown, self._steps.native, self.legend):
+        for widget in (self.metrics, shown, self._steps.native, self.legend):
             layout.addWidget(widget)
         wrap(self._needs_plot, lines=2)
         self.hide()
@@ -127,12 +127,12 @@ class Results(QWidget):
             return None
         from .slice_plot import SlicePlot
 
-        return SlicePlot(theme, words.slice_in_words)
+        return SlicePlot(theme, messages.slice_summary)
 
     def show_comparison(self, compared: Compared) -> None:
         """Show a comparison."""
         several = len(compared.slice_numbers) > 1
-        self.figures.show_agreement(compared.agreement)
+        self.metrics.show_agreement(compared.agreement)
         self.legend.show_counts(compared.by_slice.sum(axis=0).tolist())
         self.worst.enabled = several and compared.agreement.worst_slice is not None
         if self.plot is not None:

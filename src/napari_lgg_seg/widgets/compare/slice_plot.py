@@ -28,7 +28,7 @@ class SlicePlot(pg.PlotWidget):
     ----------
     theme : str
         The name of a napari theme, whose colours it takes.
-    in_words : callable
+    summary : callable
         What a slice's tooltip says: takes its number, its Dice or None, and its voxels that agree, are
         missed, are invented.
     """
@@ -36,9 +36,9 @@ class SlicePlot(pg.PlotWidget):
     #: The index of a slice that was clicked.
     chosen = Signal(int)
 
-    def __init__(self, theme: str, in_words: Callable[[int, float | None, Sequence[int]], str]) -> None:
+    def __init__(self, theme: str, summary: Callable[[int, float | None, Sequence[int]], str]) -> None:
         super().__init__()
-        self._in_words = in_words
+        self._summary = summary
         self._numbers: tuple[int, ...] = ()
         self._dice: Mapping[int, float] = {}
         self._by_slice: npt.NDArray[np.int64] = np.zeros((0, 3), np.int64)
@@ -128,5 +128,5 @@ class SlicePlot(pg.PlotWidget):
         index = self._index_under(position)
         if index is not None:
             number = self._numbers[index]
-            text = self._in_words(number, self._dice.get(number), self._by_slice[index].tolist())
+            text = self._summary(number, self._dice.get(number), self._by_slice[index].tolist())
             QToolTip.showText(self.mapToGlobal(self.mapFromScene(position)), text, self)

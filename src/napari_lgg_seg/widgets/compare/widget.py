@@ -15,17 +15,17 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
-from ...core.cohort.summary_cache import default_cache_file
 from ...core.cohort.sources import Source, source_of
+from ...core.cohort.summary_cache import default_cache_file
 from ...core.errors import LggSegError
-from ...core.evaluation.label_pairs import Case
-from ..review.review_session import desk_of
+from ...core.evaluation.label_pairs import LabelPair
+from ..review.review_session import session_of
 from ..shared.docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
 from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn, show_from
 from ..shared.worker import Failure
-from . import messages as words
+from . import messages
 from .folder_tab import FolderComparison
 from .overlay import Overlay
 from .pair import Compared, Taken, data_of, run_comparison, take
@@ -64,9 +64,9 @@ class CompareWidget(Container):
         self.layers = PairChoice(napari_viewer, self._pair_chosen)
         self._overlay = Overlay(napari_viewer, self._overlay_changed)
         self._watch = Watch(napari_viewer, self._labels_changed)
-        self.desk = desk_of(napari_viewer)
-        self.desk.join(self)
-        self.folders = FolderComparison(self._open_case, self._keep_first)
+        self.session = session_of(napari_viewer)
+        self.session.join(self)
+        self.folders = FolderComparison(self._open_pair, self._keep_first)
         self._lay_out()
         self._connect()
         self.layers.look_at_layers()
@@ -98,13 +98,13 @@ class CompareWidget(Container):
         self._viewer.dims.events.current_step.connect(self._show_place)
         self._viewer.events.theme.connect(self._theme_changed)
         self.native.destroyed.connect(self._closed)
-        self.desk.changed.connect(self._patient_changed)
-        self.desk.cohort_chosen.connect(self.folders.propose)
-        if self.desk.cohort is not None:
-            self.folders.propose(*self.desk.cohort)
+        self.session.changed.connect(self._patient_changed)
+        self.session.cohort_chosen.connect(self.folders.propose)
+        if self.session.cohort is not None:
+            self.folders.propose(*self.session.cohort)
         WhenUndocked(self.native, self._undocked)
         Tabbed(self.native)
-        WhenWindowCloses(self.native, lambda: self.desk.may_close(self.native.window()))
+        WhenWindowCloses(self.native, lambda: self.session.may_close(self.native.window()))
         WhenEntered(self.native, lambda: self._labels_changed(False))
 
     def _pair_chosen(self, _: Any = None) -> None:
@@ -115,9 +115,9 @@ class CompareWidget(Container):
         problem = self.layers.problem()
         self.button.enabled = not problem
         if problem or (self._shown is None and self._worker is None):
-            self._say(problem or words.READY)
+            self._set_status(problem or messages.READY)
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.status.value = text
 
     # --- running -------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class CompareWidget(Container):
             self._asked = True
             self.button.text = "Cancel"
             self.progress.visible = True
-            self._say(words.COMPARING)
+            self._set_status(messages.COMPARING)
 
     def cancel(self) -> None:
         """Compare no further; layers and figures stay as they were."""
@@ -142,7 +142,7 @@ class CompareWidget(Container):
             asked = self._asked
             self._abandon()
             if asked:
-                self._say(words.CANCELLED)
+                self._set_status(messages.CANCELLED)
 
     def _start(self, known: int | None) -> bool:
         """Compare in a worker, unless all has the checksum ``known``."""
@@ -153,7 +153,7 @@ class CompareWidget(Container):
             self._taken = take(self.layers.pair)
         except LggSegError as error:
             self._forget()
-            self._say(str(error))
+            self._set_status(str(error))
             return False
         self._watch.follow(self.layers.pair)
         self._worker = create_worker(
@@ -184,18 +184,18 @@ class CompareWidget(Container):
         self.progress.visible = False
 
     def _show_error(self, error: Exception) -> None:
-        self._say(f"The comparison failed: {error} ({type(error).__name__}).")
+        self._set_status(f"The comparison failed: {error} ({type(error).__name__}).")
 
     def _show_result(self, result: Compared | Failure | None) -> None:
         if isinstance(result, Failure):
-            self._say(result.sentence)
+            self._set_status(result.sentence)
             return
         pair = self.layers.pair
         if result is None or pair is None:  # nothing has changed
             self._say_what_is_shown()
             return
         if result.pair != pair or data_of(pair.truth).shape != result.overlay.shape or self.layers.problem():
-            self._say(words.GONE)
+            self._set_status(messages.GONE)
             return
         self._shown = result
         self.results.show_comparison(result)
@@ -209,7 +209,7 @@ class CompareWidget(Container):
 
     def _say_what_is_shown(self) -> None:
         if self._shown is not None:
-            self._say(words.compared(self._shown.agreement))
+            self._set_status(messages.compared(self._shown.agreement))
 
     def _forget(self) -> None:
         """Show no figures; the overlay stays, it says itself of which layers it is."""
@@ -225,7 +225,7 @@ class CompareWidget(Container):
         if self._shown is None and self._worker is None:
             return
         if certain and self._shown is not None and not self._asked:
-            self._say(words.STALE)
+            self._set_status(messages.STALE)
         self._soon.start()
 
     def _follow(self) -> None:
@@ -258,16 +258,16 @@ class CompareWidget(Container):
 
     def _keep_first(self, then: Callable[[], None]) -> None:
         """What was done to the open patient comes into its files before they are compared."""
-        self.desk.keep_first(self, self.folders.say, then)
+        self.session.keep_first(self, self.folders.say, then)
 
-    def _open_case(self, case: Case) -> None:
+    def _open_pair(self, case: LabelPair) -> None:
         source = source_of(case, default_cache_file())
-        self.desk.open(source, self, self.folders.say, partial(self._case_opened, source))
+        self.session.open(source, self, self.folders.say, partial(self._patient_opened, source))
 
-    def _case_opened(self, source: Source) -> None:
+    def _patient_opened(self, source: Source) -> None:
         """A patient of the table is open: compare."""
         self.folders.say_summary()
-        opened = self.desk.case
+        opened = self.session.case
         if opened is not None and opened.source.key == source.key:
             self.folders.mark_open(source)
             self.tabs.setCurrentIndex(0)
@@ -275,7 +275,7 @@ class CompareWidget(Container):
             self.run()
 
     def _patient_changed(self) -> None:
-        self.folders.mark_open(self.desk.source)
+        self.folders.mark_open(self.session.source)
 
     def _theme_changed(self, _: Any = None) -> None:
         self.results.take_theme(self._viewer.theme)
@@ -284,7 +284,7 @@ class CompareWidget(Container):
         """Nobody looks any more: neither compare nor follow the layers."""
         self.cancel()
         self.folders.cancel()
-        self.desk.put_away(self)
+        self.session.put_away(self)
         self._soon.stop()
         self._watch.follow(None)
         self._overlay.forget()
@@ -297,9 +297,9 @@ class CompareWidget(Container):
                 signal.disconnect()
             worker.quit()
         self.folders.close()
-        self.desk.changed.disconnect(self._patient_changed)
-        self.desk.cohort_chosen.disconnect(self.folders.propose)
-        self.desk.drop(self)
+        self.session.changed.disconnect(self._patient_changed)
+        self.session.cohort_chosen.disconnect(self.folders.propose)
+        self.session.drop(self)
         self._watch.follow(None)
         self._overlay.forget()
         self.layers.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...core.cohort.sources import CohortSource
 from ...core.errors import LggSegError
 from ...layers import TRUTH, TUMOUR, described
-from ..cohort import messages as words
+from ..cohort import messages
 from ..finetune.labelled import labelled_in
 from ..shared.result_layers import mark_edited
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-    from ..review.open_patient import OpenCase
-    from ..review.review_session import Desk
+    from ..review.open_patient import OpenPatient
+    from ..review.review_session import ReviewSession
 
 Say = Callable[[str], None]
 
 
-def accept(desk: Desk, viewer: ViewerModel, layer: Labels, owner: object, say: Say) -> None:
+def accept(session: ReviewSession, viewer: ViewerModel, layer: Labels, owner: object, say: Say) -> None:
     """Let labels count as corrected as they are now.
 
     Parameters
     ----------
-    desk : Desk
+    desk : ReviewSession
         That knows whether a cohort's patient is open; then the labels are kept among its results.
     viewer : ViewerModel
         Where the labels are.
@@ -38,9 +38,9 @@ def accept(desk: Desk, viewer: ViewerModel, layer: Labels, owner: object, say: S
     say : callable
         Takes a sentence about what became of them.
     """
-    case = desk.case
+    case = session.case
     if case is not None and isinstance(case.source, CohortSource) and case.has(layer):
-        _accept_case(desk, case, case.source, layer, owner, say)
+        _accept_open_patient(session, case, case.source, layer, owner, say)
         return
     info = described(layer)
     if info is None:
@@ -50,30 +50,30 @@ def accept(desk: Desk, viewer: ViewerModel, layer: Labels, owner: object, say: S
         name = info["patient"]
         say(
             f"{name}: '{layer.name}' counts as corrected, and Fine-tune proposes it as the truth. "
-            f"{words.to_learn_from(_corrected_in(viewer))}"
+            f"{messages.to_learn_from(_corrected_in(viewer))}"
         )
     else:
         say(f"'{layer.name}' is the truth of {info['patient']}; Fine-tune learns from it as it is.")
 
 
-def _accept_case(
-    desk: Desk, case: OpenCase, source: CohortSource, layer: Labels, owner: object, say: Say
+def _accept_open_patient(
+    session: ReviewSession, case: OpenPatient, source: CohortSource, layer: Labels, owner: object, say: Say
 ) -> None:
     main = case.labels
     if main is None:
-        say(words.NOTHING_TO_ACCEPT)
+        say(messages.NOTHING_TO_ACCEPT)
     elif main != layer:
         say(f"The labels of {case.name} that can be accepted are '{main.name}'; choose those under Labels.")
     else:
-        desk.accept(owner, say, lambda: say(_accepted(source)))
+        session.accept(owner, say, lambda: say(_accepted(source)))
 
 
 def _accepted(source: CohortSource) -> str:
     try:
-        corrected = words.to_learn_from(len(source.results.corrected()))
+        corrected = messages.to_learn_from(len(source.results.corrected()))
     except LggSegError as error:
         corrected = str(error)
-    return f"{words.accepted(source.name)} {corrected}"
+    return f"{messages.accepted(source.name)} {corrected}"
 
 
 def _corrected_in(viewer: ViewerModel) -> int:

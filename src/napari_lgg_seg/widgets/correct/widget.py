@@ -21,11 +21,11 @@ from ...core.cohort.saved_labels import checksum
 from ...core.data import label_editing as correct
 from ...layers import PREVIEW, TUMOUR, described
 from ..review.autosave import keep_edits
-from ..review.review_session import desk_of
+from ..review.review_session import session_of
 from ..shared.docking import Tabbed, WhenUndocked
 from ..shared.forms import let_shrink, wrap
 from ..shared.scrolling import ScrollingColumn
-from ..shared.worker import Failure, failing_softly
+from ..shared.worker import Failure, returns_failure
 from .accept import accept
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class CorrectWidget(Container):
         self._viewer = napari_viewer
         self._worker: Any = None
         self._waiting: tuple[Labels, str, Any] | None = None
-        self._desk = desk_of(napari_viewer)
+        self._session = session_of(napari_viewer)
         self._make_controls()
         column = Container(widgets=self._rows(), labels=False)
         wrap(self.status, lines=3)
@@ -194,14 +194,14 @@ class CorrectWidget(Container):
         self._stop_waiting()
         for control in self._tools:
             control.enabled = self.layer is not None
-        self._say(_NO_LABELS if self.layer is None else _READY)
+        self._set_status(_NO_LABELS if self.layer is None else _READY)
         self._dimensions_chosen()
 
     def _dimensions_chosen(self, _: Any = None) -> None:
         if self.layer is not None and self.layer.ndim == 3:
             self.layer.n_edit_dimensions = 3 if self.in_3d.value else 2
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.status.value = text
 
     # --- the brush -----------------------------------------------------------------------------
@@ -218,7 +218,9 @@ class CorrectWidget(Container):
         if layer.brush_size == _NAPARIS_BRUSH:  # too large for a lesion's edge
             layer.brush_size = _BRUSH
         layer.mode = "paint"
-        self._say("Paint with the left mouse button; [ and ] change the size, 1 erases, Ctrl+Z undoes.")
+        self._set_status(
+            "Paint with the left mouse button; [ and ] change the size, 1 erases, Ctrl+Z undoes."
+        )
 
     def _step(self, direction: str) -> None:
         if self.layer is not None:
@@ -278,19 +280,19 @@ class CorrectWidget(Container):
     def _apply(self, layer: Labels, before: int, said: str, result: Array | Failure) -> None:
         """Change the voxels that differ, as one step that can be undone."""
         if isinstance(result, Failure):
-            self._say(result.sentence)
+            self._set_status(result.sentence)
         elif checksum(layer.data) != before or layer not in self._viewer.layers:
-            self._say("The labels have changed meanwhile; try again.")
+            self._set_status("The labels have changed meanwhile; try again.")
         else:
             changed = np.nonzero(result != layer.data)
             layer.data_setitem(changed, result[changed])
-            self._say(f"{said}: {len(changed[0])} voxels; Ctrl+Z undoes.")
+            self._set_status(f"{said}: {len(changed[0])} voxels; Ctrl+Z undoes.")
 
     def accept(self) -> None:
         """Let the labels count as corrected; what a click on Accept does."""
         if self.layer is not None:
             self._stop_waiting()
-            accept(self._desk, self._viewer, self.layer, self, self._say)
+            accept(self._session, self._viewer, self.layer, self, self._set_status)
 
     # --- a click in the picture ----------------------------------------------------------------
 
@@ -305,7 +307,7 @@ class CorrectWidget(Container):
         layer.mode = "pan_zoom"
         layer.mouse_drag_callbacks.append(self._clicked)
         self._piece_wanted = what
-        self._say(f"Click the piece to {what}.")
+        self._set_status(f"Click the piece to {what}.")
 
     def _clicked(self, layer: Labels, event: Any) -> None:
         position = self._position(event.position)
@@ -327,7 +329,7 @@ class CorrectWidget(Container):
         self._stop_waiting()
 
     def _closed(self) -> None:
-        self._desk.drop(self)
+        self._session.drop(self)
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.returned, worker.finished):
@@ -342,7 +344,7 @@ def _painted_label(layer: Labels) -> int:
     return int(layer.selected_label) or 1
 
 
-@failing_softly
+@returns_failure
 def _use(tool: Tool, labels: Array) -> Generator[None, None, Array]:
     yield
     return tool(labels)

@@ -23,7 +23,7 @@ from magicgui.widgets import (
 from ...core.cohort.results import default_results_folder
 from ...core.options import option_help
 from ...core.training.losses import LOSSES
-from ...core.training.options import TrainOptions, default_in_words
+from ...core.training.options import TrainOptions, default_summary
 from ...core.training.paths import state_folder
 from ...preferences import dataset_folder
 from ..shared.forms import Choice, Choices, folded, let_shrink, path_edit, rows
@@ -196,7 +196,7 @@ def _number(name: str, label: str, **limits: Any) -> SpinBox:
 
 def _automatic(name: str, label: str, decimals: int, **limits: Any) -> FloatSpinBox:
     """A number that may be left open; magicgui's box for whole numbers cannot say so in a word."""
-    tooltip = f"{option_help(name, TrainOptions)} {default_in_words(name)}"
+    tooltip = f"{option_help(name, TrainOptions)} {default_summary(name)}"
     box = FloatSpinBox(label=label, value=0, min=0, tooltip=tooltip, **limits)
     box.native.setDecimals(decimals)
     box.native.setSpecialValueText("automatic")

@@ -13,7 +13,7 @@ from ...core.cohort.corrected import CorrectedPatient, corrected_patients
 from ...core.data.patients import find_slices, is_patient_folder, patient_folders
 from ...core.errors import PatientError, TrainingError
 from ..shared.messages import counted
-from ..shared.worker import Failure, failing_softly
+from ..shared.worker import Failure, returns_failure
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,21 @@ class FoundPatients:
     usable: dict[str, Path]
     others: int
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """A sentence for the user."""
         count = len(self.usable)
         text = f"{count} patient{'s' if count != 1 else ''} with images and masks"
         return f"{text}; {self.others} left out for lack of either." if self.others else f"{text}."
 
 
-@failing_softly
+@returns_failure
 def look_into(folder: Path) -> Generator[None, None, FoundPatients]:
     """Find the patients in a folder, by their file names only.
 
     Raises
     ------
     TrainingError
-        If there are none; :func:`.worker.failing_softly` makes it a sentence.
+        If there are none; :func:`.worker.returns_failure` makes it a sentence.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder; choose the folder that holds the patients' folders.")
@@ -83,21 +83,21 @@ class FoundCorrected:
 
     usable: dict[str, CorrectedPatient]
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """A sentence for the user."""
         if not self.usable:
             return "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort."
         return f"{counted(len(self.usable), 'corrected patient')}."
 
 
-@failing_softly
+@returns_failure
 def look_for_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundCorrected]:
     """Find the patients of a cohort whose labels somebody corrected.
 
     Raises
     ------
     TrainingError, ResultsError
-        If there are no such folders; :func:`.worker.failing_softly` makes it a sentence.
+        If there are no such folders; :func:`.worker.returns_failure` makes it a sentence.
     """
     for folder, held in ((dataset, "the patients' folders"), (results, "the cohort's results")):
         if not folder.is_dir():
@@ -113,7 +113,7 @@ def look_for_corrected(dataset: Path, results: Path) -> Generator[None, None, Fo
 
 
 class FolderScan:
-    """Looks into one folder at a time, or into those of one cohort, and tells when it knows.
+    """Visibility into one folder at a time, or into those of one cohort, and tells when it knows.
 
     Parameters
     ----------
@@ -156,13 +156,13 @@ class FolderScan:
             worker.returned.disconnect(self._take)
             worker.quit()
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """What is known, in a sentence; empty before the first look."""
         if self._worker is not None:
             return "Looking for patients..."
         if isinstance(self.found, Failure):
             return self.found.sentence
-        return self.found.in_words() if self.found is not None else ""
+        return self.found.summary() if self.found is not None else ""
 
     def _take(self, found: FoundPatients | FoundCorrected | Failure) -> None:
         self._worker, self.found = None, found

@@ -17,7 +17,7 @@ from ...core.data.patients import Patient
 from ...core.model.checkpoint import ModelCard, read_card
 from ...core.training.events import Ended, EpochDone, PatientValidated, SlicesDone, StepDone, TrainEvent
 from ...core.training.options import TrainOptions
-from ..shared.worker import failing_softly
+from ..shared.worker import returns_failure
 from .labelled import Taken, to_patient
 
 #: Seconds between two reports of steps: more often nobody can look.
@@ -114,7 +114,7 @@ class TrainWorker(GeneratorWorker):
         self._stop.set()
 
 
-@failing_softly
+@returns_failure
 def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
     """The training, in the worker's thread."""
     from ...core.training.run import opened

@@ -140,7 +140,7 @@ def to_patient(taken: Taken) -> Patient:
         volume=np.stack(channels, axis=-1) if volume.dtype != np.uint8 else volume.astype(np.uint8),
         truth=truth,
         slice_numbers=taken.slice_numbers,
-        unmarked=_unmarked(taken, truth),
+        slices_without_mask=_slices_without_mask(taken, truth),
     )
 
 
@@ -156,7 +156,7 @@ def as_uint8(volume: npt.NDArray[np.generic]) -> UInt8Array:
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
-def _unmarked(taken: Taken, truth: UInt8Array) -> tuple[int, ...]:
+def _slices_without_mask(taken: Taken, truth: UInt8Array) -> tuple[int, ...]:
     """Slices that have no mask file, and no labels either: nobody said that they are without tumour."""
     if not taken.is_truth or taken.folder is None:
         return ()

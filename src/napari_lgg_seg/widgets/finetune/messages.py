@@ -111,7 +111,7 @@ class Progress:
         recent = float(np.mean(event.losses))
         self._loss = recent if self._loss is None else 0.9 * self._loss + 0.1 * recent
         self.done, self.total, self._epoch = event.step, event.steps, event.epoch - 1
-        parts = [f"Epoch {event.epoch} of {self.epochs}", f"loss {self._loss:.2f}", *self._best_in_words()]
+        parts = [f"Epoch {event.epoch} of {self.epochs}", f"loss {self._loss:.2f}", *self._best_summary()]
         left = self._seconds_left(event)
         self.text = ", ".join([*parts, *([in_time(left)] if left is not None else [])]) + "."
 
@@ -121,14 +121,14 @@ class Progress:
             where = (
                 "the model as it is" if not self.done or self._loss is None else f"epoch {self._epoch + 1}"
             )
-            self.text = ", ".join([f"Validating {where}", *self._best_in_words()]) + "."
+            self.text = ", ".join([f"Validating {where}", *self._best_summary()]) + "."
 
     def _end_validation(self, event: Validated | EpochDone) -> None:
         if self._validating is not None:
             self._validation_seconds = monotonic() - self._validating
         self._validating, self._last, self._best, self._epoch = None, None, event.best, event.epoch
 
-    def _best_in_words(self) -> list[str]:
+    def _best_summary(self) -> list[str]:
         return [f"best Dice {self._best:.2f}"] if self._best >= 0 else []
 
     def _seconds_left(self, event: StepsDone) -> float | None:
@@ -145,7 +145,7 @@ def ended(outcome: Outcome, epochs: int) -> str:
         return (
             f"{begun or outcome.reason} Nothing was saved, since no step was done. Click Start to begin anew."
         )
-    parts = [begun, _figures(outcome, epochs), f"The model is {outcome.path}; Segment lists it."]
+    parts = [begun, _metrics(outcome, epochs), f"The model is {outcome.path}; Segment lists it."]
     if outcome.stopped:
         parts.append(f"To go on later, tick '{GO_ON}'.")
     else:
@@ -161,14 +161,14 @@ def failed(sentence: str, output: Path, *, unfinished: bool) -> str:
     return f"{text} Choose another name to begin anew, or tick '{GO_ON}'." if unfinished else text
 
 
-def _figures(outcome: Outcome, epochs: int) -> str:
+def _metrics(outcome: Outcome, epochs: int) -> str:
     assert outcome.card is not None
-    figures = outcome.card.figures
-    if not figures:
+    metrics = outcome.card.results
+    if not metrics:
         return "It was not validated yet."
-    epoch, before = int(outcome.card.training["epoch"]), figures["before"]
-    patients = counted(len(figures["validation"]), "validation patient")
-    after = figures["summary"]["mean"]
+    epoch, before = int(outcome.card.training["epoch"]), metrics["before"]
+    patients = counted(len(metrics["validation"]), "validation patient")
+    after = metrics["summary"]["mean"]
     if before and epoch == 0:
         return (
             "No epoch was better than the model it started from; the saved file is that model "

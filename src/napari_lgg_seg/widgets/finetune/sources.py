@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 
 from ...core.cohort.corrected import CorrectedPatient
-from ...core.cohort.edits import Kept
+from ...core.cohort.edits import SavedEdits
 from ...core.cohort.results import default_results_folder
 from ...core.training.split import draw_old
-from ..review.review_session import desk_of
+from ..review.review_session import session_of
 from ..shared.worker import Failure
-from . import messages as words
+from . import messages
 from .controls import CORRECTED, FOLDER, OPEN_PATIENTS, FineTuneControls
 from .folder_scan import FolderScan, look_for_corrected
 from .labelled import Taken, labelled_in, take
@@ -51,12 +51,12 @@ class Sources:
         self._soon = QTimer(self.table, singleShot=True, interval=_TYPING)
         self._old_soon = QTimer(self.table, singleShot=True, interval=_TYPING)
         self._proposed = (controls.patients.value, controls.results.value)
-        self._desk = desk_of(viewer)
+        self._session = session_of(viewer)
         self._connect()
         self._show_source()
         self._show_rehearsal()
-        if self._desk.cohort is not None:
-            self._propose(*self._desk.cohort)
+        if self._session.cohort is not None:
+            self._propose(*self._session.cohort)
 
     def _connect(self) -> None:
         c = self._controls
@@ -69,8 +69,8 @@ class Sources:
         c.results.changed.connect(self._folder_chosen)
         c.old.changed.connect(self._old_chosen)
         c.old_share.changed.connect(self._changed)
-        self._desk.cohort_chosen.connect(self._propose)
-        self._desk.kept.connect(self._kept)
+        self._session.cohort_chosen.connect(self._propose)
+        self._session.kept.connect(self._kept)
 
     @property
     def from_files(self) -> bool:
@@ -106,17 +106,17 @@ class Sources:
         if count >= 2:
             return self._problem_with_old()
         if not self.from_files:
-            return words.too_few(count) if labelled_in(self._viewer.layers) else words.NO_PATIENTS
-        missing = words.NO_FOLDER if self._controls.source.value == FOLDER else words.NO_COHORT
+            return messages.too_few(count) if labelled_in(self._viewer.layers) else messages.NO_PATIENTS
+        missing = messages.NO_FOLDER if self._controls.source.value == FOLDER else messages.NO_COHORT
         if self._scan.found is None or isinstance(self._scan.found, Failure):
-            return self._scan.in_words() or missing
+            return self._scan.summary() or missing
         return f"Training needs two patients at least. {missing}"
 
     def _problem_with_old(self) -> str:
         """Old patients that are wanted must be known: without them the model would forget."""
         if not self._controls.old.value.name or self._old.patients:
             return ""
-        return self._old.in_words() or words.LOOKING_FOR_OLD
+        return self._old.summary() or messages.LOOKING_FOR_OLD
 
     def take(self) -> dict[str, Taken | Path | CorrectedPatient]:
         """The chosen patients, by name: their arrays as they are now, or where they are.
@@ -134,7 +134,7 @@ class Sources:
     def keep_first(self, say: Callable[[str], None], then: Callable[[], None]) -> None:
         """Go on once the corrections of the patient that is open are in the file that is trained on."""
         if self._controls.source.value == CORRECTED:
-            self._desk.keep_first(self, say, then)
+            self._session.keep_first(self, say, then)
         else:
             then()
 
@@ -148,9 +148,9 @@ class Sources:
 
     def close(self) -> None:
         """Look no further."""
-        self._desk.cohort_chosen.disconnect(self._propose)
-        self._desk.kept.disconnect(self._kept)
-        self._desk.drop(self)
+        self._session.cohort_chosen.disconnect(self._propose)
+        self._session.kept.disconnect(self._kept)
+        self._session.drop(self)
         for scan in (*self._scans.values(), self._old):
             scan.forget()
 
@@ -190,7 +190,7 @@ class Sources:
 
     def _show_found(self) -> None:
         if self.from_files:
-            self._controls.found.value = self._scan.in_words()
+            self._controls.found.value = self._scan.summary()
         self._changed()
 
     def _old_chosen(self, _: Any = None) -> None:
@@ -205,7 +205,7 @@ class Sources:
     def _show_rehearsal(self) -> None:
         c = self._controls
         c.old_share.visible = c.old_found.visible = bool(c.old.value.name)
-        c.old_found.value = self._old.in_words()
+        c.old_found.value = self._old.summary()
 
     def _show_old(self) -> None:
         self._show_rehearsal()
@@ -223,7 +223,7 @@ class Sources:
             c.patients.value, c.results.value = self._proposed
         self._look_again()
 
-    def _kept(self, kept: Kept) -> None:
+    def _kept(self, kept: SavedEdits) -> None:
         """Another patient of the cohort may be corrected now."""
         known = [
             p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, CorrectedPatient)

@@ -1,7 +1,7 @@
 """The Fine-tune widget: one column in the order of the work, from the patients to the tuned model.
 
 Which patients can be learned from is :mod:`.labelled`'s business, the controls are
-:mod:`.finetune_controls`', what is said :mod:`.finetune_words`', and all training is the core's.
+:mod:`.controls`', what is said :mod:`.messages`', and all training is the core's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...core.errors import LggSegError
 from ...core.model.checkpoint import DEFAULT_MODEL, read_card
 from ...core.options import option_help
 from ...core.training.events import EpochDone, Notice, PatientValidated, Validated
-from ...core.training.initial_model import DEFAULT, SCRATCH, find_start
+from ...core.training.initial_model import DEFAULT, SCRATCH, find_initial_model
 from ...core.training.options import TrainOptions
 from ...core.training.paths import state_file
 from ...core.training.split import split_patients
@@ -29,7 +29,7 @@ from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
 from ..shared.scrolling import ScrollingColumn, show_from
 from ..shared.worker import Failure
-from . import messages as words
+from . import messages
 from .controls import FROM_SCRATCH, OTHER_MODEL, FineTuneControls, default_output, unused
 from .job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
 from .labelled import Taken
@@ -54,12 +54,12 @@ class FineTuneWidget(Container):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
         if any(find_spec(package) is None for package in ("monai", "pyqtgraph")):
-            self._only_say(words.NEEDS_EXTRA)
+            self._only_say(messages.NEEDS_EXTRA)
             return
         self._viewer = napari_viewer
         self._worker: Any = None
         self._job: TrainJob | None = None
-        self._progress = words.Progress(1)
+        self._progress = messages.Progress(1)
         self._ending = ""
         preferred, self._start_problem = preferred_model()
         self._devices = DeviceChooser(option_help("device", TrainOptions))
@@ -158,7 +158,7 @@ class FineTuneWidget(Container):
         try:
             read_card(path)
         except LggSegError as error:
-            self._say(str(error))
+            self._set_status(str(error))
             return
         known_models.add(path)
         self.controls.start_from.value = str(path)
@@ -175,11 +175,11 @@ class FineTuneWidget(Container):
         """Names of the patients that will train and validate."""
         options = self.controls.options()
         share = self.controls.validation_share.value
-        return split_patients(self.sources.names(), share, options.seed, find_start(options).seen)
+        return split_patients(self.sources.names(), share, options.seed, find_initial_model(options).seen)
 
     # --- what is said --------------------------------------------------------------------------
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.status.value = text
 
     def _changed(self, _: Any = None) -> None:
@@ -203,11 +203,11 @@ class FineTuneWidget(Container):
                 go_on = bool(self.controls.resume.value)
                 training, validation = self._split()
                 old = self.sources.old(len(training), self.controls.seed.value)
-                text = words.ready(training, validation, len(old), go_on=go_on)
+                text = messages.ready(training, validation, len(old), go_on=go_on)
         except LggSegError as error:
             problem = str(error)
         self.button.enabled = not problem
-        self._say(self._ending or f"{self._start_problem} {problem or text}".strip())
+        self._set_status(self._ending or f"{self._start_problem} {problem or text}".strip())
 
     def _problem(self) -> str:
         """Why Start cannot be clicked; empty if it can."""
@@ -219,7 +219,7 @@ class FineTuneWidget(Container):
             output = c.output.value
             for path in (output, state_file(output)):
                 if path.exists():
-                    return words.exists_already(output.name, unfinished=state_file(output).is_file())
+                    return messages.exists_already(output.name, unfinished=state_file(output).is_file())
         check_output(c.output.value, resume=c.resume.value)
         return ""
 
@@ -232,7 +232,7 @@ class FineTuneWidget(Container):
         if self._worker is not None:
             self.stop()
         else:
-            self.sources.keep_first(self._say, self.run)
+            self.sources.keep_first(self._set_status, self.run)
 
     def run(self) -> None:
         """Train; what a click on Start does."""
@@ -243,12 +243,12 @@ class FineTuneWidget(Container):
             return
         try:
             self._job = self._take_job()
-            fine_tuning = find_start(self._job.options).card is not None
+            fine_tuning = find_initial_model(self._job.options).card is not None
         except LggSegError as error:
-            self._say(str(error))
+            self._set_status(str(error))
             return
         epochs = self._job.options.complete(fine_tuning=fine_tuning).epochs or 1
-        self._progress = words.Progress(epochs)
+        self._progress = messages.Progress(epochs)
         self._preview.start()
         self.plot.start(epochs)
         if self._job.resume and self._job.output.exists():
@@ -256,7 +256,7 @@ class FineTuneWidget(Container):
         self.plot.show()
         self._set_running(running=True)
         show_from(self.button.native)
-        self._say(self._progress.text)
+        self._set_status(self._progress.text)
         self._worker = create_worker(
             run_training,
             self._job,
@@ -295,7 +295,7 @@ class FineTuneWidget(Container):
         """End the training after its current step; the best model and the state are kept."""
         if self._worker is not None and self.button.enabled:
             self.button.text, self.button.enabled = "Stopping...", False
-            self._say(words.STOPPING)
+            self._set_status(messages.STOPPING)
             self._worker.quit()
 
     def _set_running(self, *, running: bool) -> None:
@@ -326,16 +326,16 @@ class FineTuneWidget(Container):
             progress.notices.append(event.text)
         if self.button.enabled:
             self.controls.progress.max, self.controls.progress.value = progress.total, progress.done
-            self._say(" ".join([*progress.notices[-1:], progress.text]))
+            self._set_status(" ".join([*progress.notices[-1:], progress.text]))
 
     def _show_outcome(self, result: Outcome | Failure) -> None:
         output = self.controls.output
         if isinstance(result, Failure):
             unfinished = state_file(output.value).is_file()
-            self._ending = words.failed(result.sentence, output.value, unfinished=unfinished)
+            self._ending = messages.failed(result.sentence, output.value, unfinished=unfinished)
             return
         notices = " ".join(self._progress.notices)
-        self._ending = f"{words.ended(result, self._progress.epochs)} {notices}".strip()
+        self._ending = f"{messages.ended(result, self._progress.epochs)} {notices}".strip()
         if not result.stopped:
             with output.changed.blocked():
                 output.value = unused(output.value)

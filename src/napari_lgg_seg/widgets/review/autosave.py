@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 def keep_edits(viewer: ViewerModel) -> None:
     """Keep what is painted in a viewer's patients from now on; once for each window."""
-    if keeper_of(viewer) is None:
-        Keeper(viewer, window_of(viewer))
+    if autosaver_of(viewer) is None:
+        EditAutosaver(viewer, window_of(viewer))
 
 
-def keeper_of(viewer: ViewerModel) -> Keeper | None:
+def autosaver_of(viewer: ViewerModel) -> EditAutosaver | None:
     """The keeper of a viewer, where there is one."""
-    found: Keeper | None = window_of(viewer).findChild(Keeper)
+    found: EditAutosaver | None = window_of(viewer).findChild(EditAutosaver)
     return found
 
 
@@ -44,7 +44,7 @@ def window_of(viewer: ViewerModel) -> Any:
     return getattr(viewer, "__wrapped__", viewer).window._qt_window
 
 
-class Keeper(QObject):
+class EditAutosaver(QObject):
     """Watches the labels of a viewer's patients; get one by :func:`keep_edits`.
 
     Parameters

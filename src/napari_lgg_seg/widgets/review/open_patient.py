@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core.cohort.edits import Edits, SavedEdits
 from ...core.cohort.patient_summary import slice_to_show
-from ...core.cohort.edits import Kept, Work
 from ...core.cohort.saved_labels import checksum
 from ...core.cohort.sources import Opened
-from ...core.data.label_files import Labelling
+from ...core.data.label_files import LabelMap
 from ...core.data.patients import FLAIR, SEQUENCES
 from ...layers import (
     METADATA_KEY,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
 #: Whether layers of each role were visible in the patient before, since a reviewer wants them so again.
-Looks = dict[str, bool]
+Visibility = dict[str, bool]
 
 
-class OpenCase:
+class OpenPatient:
     """One patient in the viewer.
 
     Layers of other patients, and layers of nobody that were there before, are none of its own. Labels
@@ -52,7 +52,7 @@ class OpenCase:
         From :meth:`looks` of the patient before.
     """
 
-    def __init__(self, viewer: ViewerModel, opened: Opened, looks: Looks) -> None:
+    def __init__(self, viewer: ViewerModel, opened: Opened, visibility: Visibility) -> None:
         self._viewer = viewer
         self._patient = opened.patient
         self.source = opened.source
@@ -61,7 +61,7 @@ class OpenCase:
         self._more_kept: set[int] = set()
         self._add_images()
         self.show_labels(opened)
-        self._dress(looks)
+        self._dress(visibility)
         self._look_at_tumour()
 
     @property
@@ -121,11 +121,11 @@ class OpenCase:
     def _is_unkept_work(self, layer: Labels | None) -> bool:
         return layer is not None and results.is_edited(layer) and checksum(layer.data) != self._kept
 
-    def _dress(self, looks: Looks) -> None:
+    def _dress(self, visibility: Visibility) -> None:
         for layer in self._own():
             info = described(layer)
-            if info is not None and info["role"] in looks:
-                layer.visible = looks[info["role"]]
+            if info is not None and info["role"] in visibility:
+                layer.visible = visibility[info["role"]]
 
     def _look_at_tumour(self) -> None:
         """Select the labels that are likely to be corrected, and go to where most of the tumour is."""
@@ -169,7 +169,7 @@ class OpenCase:
 
     # --- what is to be kept --------------------------------------------------------------------
 
-    def work(self, *, accept: bool = False, leaving: bool = False) -> Work | None:
+    def work(self, *, accept: bool = False, leaving: bool = False) -> Edits | None:
         """What is neither read nor kept, copied; None if there is nothing.
 
         Parameters
@@ -180,30 +180,30 @@ class OpenCase:
             Take other labels in which somebody painted as well, for instance the truth.
         """
         main = self.labels
-        labelling, by_hand = None, False
+        label_map, by_hand = None, False
         if main is not None and (accept or checksum(main.data) != self._kept):
-            labelling, by_hand = self._labelling(main), accept or results.is_edited(main)
+            label_map, by_hand = self._label_map(main), accept or results.is_edited(main)
         others = self._edited_besides(main) if leaving else []
-        if labelling is None and not others:
+        if label_map is None and not others:
             return None
         probability = self._find(PROBABILITY)
-        return Work(
-            labelling,
+        return Edits(
+            label_map,
             by_hand,
             None if probability is None else np.array(probability.data),
-            tuple((layer.name, self._labelling(layer)) for layer in others),
+            tuple((layer.name, self._label_map(layer)) for layer in others),
         )
 
-    def was_kept(self, work: Work) -> None:
+    def was_kept(self, work: Edits) -> None:
         """Note that this is kept now."""
-        if work.labelling is not None:
-            self._kept = checksum(work.labelling.labels)
+        if work.label_map is not None:
+            self._kept = checksum(work.label_map.labels)
             main = self.labels
             if work.by_hand and main is not None and _role(main):
                 results.mark_edited(main)
-        self._more_kept |= {checksum(labelling.labels) for _, labelling in work.more}
+        self._more_kept |= {checksum(label_map.labels) for _, label_map in work.more}
 
-    def keep(self, work: Work) -> Kept:
+    def keep(self, work: Edits) -> SavedEdits:
         """Keep work where the patient came from; this touches no layer, so that a worker may do it.
 
         Raises
@@ -226,9 +226,9 @@ class OpenCase:
             if layer != main and is_edited(layer) and checksum(layer.data) not in self._more_kept
         ]
 
-    def _labelling(self, layer: Labels) -> Labelling:
+    def _label_map(self, layer: Labels) -> LabelMap:
         info = described(layer) or {}
-        return Labelling(
+        return LabelMap(
             self._patient.name,
             np.array(layer.data),
             self._patient.slice_numbers,
@@ -237,16 +237,18 @@ class OpenCase:
             info.get("made_with", {}),
         )
 
-    def remove(self) -> Looks:
+    def remove(self) -> Visibility:
         """Take the patient's layers out of the viewer; says which of them were visible, by role."""
         for layer in self._labels():
             layer.mode = "pan_zoom"  # or napari goes on drawing the brush, with nothing below
         for layer in [layer for layer in self._own() if is_comparison(layer)]:
             self._viewer.layers.remove(layer)  # which brings back into sight what it hid
-        looks = {info["role"]: bool(o.visible) for o in self._own() if (info := described(o)) is not None}
+        visibility = {
+            info["role"]: bool(o.visible) for o in self._own() if (info := described(o)) is not None
+        }
         for layer in self._own():
             self._viewer.layers.remove(layer)
-        return looks
+        return visibility
 
 
 def _role(layer: Layer) -> str:

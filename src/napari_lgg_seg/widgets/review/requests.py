@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-from ...core.cohort.edits import Kept, Work
+from ...core.cohort.edits import Edits, SavedEdits
 from ...core.cohort.sources import Opened, Source
 from ...core.errors import LggSegError, PatientError
-from ..shared.worker import Failure, failing_softly
-from .open_patient import OpenCase
+from ..shared.worker import Failure, returns_failure
+from .open_patient import OpenPatient
 
 
 @dataclass(frozen=True)
@@ -18,41 +18,41 @@ class Broken(Failure):
 
 
 @dataclass(frozen=True)
-class Move:
+class SwitchResult:
     """What came of leaving one patient for another.
 
     Attributes
     ----------
-    kept : Kept, Failure or None
+    kept : SavedEdits, Failure or None
         The work on the patient that is left; None if there was nothing to keep.
     opened : Opened, Failure or None
         The patient to be seen; None if none was wanted, or the work could not be kept.
     """
 
-    kept: Kept | Failure | None
+    kept: SavedEdits | Failure | None
     opened: Opened | Failure | None
 
 
-@failing_softly
+@returns_failure
 def keep_and_open(
-    work: Work | None, case: OpenCase | None, wanted: Source | None
-) -> Generator[None, None, Move]:
+    work: Edits | None, case: OpenPatient | None, wanted: Source | None
+) -> Generator[None, None, SwitchResult]:
     """Keep what was done to one patient; only then read the next, if one is wanted."""
     yield
-    kept: Kept | Failure | None = None
+    kept: SavedEdits | Failure | None = None
     if work is not None and case is not None:
         try:
             kept = case.keep(work)
         except LggSegError as error:
-            return Move(Failure(str(error)), None)
+            return SwitchResult(Failure(str(error)), None)
     if wanted is None:
-        return Move(kept, None)
+        return SwitchResult(kept, None)
     try:
-        return Move(kept, wanted.read())
+        return SwitchResult(kept, wanted.read())
     except PatientError as error:
-        return Move(kept, Broken(str(error)))
+        return SwitchResult(kept, Broken(str(error)))
     except LggSegError as error:
-        return Move(kept, Failure(str(error)))
+        return SwitchResult(kept, Failure(str(error)))
 
 
 def say_nothing(_: str) -> None:
@@ -60,7 +60,7 @@ def say_nothing(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """Something to do, one after the other.
 
     Attributes

@@ -15,7 +15,7 @@ from ...core.cohort.autosave import Leftover
 from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, TRUTH, label_colours, patients_in, tumour_properties
 from ...preferences import colour
-from .autosave import keep_edits, keeper_of, window_of
+from .autosave import autosaver_of, keep_edits, window_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -116,7 +116,7 @@ def _show(viewer: Viewer, leftover: Leftover) -> None:
         looks["colormap"] = label_colours(colour("truth_colour"))
     looks["name"] = f"{leftover.title.removesuffix(_RESTORED)}{_RESTORED}"  # also after a second crash
     layer: Labels = viewer.add_labels(edit.labels, metadata={METADATA_KEY: info}, **about, **looks)
-    keeper = keeper_of(viewer)
+    keeper = autosaver_of(viewer)
     if keeper is not None:
         keeper.watch_restored(layer)
         recovery.forget(leftover.path)  # this session keeps them now

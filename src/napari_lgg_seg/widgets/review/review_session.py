@@ -18,7 +18,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from ...core.cohort.edits import Kept, Work
+from ...core.cohort.edits import Edits, SavedEdits
 from ...core.cohort.saved_labels import labels_saved
 from ...core.cohort.sources import Opened, Source
 from ...core.errors import LggSegError
@@ -26,16 +26,16 @@ from ...preferences import preferences
 from ..shared.messages import not_kept
 from ..shared.navigation import at_once
 from ..shared.worker import Failure
-from .open_patient import Looks, OpenCase
+from .open_patient import OpenPatient, Visibility
 from .paint_events import Strokes
-from .requests import Broken, Move, Wish, keep_and_open, say_nothing
+from .requests import Broken, Request, SwitchResult, keep_and_open, say_nothing
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
-class Desk:
-    """The patient that is open; get a viewer's desk from :func:`desk_of`.
+class ReviewSession:
+    """The patient that is open; get a viewer's desk from :func:`session_of`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Desk:
 
     #: Another patient is open now, or none, or more is known of it.
     changed = Signal()
-    #: A :class:`Kept`: what was done to a patient is among the results.
+    #: A :class:`SavedEdits`: what was done to a patient is among the results.
     kept = Signal(object)
     #: An :class:`Opened`: a patient was read.
     was_read = Signal(object)
@@ -57,12 +57,12 @@ class Desk:
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._owners: list[object] = []
-        self._looks: Looks = {}
+        self._visibility: Visibility = {}
         self._worker: Any = None
-        self._wishes: list[Wish] = []
-        self._work: Work | None = None
+        self._requests: list[Request] = []
+        self._work: Edits | None = None
         self._is_swapping = self._is_given_up = False
-        self.case: OpenCase | None = None
+        self.case: OpenPatient | None = None
         self.cohort: tuple[Path, Path] | None = None
         self._strokes: Strokes | None = None
 
@@ -90,9 +90,9 @@ class Desk:
                 self._close()
 
     def _forget(self, owner: object) -> None:
-        self._wishes = [
-            replace(wish, say=say_nothing, then=None) if wish.owner is owner else wish
-            for wish in self._wishes
+        self._requests = [
+            replace(request, say=say_nothing, then=None) if request.owner is owner else request
+            for request in self._requests
         ]
 
     def _close(self) -> None:
@@ -100,7 +100,7 @@ class Desk:
         strokes, self._strokes = self._strokes, None
         if strokes is not None:
             strokes.close()
-        self._wishes.clear()
+        self._requests.clear()
         self.case = None
         worker, self._worker = self._worker, None
         if worker is not None:
@@ -123,7 +123,7 @@ class Desk:
     @property
     def destination(self) -> Source | None:
         """Of the patient that will be open once all wishes are fulfilled."""
-        openings = [wish.source for wish in self._wishes if wish.is_opening]
+        openings = [request.source for request in self._requests if request.is_opening]
         return openings[-1] if openings else self.source
 
     def is_corrected(self, source: Source) -> bool:
@@ -141,37 +141,37 @@ class Desk:
         then: Callable[[], None] | None = None,
     ) -> None:
         """Show a patient in place of the one that is open; one that is open already is read anew."""
-        while len(self._wishes) > 1 and self._wishes[-1].is_opening:
-            self._wishes.pop()  # it has not begun, and only the last of several is wanted
+        while len(self._requests) > 1 and self._requests[-1].is_opening:
+            self._requests.pop()  # it has not begun, and only the last of several is wanted
         going_to = self.destination
         is_there = going_to is not None and going_to.key == source.key
         if self.case is not None and going_to is self.source and not self.case.is_shown:
             is_there = False  # somebody removed its layers and wants them again
-        self._ask(Wish(owner, say, source, leave=not is_there, then=then))
+        self._ask(Request(owner, say, source, leave=not is_there, then=then))
 
     def leave(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
         """Keep the open patient's labels, take it away, and go on; not if they cannot be kept."""
-        self._ask(Wish(owner, say, leave=True, then=then))
+        self._ask(Request(owner, say, leave=True, then=then))
 
     def keep_first(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
         """Keep the open patient's labels, leave it open, and go on; not if they cannot be kept."""
-        self._ask(Wish(owner, say, then=then))
+        self._ask(Request(owner, say, then=then))
 
     def accept(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
         """Keep the open patient's labels as they are now, as corrected."""
-        self._ask(Wish(owner, say, accept=True, then=then))
+        self._ask(Request(owner, say, accept=True, then=then))
 
     def refresh(self, source: Source, owner: object, say: Callable[[str], None]) -> None:
         """Show the new result of a patient, if that is the one that is open."""
         if self.source is not None and self.source.key == source.key:
-            self._ask(Wish(owner, say, source))
+            self._ask(Request(owner, say, source))
 
     def autosave(self) -> None:
         """Keep what was painted so far; the patient stays open."""
-        if self._wishes and self._strokes is not None:
+        if self._requests and self._strokes is not None:
             self._strokes.look_again()
         elif self.source is not None and self.is_corrected(self.source):
-            self._ask(Wish(None, show_error))
+            self._ask(Request(None, show_error))
 
     def _layer_goes(self, event: Any = None) -> None:
         """Somebody else removes a layer, perhaps by mistake or with the whole viewer: keep what is in it."""
@@ -193,7 +193,7 @@ class Desk:
         self._was_kept(case, kept)
         return ""
 
-    def _was_kept(self, case: OpenCase | None, kept: Kept) -> None:
+    def _was_kept(self, case: OpenPatient | None, kept: SavedEdits) -> None:
         """Let everybody know what is among the results: nothing else has to keep it from a crash now."""
         if case is not None:
             case.was_kept(kept.work)
@@ -220,31 +220,31 @@ class Desk:
     # --- how they come true --------------------------------------------------------------------
 
     @staticmethod
-    def _work_on(case: OpenCase | None, *, accept: bool = False, leaving: bool = False) -> Work | None:
+    def _work_on(case: OpenPatient | None, *, accept: bool = False, leaving: bool = False) -> Edits | None:
         """What is to be kept of a patient for which there is a place."""
         if case is None or not case.source.can_keep:
             return None
         return case.work(accept=accept, leaving=leaving)
 
-    def _ask(self, wish: Wish) -> None:
-        self._wishes.append(wish)
-        if len(self._wishes) == 1:
+    def _ask(self, request: Request) -> None:
+        self._requests.append(request)
+        if len(self._requests) == 1:
             self._begin()
 
     def _begin(self) -> None:
         """Start with the first wish."""
-        wish = self._wishes[0]
-        self._work = self._work_on(self.case, accept=wish.accept, leaving=wish.leave)
-        if wish.source is not None and wish.leave:
-            wish.say(f"Opening {wish.source.name}...")
-        if self._work is None and wish.source is None:
-            self._finish(wish)
+        request = self._requests[0]
+        self._work = self._work_on(self.case, accept=request.accept, leaving=request.leave)
+        if request.source is not None and request.leave:
+            request.say(f"Opening {request.source.name}...")
+        if self._work is None and request.source is None:
+            self._finish(request)
             return
         self._worker = create_worker(
             keep_and_open,
             self._work,
             self.case,
-            wish.source,
+            request.source,
             _connect={"returned": self._take, "errored": self._failed},
         )
 
@@ -253,16 +253,16 @@ class Desk:
 
     def _give_up(self, sentence: str) -> None:
         self._worker = None
-        says = dict.fromkeys(wish.say for wish in self._wishes)
-        self._wishes.clear()
+        says = dict.fromkeys(request.say for request in self._requests)
+        self._requests.clear()
         self.changed.emit()
         for say in says:
             say(sentence)
 
-    def _take(self, move: Move | Failure) -> None:
+    def _take(self, move: SwitchResult | Failure) -> None:
         """Show what a worker did; begin again if the user went on painting meanwhile."""
         self._worker = None
-        wish, case, work = self._wishes[0], self.case, self._work
+        request, case, work = self._requests[0], self.case, self._work
         name = case.name if case is not None else ""
         if isinstance(move, Failure):
             self._give_up(move.sentence if work is None else not_kept(name, move.sentence))
@@ -274,29 +274,29 @@ class Desk:
             self._was_kept(case, move.kept)
         if isinstance(move.opened, Failure):
             if isinstance(move.opened, Broken):
-                self.was_broken.emit(wish.source, move.opened.sentence)
+                self.was_broken.emit(request.source, move.opened.sentence)
             self._give_up(move.opened.sentence)
-        elif wish.leave and self._work_on(case, leaving=True) is not None:
+        elif request.leave and self._work_on(case, leaving=True) is not None:
             self._begin()
         else:
-            self._finish(wish, move.opened)
+            self._finish(request, move.opened)
             if move.kept is not None and move.kept.sentence:
-                wish.say(move.kept.sentence)
+                request.say(move.kept.sentence)
 
-    def _finish(self, wish: Wish, opened: Opened | None = None) -> None:
+    def _finish(self, request: Request, opened: Opened | None = None) -> None:
         if opened is not None:
             if opened.record.by_hand and opened.labels is not None:  # who undoes all is where they are
                 labels_saved(opened.labels)
             self.was_read.emit(opened)
-        if wish.leave:
+        if request.leave:
             self._swap(opened)
         elif opened is not None and self.case is not None:
             self.case.show_labels(opened)
-        self._wishes.pop(0)
+        self._requests.pop(0)
         self.changed.emit()
-        if wish.then is not None:
-            wish.then()
-        if self._wishes and self._worker is None:
+        if request.then is not None:
+            request.then()
+        if self._requests and self._worker is None:
             self._begin()
 
     def _swap(self, opened: Opened | None) -> None:
@@ -309,23 +309,23 @@ class Desk:
         if case is not None and (case.source.can_keep or case.work(leaving=True) is None):
             self._is_swapping = True
             try:
-                self._looks = case.remove()
+                self._visibility = case.remove()
             finally:
                 self._is_swapping = False
-        self.case = OpenCase(self._viewer, opened, self._looks) if opened is not None else None
+        self.case = OpenPatient(self._viewer, opened, self._visibility) if opened is not None else None
 
 
-# Desks live as long as a widget uses them: a viewer that is closed is not to be held by its desk.
-_DESKS: WeakValueDictionary[int, Desk] = WeakValueDictionary()
+# Sessions live as long as a widget uses them: a viewer that is closed is not to be held by its desk.
+_SESSIONS: WeakValueDictionary[int, ReviewSession] = WeakValueDictionary()
 
 
-def desk_of(viewer: ViewerModel) -> Desk:
+def session_of(viewer: ViewerModel) -> ReviewSession:
     """The desk of a viewer, the same for all its widgets; each of them is to join it."""
     identity = _identity(viewer)
-    desk = _DESKS.get(identity)
-    if desk is None:
-        desk = _DESKS[identity] = Desk(viewer)
-    return desk
+    session = _SESSIONS.get(identity)
+    if session is None:
+        session = _SESSIONS[identity] = ReviewSession(viewer)
+    return session
 
 
 def _autosave_delay() -> int:

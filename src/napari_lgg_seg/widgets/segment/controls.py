@@ -97,7 +97,7 @@ class Controls:
         )
         self.fill_holes = CheckBox(label="Fill holes", tooltip=option_help("fill_holes"))
         self.tta = CheckBox(label="Average mirror image", tooltip=option_help("tta"))
-        self.thorough = CheckBox(label="Thorough", tooltip=option_help("thorough"))
+        self.full_resolution = CheckBox(label="Thorough", tooltip=option_help("full_resolution"))
         self.current_slice = CheckBox(
             label="Current slice only",
             tooltip="Segment the slice in view and leave the others; quick, for a first look.",
@@ -123,7 +123,7 @@ class Controls:
             smallest_volume=self.smallest_volume.value,
             fill_holes=self.fill_holes.value,
             tta=self.tta.value,
-            thorough=self.thorough.value,
+            full_resolution=self.full_resolution.value,
             batch_size=self.batch_size.value or None,
             device=self.device.value,
             engine=self.engine.value,
@@ -178,7 +178,7 @@ class Controls:
                     self.smallest_volume,
                     self.fill_holes,
                     self.tta,
-                    self.thorough,
+                    self.full_resolution,
                     self.current_slice,
                     self.batch_size,
                     self.engine,

@@ -106,8 +106,8 @@ def describe_subject(sequences: Mapping[str, Image | None], wanted: Collection[s
     if flair.rgb:
         return f"{slices}; {_taken_from_colours(used)}."
     info = described(flair)
-    copies = info["copies"] if info is not None else []
-    missing = [s for s in used if sequences[s] is None or s in copies]
+    filled_sequences = info["filled_sequences"] if info is not None else []
+    missing = [s for s in used if sequences[s] is None or s in filled_sequences]
     if not missing:
         return f"{slices}, {', '.join(used)}."
     return f"{slices}; {' and '.join(missing)} missing: FLAIR stands in, which may cost accuracy."

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...core.inference.predict import Event, SlicesDone
 from ...core.inference.uncertainty import voxel_entropy
 from ...core.options import SegmentOptions
-from ..shared.worker import failing_softly
+from ..shared.worker import returns_failure
 from .inputs import Subject, to_volume
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Result:
     device: str
     engine: str
     seconds: float
-    quick: bool
+    coarse_to_fine: bool
 
 
-@failing_softly
+@returns_failure
 def run_job(job: Job) -> Generator[Event, None, Result]:
     """The run, in the worker's thread."""
     yield SlicesDone(0, 1)
@@ -61,7 +61,11 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     try:
         only = None if job.only_slice is None else [job.only_slice]
         probability = yield from predictor.predict(volume, only)
-        name, engine, quick = predictor.runs_on, predictor.engine.name, predictor.quick and only is None
+        name, engine, quick = (
+            predictor.runs_on,
+            predictor.engine.name,
+            predictor.coarse_to_fine and only is None,
+        )
     finally:
         device = predictor.device
         del predictor

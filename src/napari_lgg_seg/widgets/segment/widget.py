@@ -78,7 +78,7 @@ class SegmentWidget(Container):
         self._shown: tuple[Job, Labels] | None = None
         self._ended = True
         self._devices = DeviceChooser(option_help("device"))
-        self._models = ModelChooser(self._say)
+        self._models = ModelChooser(self._set_status)
         self.controls = Controls(
             subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
             model=self._models.combo,
@@ -125,8 +125,8 @@ class SegmentWidget(Container):
         for keys, action in {"Ctrl+Alt+G": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
         # Figures follow a moving slider at a distance; the timer goes with the window.
-        self._figures_timer = QTimer(self.native, singleShot=True, interval=150)
-        self._figures_timer.timeout.connect(lambda: self._show_figures())
+        self._measurements_timer = QTimer(self.native, singleShot=True, interval=150)
+        self._measurements_timer.timeout.connect(lambda: self._show_measurements())
         # Figures take as long as layers do: the window answers in between.
         self._shown_timer = QTimer(self.native, singleShot=True, interval=0)
         self._shown_timer.timeout.connect(lambda: self._conclude())
@@ -144,7 +144,7 @@ class SegmentWidget(Container):
         chosen: Subject | None = self.patient.value
         return chosen
 
-    def _say(self, text: str) -> None:
+    def _set_status(self, text: str) -> None:
         self.status.value = text
 
     def _layers_changed(self, event: Any = None) -> None:
@@ -191,7 +191,7 @@ class SegmentWidget(Container):
         about = describe_subject(self._sequences(), wanted) if subject is not None else ""
         self.controls.about.value = about
         if self._worker is None and self._result_layer(TUMOUR) is None:
-            self._say(f"{self._models.problem} {_NO_PATIENT if subject is None else _READY}".strip())
+            self._set_status(f"{self._models.problem} {_NO_PATIENT if subject is None else _READY}".strip())
         for step in (self.controls.previous, self.controls.following):
             step.enabled = self._result_layer(TUMOUR) is not None
 
@@ -220,18 +220,18 @@ class SegmentWidget(Container):
         if self._worker is not None:
             return
         if self.subject is None:
-            self._say(_NO_PATIENT)
+            self._set_status(_NO_PATIENT)
             return
         try:
             self._job = self._take_job(self.subject)
         except LggSegError as error:
-            self._say(str(error))
+            self._set_status(str(error))
             return
         self._started, self._notice, self._ended = monotonic(), "", False
         self.button.text = "Cancel"
         self.progress.value, self.progress.max = 0, 1
         self.progress.visible = True
-        self._say("Loading the model...")
+        self._set_status("Loading the model...")
         self._worker = create_worker(
             run_job,
             self._job,
@@ -248,7 +248,7 @@ class SegmentWidget(Container):
         if self._worker is not None:
             self.button.text = "Cancelling..."
             self.button.enabled = False
-            self._say("Cancelled.")
+            self._set_status("Cancelled.")
             self._worker.quit()
 
     def _take_job(self, subject: Subject) -> Job:
@@ -270,19 +270,19 @@ class SegmentWidget(Container):
         if event.done:
             left = (monotonic() - self._started) / event.done * (event.total - event.done)
             text += f", {left:.0f} s left" if left >= 1 else ""
-        self._say(self._notice + text)
+        self._set_status(self._notice + text)
 
     def _show_result(self, result: Result | Failure) -> None:
         job = self._job
         if job is None or not self.button.enabled:
             return
         if isinstance(result, Failure):
-            self._say(result.sentence)
+            self._set_status(result.sentence)
             return
         probability = self._whole(job, PROBABILITY, result.probability)
         uncertainty = self._whole(job, UNCERTAINTY, result.uncertainty)
         if job.flair not in self._viewer.layers or grid_of(job.flair) != probability.shape:
-            self._say(
+            self._set_status(
                 f"The layers of {job.subject} were removed or changed during the run; nothing was added."
             )
             return
@@ -290,7 +290,7 @@ class SegmentWidget(Container):
             "model": result.model,
             "engine": result.engine,
             "options": job.options.as_dict(),
-            "quick_look": result.quick,
+            "coarse_to_fine": result.coarse_to_fine,
         }
         name = job.subject.name
         layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
@@ -310,7 +310,7 @@ class SegmentWidget(Container):
         (job, tumour), self._shown = self._shown, None
         if self._ended:  # whatever may fail below
             self._ready_again()
-        self._show_figures(job.subject)
+        self._show_measurements(job.subject)
         if job.only_slice is None:
             go_to_largest(self._viewer, tumour)
 
@@ -328,7 +328,7 @@ class SegmentWidget(Container):
         return whole
 
     def _show_error(self, error: Exception) -> None:
-        self._say(f"Segment failed: {error} ({type(error).__name__}).")
+        self._set_status(f"Segment failed: {error} ({type(error).__name__}).")
 
     def _finished(self) -> None:
         self._ended = True
@@ -378,7 +378,7 @@ class SegmentWidget(Container):
             self._summary = (
                 f"Your corrections in '{before.name}' are kept; the new labels are in '{layer.name}'."
             )
-        self._figures_timer.start()
+        self._measurements_timer.start()
 
     def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
         data = probability.data
@@ -394,31 +394,31 @@ class SegmentWidget(Container):
         made_with = {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
         return results.show_labels(self._viewer, like, name, labels.reshape(data.shape), made_with)
 
-    def _show_figures(self, of: Subject | None = None) -> None:
+    def _show_measurements(self, of: Subject | None = None) -> None:
         """Say what the newest result of a subject (the chosen one by default) measures; keep it there."""
         subject = of or self.subject
         layer = find_layer(self._viewer.layers, subject.name, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
             return
         labels = layer.data[None] if layer.ndim == 2 else layer.data
-        figures = measure_labels(labels, results.spacing_of(layer))
-        results.note_figures(layer, figures)
-        text = figures.in_words() if subject == self.subject else f"{subject}: {figures.in_words()}"
+        measurements = measure_labels(labels, results.spacing_of(layer))
+        results.note_measurements(layer, measurements)
+        text = measurements.summary() if subject == self.subject else f"{subject}: {measurements.summary()}"
         truth = find_layer(self._viewer.layers, subject.name, TRUTH)
         if truth is not None and truth.data.shape == layer.data.shape:
             text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
         probability = find_layer(self._viewer.layers, subject.name, PROBABILITY)
-        if probability is not None and probability.data.shape == layer.data.shape and figures.voxels:
+        if probability is not None and probability.data.shape == layer.data.shape and measurements.voxels:
             text += f" Uncertainty {1 - (expected_dice(probability.data, layer.data) or 0):.2f}."
         if self._left_out_weak_pieces(probability):
             text += " Segment again for weak pieces that lie apart, which this run did not look for."
-        self._say(f"{text} {self._summary}".strip())
+        self._set_status(f"{text} {self._summary}".strip())
 
     def _left_out_weak_pieces(self, probability: Image | None) -> bool:
         """Whether clean-up now keeps what the quick look of a run leaves out."""
         keeps = self.controls.clean_up.value not in DROPS_MINOR
         made_with = {} if probability is None else probability.metadata["lgg"].get("made_with", {})
-        return keeps and bool(made_with.get("quick_look"))
+        return keeps and bool(made_with.get("coarse_to_fine"))
 
     def _result_layer(self, role: str) -> Any:
         subject = self.subject
@@ -431,7 +431,7 @@ class SegmentWidget(Container):
         if flair is None or subject is None or not all(spacing):
             return
         results.set_spacing(self._viewer, subject.name, flair, spacing)
-        self._figures_timer.start()
+        self._measurements_timer.start()
 
     def go_to_tumour(self, direction: int) -> None:
         """Show the next (1) or previous (-1) slice with tumour, going round at the end."""

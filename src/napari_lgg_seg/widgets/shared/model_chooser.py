@@ -39,7 +39,7 @@ class ModelChooser:
     changed = Signal()
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self._set_status = say
         preferred, self.problem = preferred_model()
         self.path = preferred or DEFAULT_MODEL
         self.card: ModelCard | None = None
@@ -54,7 +54,7 @@ class ModelChooser:
         try:
             read_card(path)
         except LggSegError as error:
-            self._say(str(error))
+            self._set_status(str(error))
             return
         known_models.add(path)
         self.combo.value = path
@@ -80,7 +80,7 @@ class ModelChooser:
         self.path, self.problem = chosen, ""
         problem = self._read()
         if problem:
-            self._say(problem)
+            self._set_status(problem)
         else:
             self.changed.emit()
 
@@ -91,7 +91,7 @@ class ModelChooser:
         except LggSegError as error:
             self.card, self.combo.tooltip = None, str(error)
             return str(error)
-        self.combo.tooltip = self.card.in_a_sentence()
+        self.combo.tooltip = self.card.sentence()
         return ""
 
     def _models_changed(self, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.cohort.saved_labels import checksum
-from ...core.evaluation.measurements import Figures
+from ...core.evaluation.measurements import TumourMeasurements
 from ...layers import (
     METADATA_KEY,
     PROBABILITY,
@@ -101,9 +101,9 @@ def mark_edited(layer: Labels) -> None:
     layer.metadata[METADATA_KEY].pop(_WRITTEN, None)
 
 
-def note_figures(layer: Labels, figures: Figures) -> None:
+def note_measurements(layer: Labels, measurements: TumourMeasurements) -> None:
     """Keep figures of labels as the layer's features."""
-    layer.features = {"index": [1], **figures.as_columns()}
+    layer.features = {"index": [1], **measurements.as_columns()}
 
 
 def set_spacing(viewer: ViewerModel, name: str, like: Layer, spacing: tuple[float, float, float]) -> None:
@@ -124,9 +124,11 @@ def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
     """Grid and metadata of a new layer that lies over a layer of the subject."""
     info = described(layer)
     if info is not None:
-        slices, copies, affine, folder = (info[k] for k in ("slice_numbers", "copies", "affine", "folder"))
+        slices, filled_sequences, affine, folder = (
+            info[k] for k in ("slice_numbers", "filled_sequences", "affine", "folder")
+        )
     else:
-        slices, copies, affine, folder = (
+        slices, filled_sequences, affine, folder = (
             range(1, (layer.data.shape[0] if layer.ndim == 3 else 1) + 1),
             (),
             None,
@@ -139,5 +141,5 @@ def like_layer(layer: Layer, name: str, role: str) -> dict[str, Any]:
         "shear": layer.shear,
         "units": layer.units,
         "axis_labels": layer.axis_labels,
-        "metadata": describe(name, role, slices, copies, affine, folder),
+        "metadata": describe(name, role, slices, filled_sequences, affine, folder),
     }

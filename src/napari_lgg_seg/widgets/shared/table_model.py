@@ -35,7 +35,7 @@ class Row(Protocol):
         """Why the patient cannot be used, in a sentence; empty if it can."""
 
     @property
-    def words(self) -> str:
+    def search_text(self) -> str:
         """What a filter looks in."""
 
     @property
@@ -221,10 +221,10 @@ class CohortOrder(QSortFilterProxyModel):
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:  # noqa: N802 - Qt's name
         """Qt's hook: whether a patient is shown."""
-        case = self._cohort.rows[row]
-        if self._fits is not None and not self._fits(case):
+        patient = self._cohort.rows[row]
+        if self._fits is not None and not self._fits(patient):
             return False
-        text = case.words.lower()
+        text = patient.search_text.lower()
         return all(word in text for word in self._words)
 
     def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:  # noqa: N802 - Qt's name

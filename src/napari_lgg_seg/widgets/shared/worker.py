@@ -19,7 +19,7 @@ class Failure:
     sentence: str
 
 
-def failing_softly(
+def returns_failure(
     work: Callable[..., Generator[Yielded, None, Returned]],
 ) -> Callable[..., Generator[Yielded, None, Returned | Failure]]:
     """Make a generator return a :class:`Failure` where it would raise.
