@@ -224,8 +224,8 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         left = [name for name in plan.pool if name not in corrected]
         if not left:
             return
-        records = segment(plan, model, left, results) if row is None and order == UNCERTAIN else {}
-        chosen = row["chosen"] if row is not None else choose(plan, left, records)
+        statuses = segment(plan, model, left, results) if row is None and order == UNCERTAIN else {}
+        chosen = row["chosen"] if row is not None else choose(plan, left, statuses)
         for name in chosen:
             correct(plan.dataset / name, results)
         corrected = [*corrected, *chosen]
@@ -239,7 +239,7 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         if row is None or not tuned.exists():
             split = tune(plan, corrected, results, tuned)
         if row is None:
-            doubts = {name: 1 - (record.expected_dice or 0) for name, record in records.items()}
+            doubts = {name: 1 - (status.expected_dice or 0) for name, status in statuses.items()}
             epoch = read_card(tuned).training["epoch"]
             rest = {**split, "epoch": epoch, "uncertainty": doubts, "dice": score(tuned, plan)}
             log.add({"order": order, "round": number, "chosen": chosen, "corrected": corrected, **rest})
@@ -253,19 +253,19 @@ def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -
     predictor = predictor_for(load_model(model), options)
     folders = [plan.dataset / name for name in names]
     run = describe_run(model, options)
-    records = {}
+    statuses = {}
     for event in segment_patients(folders, results, predictor, options, run, replaceable=names):
         if isinstance(event, PredictionStored):
-            records[event.folder.name] = event.record
+            statuses[event.folder.name] = event.status
         elif isinstance(event, PatientUnusable):
             raise RuntimeError(event.sentence)
-    return records
+    return statuses
 
 
-def choose(plan: Plan, left: list[str], records: dict[str, PatientStatus]) -> list[str]:
+def choose(plan: Plan, left: list[str], statuses: dict[str, PatientStatus]) -> list[str]:
     """Who is corrected next: in whom nothing was found, then who promises least; else by chance."""
-    if records:
-        ordered = sorted(left, key=lambda n: (not records[n].nothing_found, records[n].expected_dice or 0))
+    if statuses:
+        ordered = sorted(left, key=lambda n: (not statuses[n].nothing_found, statuses[n].expected_dice or 0))
     else:
         order = random.Random(plan.options.seed).sample(plan.pool, len(plan.pool))
         ordered = [name for name in order if name in left]

@@ -120,13 +120,13 @@ def test_where_nothing_was_found_comes_first(loop, given):
     dataset, _, model = given
     options = train.TrainOptions(init=str(model))
     plan = loop.make_plan(dataset, model, NEW, None, 2, 1, 0.5, options)
-    record = loop.Record
-    records = {
-        "a": record(expected_dice=0.8),
-        "b": record(expected_dice=0.4),
-        "c": record(expected_dice=0.9, nothing_found=True),
+    status = loop.PatientStatus
+    statuses = {
+        "a": status(expected_dice=0.8),
+        "b": status(expected_dice=0.4),
+        "c": status(expected_dice=0.9, nothing_found=True),
     }
-    assert loop.choose(plan, ["a", "b", "c"], records) == ["c", "b"]
+    assert loop.choose(plan, ["a", "b", "c"], statuses) == ["c", "b"]
 
 
 def test_figures_are_drawn(play, loop, tmp_path, capsys):

@@ -45,7 +45,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def filling(folder: Path, record_file: str | None = None, record: str | None = None) -> Iterator[Path]:
+def filling(
+    folder: Path, provenance_file: str | None = None, provenance: str | None = None
+) -> Iterator[Path]:
     """A temporary folder whose files go into ``folder`` if the block succeeds.
 
     A folder that is not there yet appears with all its files at once, so that a program that is killed
@@ -55,10 +57,10 @@ def filling(folder: Path, record_file: str | None = None, record: str | None = N
     ----------
     folder : Path
         A patient's.
-    record_file : str, optional
+    provenance_file : str, optional
         Name of the file in ``folder`` that says how older files were made: it is removed before the first of
         them is replaced.
-    record : str, optional
+    provenance : str, optional
         The new text of that file, which is written last.
 
     Raises
@@ -75,16 +77,16 @@ def filling(folder: Path, record_file: str | None = None, record: str | None = N
         temporary = hidden
         yield temporary
         files = sorted(temporary.iterdir())
-        if record_file is not None and record is not None:
-            files.append(temporary / record_file)
-            files[-1].write_text(record, encoding="utf-8")
+        if provenance_file is not None and provenance is not None:
+            files.append(temporary / provenance_file)
+            files[-1].write_text(provenance, encoding="utf-8")
         for file in files:
             _sync(file)
         if new:
             temporary.rename(folder)
         else:
-            if record_file is not None:
-                (folder / record_file).unlink(missing_ok=True)
+            if provenance_file is not None:
+                (folder / provenance_file).unlink(missing_ok=True)
             for file in files:
                 file.replace(folder / file.name)
     except OSError as error:

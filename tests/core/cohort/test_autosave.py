@@ -28,7 +28,7 @@ def _kept_by_another_process(patient: str, *, killed: bool = True) -> subprocess
     program = textwrap.dedent(
         f"""
         import time, numpy as np
-        from napari_lgg_seg.core import recovery
+        from napari_lgg_seg.core.cohort import autosave as recovery
         labels = np.zeros((3, 8, 8), np.uint8); labels[1, 2:5, 2:5] = 2
         recovery.keep(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
         print("kept", flush=True)

@@ -188,8 +188,8 @@ def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, run
         Predictor._use = Predictor.kept
 
     def engines(output):
-        records = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
-        return {record["engine"] for record in records}
+        provenances = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
+        return {provenance["engine"] for provenance in provenances}
 
     with changed(running, change, undo):
         list(lgg.segment_cohort(cohort, tmp_path / "first", model, OPTIONS, scheduler=address))
@@ -385,8 +385,8 @@ def test_workers_compute_with_openvino(cohort, model, expected, tmp_path, monkey
     assert {e.runs_on for e in events if isinstance(e, PatientSegmented)} == {"CPU (OpenVINO)"}
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     for name in names(events, PatientSegmented):
-        record = json.loads((tmp_path / "out" / name / ".lgg-masks.json").read_text())
-        assert record["engine"] == "openvino"
+        provenance = json.loads((tmp_path / "out" / name / ".lgg-masks.json").read_text())
+        assert provenance["engine"] == "openvino"
     found = contents(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert sum(found[f] != expected[f] for f in found if f.endswith(".tif")) < 0.1 * len(found)

@@ -16,7 +16,7 @@ def index(tmp_path):
 
 def test_nothing_is_written_by_looking(index):
     assert index.read() == {}
-    assert index.record("anybody") == PatientStatus("new")
+    assert index.status("anybody") == PatientStatus("new")
     assert not index.path.parent.exists()
 
 
@@ -80,7 +80,7 @@ def test_fields_of_later_versions_are_passed_over(index):
     index.path.parent.mkdir()
     values = {"state": "segmented", "by_hand": False, "uncertainty": None, "made_with": {}, "mood": "good"}
     index.path.write_text(json.dumps({"schema": 1, "patients": {"a": values}}))
-    assert index.record("a") == PatientStatus("segmented")
+    assert index.status("a") == PatientStatus("segmented")
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(index):

@@ -36,14 +36,14 @@ def label_map(labels, **made_with):
 
 
 def test_a_prediction_comes_back(results, labels, probability):
-    record = results.write_prediction(NAME, label_map(labels, model="m"), probability)
+    status = results.write_prediction(NAME, label_map(labels, model="m"), probability)
     metrics = mean_entropy(probability, labels), expected_dice(probability, labels)
-    assert record == PatientStatus("segmented", False, *metrics, False, {"model": "m"})
+    assert status == PatientStatus("segmented", False, *metrics, False, {"model": "m"})
     stored = CohortResults(results.folder).read(NAME, SHAPE)
     np.testing.assert_array_equal(stored.labels, labels)
     np.testing.assert_allclose(stored.probability, probability, atol=0.5 / 255 + 1e-6)
     assert stored.probability.dtype == np.float32
-    assert stored.record == record
+    assert stored.status == status
     # What the stored probability says at the model's threshold is what was found.
     np.testing.assert_array_equal(stored.probability >= 0.5, labels)
 
@@ -61,7 +61,7 @@ def test_files_are_compressed_and_read_by_evaluate(results, labels, probability)
 
 def test_nothing_there_is_none(results):
     assert results.read(NAME) is None
-    assert results.records([NAME]) == {NAME: PatientStatus("new")}
+    assert results.statuses([NAME]) == {NAME: PatientStatus("new")}
     assert not results.folder.exists()
 
 
@@ -79,8 +79,8 @@ def test_corrected_labels_keep_their_values_and_are_not_replaced_unasked(results
     assert results.mark_exported(NAME).state == "exported"
     with pytest.raises(CorrectedError):
         results.write_prediction(NAME, label_map(labels), probability)
-    record = results.write_prediction(NAME, label_map(labels), probability, replace_corrected=True)
-    assert (record.state, record.by_hand) == ("segmented", False)
+    status = results.write_prediction(NAME, label_map(labels), probability, replace_corrected=True)
+    assert (status.state, status.by_hand) == ("segmented", False)
     np.testing.assert_array_equal(results.read(NAME).labels, labels)
 
 
@@ -101,20 +101,20 @@ def test_failing_to_write_leaves_everything_as_it_was(results, labels, probabili
     with pytest.raises(ExportError, match="No space left"):
         results.write_corrected(NAME, label_map(1 - labels))
     assert results.labels_file(NAME).read_bytes() == before
-    assert results.record(NAME).state == "segmented"
-    assert not results.record(NAME).by_hand
+    assert results.status(NAME).state == "segmented"
+    assert not results.status(NAME).by_hand
 
 
 def test_labels_that_others_put_there_count_as_segmented_and_removed_ones_as_new(
     results, labels, probability
 ):
     write_labels(results.folder, label_map(labels), "tiff")  # as `segment --format tiff` does
-    assert results.record(NAME) == PatientStatus("segmented")
+    assert results.status(NAME) == PatientStatus("segmented")
     stored = results.read(NAME, SHAPE)
     assert stored.probability is None
     results.write_corrected(NAME, label_map(labels))
     results.labels_file(NAME).unlink()
-    assert results.record(NAME) == PatientStatus("new")
+    assert results.status(NAME) == PatientStatus("new")
 
 
 @pytest.mark.parametrize("which", ["labels_file", "probability_file"])
@@ -176,7 +176,7 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
 
 def test_work_by_hand_is_kept_as_corrected(results, labels):
     kept = keep(NAME, Edits(label_map(labels), by_hand=True), results)
-    assert kept.record.state == "corrected"
+    assert kept.status.state == "corrected"
     assert kept.sentence == ""
     np.testing.assert_array_equal(results.read_labels(NAME), labels)
 
@@ -185,10 +185,10 @@ def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections
     results, labels, probability
 ):
     work = Edits(label_map(labels), by_hand=False, probability=probability)
-    assert keep(NAME, work, results).record.state == "segmented"
+    assert keep(NAME, work, results).status.state == "segmented"
     results.write_corrected(NAME, label_map(1 - labels))
     kept = keep(NAME, work, results)
-    assert kept.record.state == "corrected"
+    assert kept.status.state == "corrected"
     assert "not kept" in kept.sentence
     np.testing.assert_array_equal(results.read_labels(NAME), 1 - labels)
 
@@ -201,7 +201,7 @@ def test_further_labels_get_files_of_their_own_that_are_no_slices(results, label
     assert all(sum(str(file) in sentence for sentence in sentences) == 1 for file in files)
     for file in files:
         np.testing.assert_array_equal(tifffile.imread(file), labels)
-    assert results.record(NAME).state == "new"
+    assert results.status(NAME).state == "new"
     # Neither are they taken for slices, which would keep labels away, nor for the patient's result.
     keep(NAME, Edits(label_map(labels), by_hand=True), results)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}

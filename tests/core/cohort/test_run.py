@@ -273,9 +273,9 @@ def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
 
 def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):
     segment(engine="torch")
-    record = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
-    assert record["engine"] == "torch"
-    assert "engine" not in record["options"]
+    provenance = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
+    assert provenance["engine"] == "torch"
+    assert "engine" not in provenance["options"]
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
@@ -360,14 +360,14 @@ def test_moved_images_and_models_are_the_same(segment, cohort, model, tmp_path):
 def test_what_is_not_whole_is_not_finished_and_not_replaced(segment, tmp_path, damage):
     segment()
     folder = tmp_path / "out" / NAMES[1]
-    record = folder / ".lgg-masks.json"
+    provenance = folder / ".lgg-masks.json"
     mask = folder / f"{NAMES[1]}_2_mask.tif"
     {
         "mask gone": mask.unlink,
         "mask empty": lambda: mask.write_bytes(b""),
         "mask too many": lambda: mask.with_name(f"{NAMES[1]}_9_mask.tif").write_bytes(mask.read_bytes()),
-        "record gone": record.unlink,
-        "record cut": lambda: record.write_text(record.read_text()[:50]),
+        "record gone": provenance.unlink,
+        "record cut": lambda: provenance.write_text(provenance.read_text()[:50]),
     }[damage]()
     before = contents(tmp_path / "out")
     events = segment()

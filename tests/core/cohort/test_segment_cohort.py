@@ -69,9 +69,9 @@ def test_results_are_those_of_a_plain_run(folders, results, predictor, model):
         stored = results.read(event.folder.name)
         np.testing.assert_array_equal(stored.labels, plain.labels)
         np.testing.assert_allclose(stored.probability, plain.probability, atol=0.5 / 255 + 1e-6)
-        assert event.record == stored.record == results.record(event.folder.name)
-        assert event.record.state == "segmented"
-        assert 0 <= event.record.uncertainty <= 1
+        assert event.status == stored.status == results.status(event.folder.name)
+        assert event.status.state == "segmented"
+        assert 0 <= event.status.uncertainty <= 1
         assert event.details.predicted.voxels == int(plain.labels.sum())
         assert event.details.dice > 0.5
 
@@ -85,7 +85,7 @@ def test_a_bad_patient_does_not_stop_the_others(folders, results, predictor):
     assert [event.name for event in failed] == NAMES[:2]
     assert "masks only" in failed[1].sentence
     assert [event.folder for event in of_kind(events, PredictionStored)] == folders[2:]
-    assert results.records(NAMES)[NAMES[0]] == PatientStatus("new")
+    assert results.statuses(NAMES)[NAMES[0]] == PatientStatus("new")
 
 
 def test_corrected_patients_are_skipped_unless_they_may_be_replaced(folders, results, predictor):
@@ -97,7 +97,7 @@ def test_corrected_patients_are_skipped_unless_they_may_be_replaced(folders, res
     events = list(segment_patients(folders, results, predictor, OPTIONS, RUN, replaceable={NAMES[1]}))
     assert not of_kind(events, PatientLeft, PatientUnusable)
     assert results.read_labels(NAMES[1]).any()
-    assert results.record(NAMES[1]).state == "segmented"
+    assert results.status(NAMES[1]).state == "segmented"
 
 
 def test_corrected_during_the_run_is_kept(folders, results, predictor):
@@ -148,7 +148,7 @@ def test_cancelling_leaves_the_patient_in_work_as_it_was(folders, results, predi
     assert isinstance(next(work), PatientStarted)
     next(work)
     work.close()
-    assert [r.state for r in results.records(NAMES).values()] == ["segmented", "new", "new"]
+    assert [r.state for r in results.statuses(NAMES).values()] == ["segmented", "new", "new"]
 
 
 def test_a_full_disk_fails_one_patient_after_the_other_in_sentences(folders, results, predictor):

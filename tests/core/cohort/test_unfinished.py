@@ -30,7 +30,7 @@ def notes(tmp_path):
 def die_correcting(notes, cohort, patient=PATIENT):
     """Another session that notes a patient and is killed."""
     code = (
-        "import os, sys; from pathlib import Path; from napari_lgg_seg.core import unfinished;"
+        "import os, sys; from pathlib import Path; from napari_lgg_seg.core.cohort import unfinished;"
         "folder, *cohort = map(Path, sys.argv[1:4]);"
         "unfinished.note(folder, *cohort, sys.argv[4]); os._exit(9)"
     )

@@ -198,7 +198,7 @@ def test_a_killed_program_leaves_no_half_written_folder(tmp_path, call, n):
     code = f"""
 import os, signal, sys, tifffile
 import numpy as np
-from napari_lgg_seg.core.export import write_masks
+from napari_lgg_seg.core.data.masks import write_masks
 
 done, calls = {call}, []
 
@@ -219,10 +219,10 @@ write_masks(sys.argv[1], "p", np.ones((4, 9, 7), np.uint8))
 
 
 def test_the_record_of_older_masks_is_void(tmp_path):
-    write_masks(tmp_path / "new", "p", LABELS, record="first")
+    write_masks(tmp_path / "new", "p", LABELS, provenance="first")
     assert entries(tmp_path / "new")[0] == ".lgg-masks.json"
     assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "first"
-    write_masks(tmp_path / "new", "p", LABELS, overwrite=True, record="second")
+    write_masks(tmp_path / "new", "p", LABELS, overwrite=True, provenance="second")
     assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "second"
     write_masks(tmp_path / "new", "p", LABELS, overwrite=True)
     assert len(entries(tmp_path / "new")) == 4

@@ -285,8 +285,8 @@ def test_what_a_killed_program_left_is_cleared_away_after_a_day(openvino, tmp_pa
 SEVERAL_AT_ONCE = """
 import sys, time, torch
 from narrow_network import narrow_network
-from napari_lgg_seg.core.engines import make_engine
-from napari_lgg_seg.core.networks import build_network
+from napari_lgg_seg.core.inference.engines import make_engine
+from napari_lgg_seg.core.model.networks import build_network
 
 with narrow_network():
     torch.manual_seed(0)
@@ -698,17 +698,17 @@ SEGMENT = """
 import numpy as np, torch, threading
 from pathlib import Path
 from narrow_network import narrow_network
-from napari_lgg_seg.core.checkpoint import Model, ModelCard
-from napari_lgg_seg.core.networks import build_network
-from napari_lgg_seg.core.predict import Predictor, drain
-from napari_lgg_seg.core.preprocess import PreprocessOptions
+from napari_lgg_seg.core.model.checkpoint import Model, ModelCard
+from napari_lgg_seg.core.model.networks import build_network
+from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 
 with narrow_network():
     network = build_network("unet", 3)
 model = Model(network.eval(), ModelCard("test", preprocess=PreprocessOptions(working_size=48)), Path("m"))
 predictor = Predictor(model, "cpu")
 volume = np.random.default_rng(0).integers(0, 99, (3, 64, 64, 3))
-assert drain(predictor.predict(volume)).any()
+assert run_to_end(predictor.predict(volume)).any()
 assert predictor.engine.name == "openvino", predictor.engine.name
 for thread in threading.enumerate():
     if thread is not threading.current_thread():

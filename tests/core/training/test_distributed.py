@@ -42,13 +42,14 @@ import torch
 from narrow_network import narrow_network
 from torch.nn import functional
 
-from napari_lgg_seg.core import devices, distributed, run
-from napari_lgg_seg.core.callbacks import Callback
+from napari_lgg_seg.core import devices
+from napari_lgg_seg.core.training import distributed, run
+from napari_lgg_seg.core.training.callbacks import Callback
 from napari_lgg_seg.core.errors import LggSegError
-from napari_lgg_seg.core.events import Ended, EpochDone, PatientValidated, StepDone
-from napari_lgg_seg.core.options import TrainOptions
-from napari_lgg_seg.core.preprocess import PreprocessOptions
-from napari_lgg_seg.core.train import train
+from napari_lgg_seg.core.training.events import Ended, EpochDone, PatientValidated, StepDone
+from napari_lgg_seg.core.training.options import TrainOptions
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
+from napari_lgg_seg.core.training.train import train
 
 def as_in_use(norm, x):
     return functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)

@@ -725,11 +725,11 @@ from pathlib import Path
 import torch
 from narrow_network import narrow_network
 
-from napari_lgg_seg.core import callbacks
-from napari_lgg_seg.core.events import StepDone
-from napari_lgg_seg.core.options import TrainOptions
-from napari_lgg_seg.core.preprocess import PreprocessOptions
-from napari_lgg_seg.core.train import train
+from napari_lgg_seg.core.training import callbacks
+from napari_lgg_seg.core.training.events import StepDone
+from napari_lgg_seg.core.training.options import TrainOptions
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
+from napari_lgg_seg.core.training.train import train
 
 moment, data, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 calls = []

@@ -589,8 +589,8 @@ def test_a_result_of_the_segment_widget_is_kept(viewer, browse, open_pair, dock,
     assert states(widget)[FIRST] == "segmented"
     stored = results_of(cohort).read(FIRST)
     np.testing.assert_array_equal(stored.labels, predicted)
-    assert stored.record.uncertainty is not None
-    assert stored.record.made_with["model"] == "bright FLAIR"
+    assert stored.status.uncertainty is not None
+    assert stored.status.made_with["model"] == "bright FLAIR"
 
 
 def test_the_segment_widget_does_not_replace_corrections(viewer, segmented, open_pair, dock, run, cohort):
@@ -740,7 +740,7 @@ def test_closing_keeps_edits(viewer, segmented, open_pair, cohort, close, wait_u
         assert layer in viewer.layers
     wait_until(threads_done)
     np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
-    assert results_of(cohort).record(FIRST).by_hand
+    assert results_of(cohort).status(FIRST).by_hand
     assert close == "layer" or not list(notes.glob("*.json"))
     if close == "layer":
         assert cell(widget, FIRST, "Volume\nfound") == f"{np.count_nonzero(painted):,}"
@@ -792,7 +792,7 @@ def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_pair, c
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert FIRST in status(widget)
     assert "1 patient is corrected so far" in status(widget)
-    assert results_of(cohort).record(FIRST).by_hand
+    assert results_of(cohort).status(FIRST).by_hand
     run_to_end(widget, click, wait_until)
     assert states(widget)[FIRST] == "corrected"
 
@@ -807,7 +807,7 @@ def test_accept_in_correct_does_the_same(viewer, segmented, open_pair, click, wa
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert correct.status.value.startswith(f"{FIRST}: ")
     assert "2 patients are corrected so far; Fine-tune can learn from them." in correct.status.value
-    assert results_of(cohort).record(FIRST).by_hand
+    assert results_of(cohort).status(FIRST).by_hand
     # What the browser would not accept is not accepted here.
     correct.menu.value = truth_of(viewer)
     click(correct, "Accept")
@@ -1025,9 +1025,9 @@ def test_most_uncertain_come_first_after_those_in_whom_nothing_was_found(
     doubts = [float(cell(widget, name, "Uncertainty")) for name in (SECOND, FIRST)]
     assert 1 > doubts[0] > doubts[1] > 0
     for name in (FIRST, SECOND):
-        record = results.record(name)
-        assert cell(widget, name, "Uncertainty") == f"{1 - record.expected_dice:.3f}"
-        assert cell(widget, name, "Mean\nentropy") == f"{record.uncertainty:.3f}"
+        status = results.status(name)
+        assert cell(widget, name, "Uncertainty") == f"{1 - status.expected_dice:.3f}"
+        assert cell(widget, name, "Mean\nentropy") == f"{status.uncertainty:.3f}"
 
 
 def test_the_order_of_uncertainty_stays_while_reviewing(viewer, segmented, click, wait_until):
@@ -1081,7 +1081,7 @@ def test_export_writes_masks_of_the_selected_and_marks_them(
         read_patient(tmp_path / "masks" / SECOND).truth, results_of(cohort).read_labels(SECOND)
     )
     assert not (tmp_path / "masks" / BROKEN).exists()
-    assert results_of(cohort).record(FIRST).by_hand
+    assert results_of(cohort).status(FIRST).by_hand
 
 
 def test_exporting_over_masks_asks_first(segmented, click, wait_until, choose_folder, tmp_path, answer):

@@ -590,7 +590,8 @@ def test_making_the_widget_leaves_torch_alone():
         from napari.components import ViewerModel
         from qtpy.QtWidgets import QApplication
         app = QApplication([])
-        from napari_lgg_seg.widgets import device_chooser, finetune
+        from napari_lgg_seg.widgets.shared import device_chooser
+        from napari_lgg_seg.widgets.finetune import widget as finetune
         device_chooser.present_devices = lambda: [("CPU", "cpu")]
         class Viewer(ViewerModel):
             pass

@@ -46,8 +46,8 @@ def _leave_behind(folder: Path, more: str = "") -> None:
     program = textwrap.dedent(
         f"""
         import os, signal, numpy as np
-        from napari_lgg_seg.core import recovery
-        from napari_lgg_seg.core.patients import read_patient
+        from napari_lgg_seg.core.cohort import autosave as recovery
+        from napari_lgg_seg.core.data.patients import read_patient
         from napari_lgg_seg.layers import describe
         patient = read_patient({str(folder)!r})
         labels = np.zeros(patient.truth.shape, np.uint8); labels[1, :4, :5] = 1

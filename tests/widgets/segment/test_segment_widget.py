@@ -703,7 +703,7 @@ def test_failing_network_is_one_sentence_and_the_window_goes_on(
     assert f"{NAME} tumour" in layer_names(viewer)
 
 
-@pytest.mark.parametrize("where", ["model.checkpoint.load_model", "devices.free_memory"])
+@pytest.mark.parametrize("where", ["model.checkpoint.load_model", "memory.free_memory"])
 def test_failure_around_the_network_is_one_sentence_too(viewer, open_patient, dock, run, monkeypatch, where):
     open_patient()
     widget = dock()

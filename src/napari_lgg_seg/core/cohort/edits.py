@@ -57,7 +57,7 @@ class SavedEdits:
         That hold it.
     work : Edits
         What was kept.
-    record : PatientStatus
+    status : PatientStatus
         What became of the patient.
     details : PatientSummary or None
         What the table says of the patient now; None if its labels are as they were.
@@ -68,7 +68,7 @@ class SavedEdits:
     name: str
     results: CohortResults
     work: Edits
-    record: PatientStatus
+    status: PatientStatus
     details: PatientSummary | None = None
     sentence: str = ""
 
@@ -85,7 +85,7 @@ def keep(name: str, work: Edits, results: CohortResults) -> SavedEdits:
     """
     with results.lock:
         if work.is_old.is_set():
-            return SavedEdits(name, results, work, results.record(name))
+            return SavedEdits(name, results, work, results.status(name))
         return _keep(name, work, results)
 
 
@@ -101,4 +101,4 @@ def _keep(name: str, work: Edits, results: CohortResults) -> SavedEdits:
     for title, label_map in work.more:
         file = results.write_more(name, title, label_map)
         sentences.append(f"Your edits of '{title}' are in {file}.")
-    return SavedEdits(name, results, work, results.record(name), sentence=" ".join(sentences))
+    return SavedEdits(name, results, work, results.status(name), sentence=" ".join(sentences))

@@ -84,11 +84,11 @@ class CohortIndex:
         try:
             if content["schema"] > _SCHEMA:
                 raise self._unusable("a newer version of napari-lgg-seg wrote it")
-            return {name: _record(**values) for name, values in content["patients"].items()}
+            return {name: _status_from(**values) for name, values in content["patients"].items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self._unusable(f"{type(error).__name__}: {error}") from error
 
-    def record(self, name: str) -> PatientStatus:
+    def status(self, name: str) -> PatientStatus:
         """A patient's record; a new one if there is none.
 
         Raises
@@ -114,10 +114,10 @@ class CohortIndex:
             If the file cannot be written; it stays as it was.
         """
         with self.lock:
-            records = self.read()
-            changed = {name: replace(records.get(name, PatientStatus()), **changes) for name in names}
-            records |= changed
-            patients = {name: asdict(records[name]) for name in sorted(records)}
+            statuses = self.read()
+            changed = {name: replace(statuses.get(name, PatientStatus()), **changes) for name in names}
+            statuses |= changed
+            patients = {name: asdict(statuses[name]) for name in sorted(statuses)}
             text = json.dumps({"schema": _SCHEMA, "patients": patients}, indent=1)
             with replacing(self.path) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
@@ -130,7 +130,7 @@ class CohortIndex:
         )
 
 
-def _record(**values: Any) -> PatientStatus:
+def _status_from(**values: Any) -> PatientStatus:
     """A record as the file has it; fields of later versions are left out.
 
     Raises
@@ -139,10 +139,10 @@ def _record(**values: Any) -> PatientStatus:
         If a value is not what it must be.
     """
     known = {name: value for name, value in values.items() if name in PatientStatus.__dataclass_fields__}
-    record = PatientStatus(**known)
-    metrics = (record.uncertainty, record.expected_dice)
+    status = PatientStatus(**known)
+    metrics = (status.uncertainty, status.expected_dice)
     sure = all(figure is None or isinstance(figure, int | float) for figure in metrics)
-    flags = all(isinstance(flag, bool) for flag in (record.by_hand, record.nothing_found))
-    if record.state not in STATES or not sure or not flags:
+    flags = all(isinstance(flag, bool) for flag in (status.by_hand, status.nothing_found))
+    if status.state not in STATES or not sure or not flags:
         raise ValueError(f"{values} is no patient's record")
-    return record
+    return status

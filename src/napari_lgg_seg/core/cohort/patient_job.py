@@ -231,9 +231,9 @@ def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
         As :func:`segment_patient`.
     """
     label_map, provenance = computed.label_map, computed.provenance
-    record = provenance.to_json()
+    text = provenance.to_json()
     try:
-        write_labels(job.output, label_map, job.file_format, overwrite=job.overwrite, record=record)
+        write_labels(job.output, label_map, job.file_format, overwrite=job.overwrite, provenance=text)
     except ExportError:
         # A worker that was given up may have finished the patient after all.
         if job.overwrite or not _is_finished(job, label_map.patient, label_map.slice_numbers, provenance):

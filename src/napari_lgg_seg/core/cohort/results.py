@@ -38,13 +38,13 @@ class StoredResult:
         Shape (z, y, x); label values are kept.
     probability : ndarray of float32 or None
         Shape (z, y, x), 0 to 1 in steps of 1/255, where it is known.
-    record : PatientStatus
+    status : PatientStatus
         What became of the patient.
     """
 
     labels: LabelArray
     probability: Probability | None
-    record: PatientStatus
+    status: PatientStatus
 
 
 class CohortResults:
@@ -96,7 +96,7 @@ class CohortResults:
 
     # --- what became of the patients -------------------------------------------------------------
 
-    def records(self, names: Iterable[str]) -> dict[str, PatientStatus]:
+    def statuses(self, names: Iterable[str]) -> dict[str, PatientStatus]:
         """The records of patients; labels that the index does not know count as segmented.
 
         Raises
@@ -107,9 +107,9 @@ class CohortResults:
         known = self._index.read()
         return {name: self._with_files(name, known.get(name, PatientStatus())) for name in names}
 
-    def record(self, name: str) -> PatientStatus:
-        """One patient's record, as in :meth:`records`."""
-        return self.records([name])[name]
+    def status(self, name: str) -> PatientStatus:
+        """One patient's record, as in :meth:`statuses`."""
+        return self.statuses([name])[name]
 
     def corrected(self) -> list[str]:
         """Names of the patients whose labels somebody corrected or accepted, sorted.
@@ -117,17 +117,17 @@ class CohortResults:
         Raises
         ------
         ResultsError
-            As :meth:`records`.
+            As :meth:`statuses`.
         """
         known = self._index.read()
-        return sorted(name for name, record in known.items() if self._with_files(name, record).by_hand)
+        return sorted(name for name, status in known.items() if self._with_files(name, status).by_hand)
 
-    def _with_files(self, name: str, record: PatientStatus) -> PatientStatus:
+    def _with_files(self, name: str, status: PatientStatus) -> PatientStatus:
         """A record that agrees with whether there are labels: somebody may have put or removed them."""
         there = self.labels_file(name).is_file()
-        if there and record.state == "new":
+        if there and status.state == "new":
             return PatientStatus("segmented")
-        return record if there else PatientStatus()
+        return status if there else PatientStatus()
 
     def mark_exported(self, name: str) -> PatientStatus:
         """Note that a patient's masks were exported.
@@ -173,7 +173,7 @@ class CohortResults:
         uncertainty = mean_entropy(probability, label_map.labels)
         expected = expected_dice(probability, label_map.labels)
         with self.lock:
-            if self.record(name).by_hand and not replace_corrected:
+            if self.status(name).by_hand and not replace_corrected:
                 raise CorrectedError(f"{name} has corrected labels, which were kept.")
             _write_probability(self.probability_file(name), probability)
             write_tiff(self.labels_file(name), label_map)
@@ -204,14 +204,14 @@ class CohortResults:
         self._check_target(name)
         with self.lock:
             # First the note that these are somebody's work, since it keeps predictions away from them.
-            before = self.record(name)
-            record = self._index.change([name], state="corrected", by_hand=True)[name]
+            before = self.status(name)
+            status = self._index.change([name], state="corrected", by_hand=True)[name]
             try:
                 write_tiff(self.labels_file(name), label_map)
             except BaseException:
                 self._index.change([name], state=before.state, by_hand=before.by_hand)
                 raise
-        return record
+        return status
 
     def write_more(self, name: str, title: str, label_map: LabelMap) -> Path:
         """Keep further labels that somebody painted for a patient, in a file of a new name.
@@ -265,7 +265,7 @@ class CohortResults:
         path = self.probability_file(name)
         pages = _read_pages(path, labels.shape) if path.is_file() else None
         probability = None if pages is None else pages.astype(np.float32) / np.float32(255)
-        return StoredResult(labels, probability, self.record(name))
+        return StoredResult(labels, probability, self.status(name))
 
     def read_labels(self, name: str, shape: tuple[int, int, int] | None = None) -> LabelArray | None:
         """A patient's labels as they were kept, (z, y, x), or None if there are none.

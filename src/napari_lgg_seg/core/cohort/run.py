@@ -272,7 +272,7 @@ class PredictionStored:
     """A patient's result is among the results; the details are those of the patient with it."""
 
     folder: Path
-    record: PatientStatus
+    status: PatientStatus
     details: PatientSummary
 
 
@@ -334,14 +334,14 @@ def segment_patients(
             yield PatientStarted(name, number, len(folders))
             try:
                 may_replace = name in replaceable
-                if results.record(name).by_hand and not may_replace:
+                if results.status(name).by_hand and not may_replace:
                     raise CorrectedError(f"{name} has corrected labels, which were kept.")  # before the work
                 patient = reading.result()
                 probability = yield from predictor.predict(voxels_of(patient))
                 label_map = _label(patient, probability, chosen, made_with)
                 # Written at once: what a cancelled run wrote beside it, nobody would show.
-                record = results.write_prediction(name, label_map, probability, replace_corrected=may_replace)
-                yield PredictionStored(folder, record, summarize_patient(patient, label_map.labels))
+                status = results.write_prediction(name, label_map, probability, replace_corrected=may_replace)
+                yield PredictionStored(folder, status, summarize_patient(patient, label_map.labels))
             except CorrectedError as error:
                 yield PatientLeft(name, str(error))
             except LggSegError as error:
@@ -379,10 +379,10 @@ def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
     return {"model": card.name, "model_file": stamp, "options": options.as_dict()}
 
 
-def is_done(record: PatientStatus, run: dict[str, Any]) -> bool:
+def is_done(status: PatientStatus, run: dict[str, Any]) -> bool:
     """Whether a patient's result is what such a run would give once more."""
-    same = _what_counts(record.made_with) == _what_counts(run)
-    return record.state != "new" and not record.by_hand and same
+    same = _what_counts(status.made_with) == _what_counts(run)
+    return status.state != "new" and not status.by_hand and same
 
 
 def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:

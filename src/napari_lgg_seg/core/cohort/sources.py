@@ -34,7 +34,7 @@ class Opened:
         Predicted or corrected labels, (z, y, x).
     probability, uncertainty : ndarray of float32 or None
         Shape (z, y, x), 0 to 1, where they are known; the latter is the voxels' entropy.
-    record : PatientStatus
+    status : PatientStatus
         What became of a cohort's patient; a new one of others.
     details : PatientSummary or None
         What a cohort's table says of it.
@@ -45,7 +45,7 @@ class Opened:
     labels: LabelArray | None
     probability: Probability | None = None
     uncertainty: Probability | None = None
-    record: PatientStatus = field(default_factory=PatientStatus)
+    status: PatientStatus = field(default_factory=PatientStatus)
     details: PatientSummary | None = None
 
 
@@ -123,7 +123,7 @@ class CohortSource:
             return Opened(self, patient, None, details=details)
         probability = result.probability
         uncertainty = None if probability is None else voxel_entropy(probability)
-        return Opened(self, patient, labels, probability, uncertainty, result.record, details)
+        return Opened(self, patient, labels, probability, uncertainty, result.status, details)
 
     def keep(self, work: Edits, patient: Patient) -> SavedEdits:
         """As :meth:`Source.keep`; details go into the cache."""

@@ -64,13 +64,13 @@ def write_labels(
     file_format: FileFormat = "masks",
     *,
     overwrite: bool = False,
-    record: str | None = None,
+    provenance: str | None = None,
 ) -> list[Path]:
     """Write a patient's labels below an output folder.
 
     ``masks`` are ``<output>/<patient>/<patient>_<n>_mask.tif``, ``tiff`` is
     ``<output>/<patient>/<patient>_tumour.tif`` and ``nifti`` ``<output>/<patient>/<patient>_tumour.nii.gz``.
-    ``record`` is what goes beside them to say what they were made from
+    ``provenance`` is what goes beside them to say what they were made from
     (:mod:`napari_lgg_seg.core.data.provenance`).
 
     Returns
@@ -88,10 +88,10 @@ def write_labels(
     if file_format == "masks":
         numbers = label_map.slice_numbers or None
         name, labels = label_map.patient, label_map.labels
-        return write_masks(folder, name, labels, numbers, overwrite=overwrite, record=record)
+        return write_masks(folder, name, labels, numbers, overwrite=overwrite, provenance=provenance)
     check_target(output, label_map.patient, file_format, overwrite=overwrite)
     path = target_file(output, label_map.patient, file_format)
-    with filling(folder, provenance_file(file_format), record) as temporary:
+    with filling(folder, provenance_file(file_format), provenance) as temporary:
         _WRITERS[file_format](temporary / path.name, label_map)
     return [path]
 

@@ -29,7 +29,7 @@ def write_masks(
     slice_numbers: Sequence[int] | None = None,
     *,
     overwrite: bool = False,
-    record: str | None = None,
+    provenance: str | None = None,
 ) -> list[Path]:
     """Write labels as masks in the dataset's layout: ``<folder>/<patient>_<n>_mask.tif``.
 
@@ -49,7 +49,7 @@ def write_masks(
         Number of each slice; 1, 2, ... by default.
     overwrite : bool
         Replace masks written before (never beside images: those would be the truth).
-    record : str, optional
+    provenance : str, optional
         Text of the hidden file that says what the masks were made from
         (:mod:`napari_lgg_seg.core.data.provenance`); one of older masks is removed.
 
@@ -73,7 +73,7 @@ def write_masks(
     old = check_folder(folder, patient, overwrite=overwrite)
     pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
     targets = [folder / mask_name(patient, number) for number in numbers]
-    _write_tiffs(folder, targets, pixels, record)
+    _write_tiffs(folder, targets, pixels, provenance)
     for leftover in set(old) - set(targets):
         leftover.unlink(missing_ok=True)
     return targets
@@ -173,9 +173,9 @@ def _write_tiffs(
     folder: Path,
     targets: Sequence[Path],
     pixels: Iterable[npt.NDArray[np.uint8]],
-    record: str | None = None,
+    provenance: str | None = None,
 ) -> None:
-    with filling(folder, provenance_file("masks"), record) as temporary:
+    with filling(folder, provenance_file("masks"), provenance) as temporary:
         for target, page in zip(targets, pixels, strict=True):
             photometric = "rgb" if page.ndim == 3 else "minisblack"
             tifffile.imwrite(temporary / target.name, np.ascontiguousarray(page), photometric=photometric)

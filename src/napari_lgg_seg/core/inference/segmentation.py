@@ -185,7 +185,7 @@ def write_masks(
     file_format: FileFormat = "masks",
     *,
     overwrite: bool = False,
-    record: str | None = None,
+    provenance: str | None = None,
 ) -> list[Path]:
     """Write a segmentation to ``<output>/<patient>/``.
 
@@ -200,7 +200,7 @@ def write_masks(
         ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
     overwrite : bool
         Replace labels written before.
-    record : str, optional
+    provenance : str, optional
         What goes beside them to say what they were made from (:mod:`napari_lgg_seg.core.data.provenance`).
 
     Returns
@@ -225,4 +225,4 @@ def write_masks(
     'LGG_sample_1_mask.tif'
     """
     label_map = segmentation.label_map()
-    return write_labels(Path(output), label_map, file_format, overwrite=overwrite, record=record)
+    return write_labels(Path(output), label_map, file_format, overwrite=overwrite, provenance=provenance)

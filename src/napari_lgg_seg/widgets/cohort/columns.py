@@ -32,7 +32,7 @@ class PatientRow:
     ----------
     folder : Path
         The patient's.
-    record : PatientStatus
+    status : PatientStatus
         What became of it.
     details : PatientSummary or None
         None until its files were looked at.
@@ -41,7 +41,7 @@ class PatientRow:
     """
 
     folder: Path
-    record: PatientStatus
+    status: PatientStatus
     details: PatientSummary | None = None
     keys: tuple[Key | None, ...] = ()
     _icon: QIcon | None = None
@@ -76,7 +76,7 @@ class PatientRow:
     @property
     def state(self) -> str:
         """One of :data:`SHOWN_STATES`."""
-        return UNREADABLE if self.problem else self.record.state
+        return UNREADABLE if self.problem else self.status.state
 
     @property
     def uncertainty(self) -> float | None:
@@ -84,14 +84,14 @@ class PatientRow:
         if self.problem:
             return None
         # Both are the prediction's and stay when it is corrected, so that the order of review stays, too.
-        if self.record.nothing_found:
+        if self.status.nothing_found:
             return _ABOVE_ALL
-        return None if self.record.expected_dice is None else 1 - self.record.expected_dice
+        return None if self.status.expected_dice is None else 1 - self.status.expected_dice
 
-    def learn(self, record: PatientStatus | None, details: PatientSummary | None) -> None:
+    def learn(self, status: PatientStatus | None, details: PatientSummary | None) -> None:
         """Take what is known now."""
-        if record is not None:
-            self.record = record
+        if status is not None:
+            self.status = status
         if details is not None:
             self.details, self._icon = details, None
 
@@ -119,7 +119,7 @@ def _uncertainty_text(value: float) -> str:
 
 
 def _entropy(row: PatientRow) -> float | None:
-    return None if row.problem else row.record.uncertainty
+    return None if row.problem else row.status.uncertainty
 
 
 def _count(value: int) -> str:
@@ -202,17 +202,17 @@ class BrowserModel(CohortModel):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(COLUMNS, parent)
 
-    def show_patients(self, folders: Sequence[Path], records: Mapping[str, PatientStatus]) -> None:
+    def show_patients(self, folders: Sequence[Path], statuses: Mapping[str, PatientStatus]) -> None:
         """Hold these patients instead of those before; nothing is known of their files yet."""
-        self.show_rows([PatientRow(folder, records.get(folder.name, PatientStatus())) for folder in folders])
+        self.show_rows([PatientRow(folder, statuses.get(folder.name, PatientStatus())) for folder in folders])
 
     def update(
-        self, name: str, *, record: PatientStatus | None = None, details: PatientSummary | None = None
+        self, name: str, *, status: PatientStatus | None = None, details: PatientSummary | None = None
     ) -> None:
         """Note what became of a patient, or what its files hold; unknown patients are passed over."""
         row: PatientRow | None = self.row_of(name)
         if row is not None:
-            row.learn(record, details)
+            row.learn(status, details)
             self.has_changed(name)
 
     def counts(self) -> dict[str, int]:

@@ -37,7 +37,7 @@ class Listing:
     """The patients of a dataset, and what became of them; their files are not looked at yet."""
 
     folders: list[Path]
-    records: dict[str, PatientStatus]
+    statuses: dict[str, PatientStatus]
 
 
 Looked = dict[str, PatientSummary]
@@ -56,7 +56,7 @@ def look_through(
     """
     results.check(dataset)
     folders = list_patients(dataset, results.folder)
-    yield Listing(folders, results.records([folder.name for folder in folders]))
+    yield Listing(folders, results.statuses([folder.name for folder in folders]))
     looked: Looked = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
@@ -137,7 +137,7 @@ class PatientExported:
     """A patient's masks are written."""
 
     name: str
-    record: PatientStatus
+    status: PatientStatus
 
 
 @dataclass(frozen=True)

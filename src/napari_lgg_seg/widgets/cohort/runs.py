@@ -86,7 +86,7 @@ class Runs:
             return
         rows = self._model.rows
         corrected = [row for row in rows if self._has_corrections(row)]
-        done = [row for row in rows if is_done(row.record, run) and row not in corrected]
+        done = [row for row in rows if is_done(row.status, run) and row not in corrected]
         left = [row for row in rows if row not in corrected and row not in done]
         if not left:
             self._set_status(messages.nothing_to_do(len(corrected), len(done)))
@@ -114,7 +114,7 @@ class Runs:
             self._segment(rows, run, frozenset(corrected), "")
 
     def _has_corrections(self, row: PatientRow) -> bool:
-        return row.record.by_hand or self._is_corrected(row)
+        return row.status.by_hand or self._is_corrected(row)
 
     def _options(self) -> SegmentOptions:
         preferred = self._preferred
@@ -219,13 +219,13 @@ class Runs:
             self._notice = event.text
         elif isinstance(event, PredictionStored):
             self._done += 1
-            self._model.update(event.folder.name, record=event.record, details=event.details)
+            self._model.update(event.folder.name, status=event.status, details=event.details)
             if (row := self._model.row_of(event.folder.name)) is not None:
                 self._segmented(row)
             self._changed()
         elif isinstance(event, PatientExported):
             self._done += 1
-            self._model.update(event.name, record=event.record)
+            self._model.update(event.name, status=event.status)
             self._changed()
         elif isinstance(event, PatientExists):
             self._exist.append(event.name)

@@ -212,7 +212,7 @@ class CohortBrowser(Container):
 
     def _show_listing(self, listing: Listing) -> None:
         self._problem = ""
-        self.patients.show_patients(listing.folders, listing.records)
+        self.patients.show_patients(listing.folders, listing.statuses)
         self.table.sort(PATIENT)
 
     def _looked(self, result: Failure | None) -> None:
@@ -265,13 +265,13 @@ class CohortBrowser(Container):
 
     def _kept(self, kept: SavedEdits) -> None:
         if self._results is not None and kept.results.folder == self._results.folder:
-            self.patients.update(kept.name, record=kept.record, details=kept.details)
+            self.patients.update(kept.name, status=kept.status, details=kept.details)
             if kept.work.by_hand and self._folders is not None:
                 self.go_on.note(self._folders, kept.name)
 
     def _read(self, opened: Opened) -> None:
         if self._is_ours(opened.source):
-            self.patients.update(opened.source.name, record=opened.record, details=opened.details)
+            self.patients.update(opened.source.name, status=opened.status, details=opened.details)
 
     def _broken(self, source: Source, sentence: str) -> None:
         if self._is_ours(source):
@@ -330,7 +330,7 @@ class CohortBrowser(Container):
             self.session.accept(self, self._set_status, partial(self._accepted, name))
 
     def _accepted(self, name: str) -> None:
-        corrected = sum(row.record.by_hand for row in self.patients.rows)
+        corrected = sum(row.status.by_hand for row in self.patients.rows)
         self._set_status(f"{messages.accepted(name)} {messages.to_learn_from(corrected)}")
 
     def _segmented(self, row: PatientRow) -> None:

@@ -229,7 +229,7 @@ class Sources:
             p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, CorrectedPatient)
         ]
         ours = kept.results.folder == self._controls.results.value
-        if ours and kept.record.by_hand and kept.name not in known:
+        if ours and kept.status.by_hand and kept.name not in known:
             self._look_again()
 
     def _look_again(self) -> None:

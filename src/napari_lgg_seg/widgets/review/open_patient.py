@@ -108,11 +108,11 @@ class OpenPatient:
             return
         if shown is not None and results.is_edited(shown):
             self._viewer.layers.remove(shown)  # what replaces it came from whoever said that it may
-        name, made_with = self._patient.name, dict(opened.record.made_with)
+        name, made_with = self._patient.name, dict(opened.status.made_with)
         if opened.probability is not None and opened.uncertainty is not None:
             results.show_maps(self._viewer, like, name, opened.probability, opened.uncertainty, made_with)
         tumour = results.show_labels(self._viewer, like, name, opened.labels, made_with)
-        if opened.record.by_hand:
+        if opened.status.by_hand:
             results.mark_edited(tumour)
         self._kept = checksum(tumour.data)
         if self.truth is not None:

@@ -285,7 +285,7 @@ class ReviewSession:
 
     def _finish(self, request: Request, opened: Opened | None = None) -> None:
         if opened is not None:
-            if opened.record.by_hand and opened.labels is not None:  # who undoes all is where they are
+            if opened.status.by_hand and opened.labels is not None:  # who undoes all is where they are
                 labels_saved(opened.labels)
             self.was_read.emit(opened)
         if request.leave:
