@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.choices import CleanUp
-from ..core.data.label_files import FileFormat
+from ..core.choices import CleanUp, FileFormat
 from ..core.devices import DeviceChoice, EngineChoice
 from ..core.options import SegmentOptions, option_help
 from .console import INTERRUPTED, threshold_option

@@ -27,6 +27,9 @@ DROPS_MINOR: tuple[CleanUp, ...] = ("minor", "largest")
 Threshold = float | Literal["auto"]
 
 
+#: Formats in which labels are written: masks in the dataset's layout, one multi-page TIFF, NIfTI.
+FileFormat = Literal["masks", "tiff", "nifti"]
+
 #: The networks that can be trained, as named in model files.
 NetworkName = Literal["unet", "buda"]
 

@@ -7,7 +7,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.label_files import FileFormat, LabelMap, check_target, is_complete, write_labels
+from ..choices import FileFormat
+from ..data.label_files import LabelMap, check_target, is_complete, write_labels
 from ..data.patients import Patient, find_slices, read_patient
 from ..data.provenance import Provenance, provenance_of, read_provenance
 from ..errors import ExistingMasksError, ExportError

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..choices import OptionsError
-from ..data.label_files import FileFormat, LabelMap
+from ..choices import FileFormat, OptionsError
+from ..data.label_files import LabelMap
 from ..data.patients import find_slices, has_slices, read_patient
 from ..data.provenance import model_checksum
 from ..errors import CorrectedError, LggSegError, PatientError

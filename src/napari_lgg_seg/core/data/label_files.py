@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tifffile
 
 from ..atomic import filling, replacing
+from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError, PatientError
 from .masks import check_folder, mask_name, write_masks
 from .patients import UInt8Array, has_slices, parse_name, read_patient
@@ -23,7 +24,6 @@ from .provenance import provenance_file
 LabelArray = npt.NDArray[np.generic]
 
 #: Formats by their name on the command line.
-FileFormat = Literal["masks", "tiff", "nifti"]
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.label_files import FileFormat, LabelMap, write_labels
+from ..choices import FileFormat
+from ..data.label_files import LabelMap, write_labels
 from ..data.patients import Patient, UInt8Array
 from ..errors import ImageError
 from ..evaluation.measurements import TumourMeasurements, measure_labels
