@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import LggSegError
-from .calibrate_coarse import coarse_to_fine
-from .console import in_a_line, make_console, make_progress, write_text
+from ..core.options import SegmentOptions
+from .calibrate_coarse import calibrate_coarse
+from .console import dice_summary, make_console, make_progress, write_text
+from .renamed import translated
 from .report import report
-from .segment import segment
+from .segment import segment, segment_folders
 from .shape import associate, shape
-from .train import train
+from .train import EPILOG, train
 
 if TYPE_CHECKING:
     from ..core.evaluation.metrics import Summary
@@ -31,11 +33,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; errors of ours are one sentence, not a traceback."""
+    """Run the command line; our own errors are one sentence, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    arguments, warnings = translated(sys.argv[1:])
+    for warning in warnings:
+        make_console(stderr=True).print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     try:
-        app()
+        app(arguments)
     except LggSegError as error:
         make_console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(1) from error
@@ -49,20 +54,24 @@ def evaluate(
     predictions: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="Predicted masks: a patient folder or a folder of them."
+            exists=True,
+            file_okay=False,
+            help="Predicted masks: a patient folder or a folder of patient folders.",
         ),
     ],
     truth: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="True masks: a patient folder or a folder of them."
+            exists=True,
+            file_okay=False,
+            help="Ground-truth masks: a patient folder or a folder of patient folders.",
         ),
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file as well.")
+        Path | None, typer.Option("--json", help="Also write the results to this JSON file.")
     ] = None,
 ) -> None:
-    """Score masks against the truth: Dice per patient over the whole volume."""
+    """Score masks against the ground truth: Dice per patient over the whole volume."""
     from rich.table import Table
 
     from ..core.evaluation.compare_folders import evaluate_folders
@@ -77,24 +86,26 @@ def evaluate(
         console.print(
             f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
         )
-    console.print(in_a_line(summary))
+    console.print(dice_summary(summary))
     if json_file is not None:
-        metrics = {**_as_dict(summary), "dice": scores, "without_prediction": missing}
-        write_text(json_file, json.dumps(metrics, indent=2) + "\n")
+        results = {**_as_dict(summary), "dice": scores, "without_prediction": missing}
+        write_text(json_file, json.dumps(results, indent=2) + "\n")
 
 
 @app.command()
 def sample(
     folder: Annotated[
         Path,
-        typer.Argument(help="An empty or new folder for the sample patient, or for the patients' folders."),
+        typer.Argument(help="A new or empty folder for the sample patient, or for the patients' folders."),
     ],
     patients: Annotated[
         int | None,
-        typer.Option(min=1, help="Make a cohort of so many patients that differ, with a folder for each."),
+        typer.Option(
+            min=1, help="Write a cohort of this many different patients, each in a folder of its own."
+        ),
     ] = None,
 ) -> None:
-    """Write the made sample patient, or a cohort of made patients, in the dataset's layout."""
+    """Write the synthetic sample patient, or a cohort of synthetic patients, in the dataset's layout."""
     from ..core.data.masks import write_patient
     from ..core.data.phantom import make_sample_patient
     from ..core.data.phantom_cohort import make_sample_patients
@@ -103,7 +114,7 @@ def sample(
         with make_progress(make_console(stderr=True)) as progress:
             for patient in progress.track(make_sample_patients(patients), patients, description="Drawing"):
                 write_patient(folder / patient.name, patient)
-        print(f"{patients} made patients are in {folder.resolve()}")  # noqa: T201 - the result
+        print(f"{patients} synthetic patients are in {folder.resolve()}")  # noqa: T201 - the result
         return
     files = write_patient(folder, make_sample_patient())
     print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
@@ -115,10 +126,10 @@ def demo(
         "lgg-demo"
     ),
     window: Annotated[
-        bool, typer.Option("--window", help="Open the sample patient in napari with Segment docked instead.")
+        bool, typer.Option("--window", help="Open the sample patient in napari instead, with Segment docked.")
     ] = False,
 ) -> None:
-    """Segment the made sample patient with the shipped model: the whole way, to see that it works."""
+    """Segment the synthetic sample patient with the shipped model, to see that everything works."""
     if window:
         _open_window()
         return
@@ -130,7 +141,7 @@ def demo(
     source = folder / "patients" / patient.name
     if not has_slices(source):
         write_patient(source, patient)
-    segment([source], output=folder / "masks", overwrite=True)
+    segment_folders([source], folder / "masks", None, SegmentOptions(), overwrite=True)
 
 
 def _open_window() -> None:
@@ -157,9 +168,9 @@ def info(
     print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
 
 
-app.command("quick-look")(coarse_to_fine)
+app.command()(calibrate_coarse)
 app.command()(report)
-app.command()(train)
+app.command(epilog=EPILOG)(train)
 app.command()(shape)
 app.command()(associate)
 

@@ -1,4 +1,4 @@
-"""The command ``quick-look``: whether a model may look quickly first, and when it then looks closely."""
+"""The command ``calibrate-coarse``: whether and from which probability a model can work coarse to fine."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from ..core.errors import ModelError
 from ..core.options import option_help
 
 
-def coarse_to_fine(
+def calibrate_coarse(
     model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A model file.")],
     cohort: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="The folder with its validation patients.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Write the model with the limit that was found; measure only without.")
+        Path | None, typer.Option(help="Write the model with the threshold found; without it, only measure.")
     ] = None,
     device: Annotated[DeviceChoice, typer.Option(help=option_help("device"))] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
 ) -> None:
-    """Find out where a look in half the size shows a model what to look at closely.
+    """Find the threshold of a model for working coarse to fine.
 
-    Several limits are tried on the model's validation patients in COHORT, until labels agree with those of a
-    close look at everything: Dice 0.999 over all voxels and 0.99 for each patient.
+    Coarse to fine: every second slice at half resolution first; only regions above the threshold are
+    computed at full resolution. Several thresholds are tried on the model's validation patients in COHORT,
+    until labels agree with those of full resolution everywhere: Dice 0.999 over all voxels and 0.99 for
+    each patient.
     """
     import dataclasses
 
@@ -40,7 +42,9 @@ def coarse_to_fine(
     loaded = load_model(model)
     names = loaded.card.validation_patients
     if not names:
-        raise ModelError(f"{model} names no validation patients; a quick look has to be tried on some.")
+        raise ModelError(
+            f"{model} names no validation patients to try thresholds on; choose a model that does."
+        )
     if output is not None:
         check_new(output, overwrite=overwrite)
     memory.keep_memory_mapped()
@@ -49,15 +53,15 @@ def coarse_to_fine(
     found = None
     for tried in try_limits(loaded, patients, device):
         console.print(
-            f"{tried.limit:g}: Dice with a close look {tried.overall:.5f} over all voxels, {tried.worst:.4f} "
-            f"in the worst of {len(patients)} patients; the network sees {tried.work:.0%}",
+            f"{tried.limit:g}: Dice with full resolution {tried.overall:.5f} over all voxels, "
+            f"{tried.worst:.4f} in the worst of {len(patients)} patients; {tried.work:.0%} of the work",
             soft_wrap=True,
         )
         found = tried.limit if tried.keeps else None
     console.print(
-        "No limit keeps labels and saves work: everything is looked at closely."
+        "No threshold keeps the labels and saves time: everything is computed at full resolution."
         if found is None
-        else f"Worth a closer look from a probability of {found:g} on."
+        else f"The threshold is {found:g}."
     )
     if output is not None:
         save_model(output, loaded.network, dataclasses.replace(loaded.card, coarse_threshold=found))

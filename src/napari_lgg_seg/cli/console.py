@@ -1,19 +1,18 @@
-"""What the commands print with, and write to."""
+"""Console, progress bar and files of the commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from ..core.choices import OptionsError, Threshold, parse_threshold
-
-if TYPE_CHECKING:
-    from ..core.evaluation.metrics import Summary
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from ..core.evaluation.metrics import Summary
+
+#: Exit code of a program that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,14 +30,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console that colours nothing by itself."""
+    """A console that prints text as it is, without highlighting."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, quiet=quiet)
 
 
-def make_progress(console: Console, *, left: bool = False) -> Progress:
-    """A progress bar; ``left`` says what its time is."""
+def make_progress(console: Console) -> Progress:
+    """A progress bar with the share that is done and the time left."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -46,29 +45,13 @@ def make_progress(console: Console, *, left: bool = False) -> Progress:
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        *([TextColumn("left")] if left else []),
+        TextColumn("left"),
         console=console,
     )
 
 
-#: Exit code of a program that Ctrl-C ended.
-INTERRUPTED = 130
-
-
-def threshold_option(text: str) -> Any:
-    """The option ``--threshold``: a number or auto."""
-
-    def parsed(value: str) -> Threshold:
-        try:
-            return parse_threshold(value)
-        except OptionsError as error:
-            raise typer.BadParameter(str(error)) from error
-
-    return typer.Option(parser=parsed, metavar="auto|NUMBER", help=text)
-
-
-def in_a_line(summary: Summary) -> str:
-    """A cohort's Dice in one line."""
+def dice_summary(summary: Summary) -> str:
+    """The Dice of a cohort in one line."""
     return (
         f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
         f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"

@@ -1,4 +1,4 @@
-"""The command ``segment``: patients' folders -> results, in this process or spread over workers."""
+"""The command ``segment``: patient folders -> results, in this process or spread over workers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.choices import CleanUp, FileFormat
-from ..core.devices import DeviceChoice, EngineChoice
-from ..core.options import SegmentOptions, option_help
-from .console import INTERRUPTED, threshold_option
+from ..core.choices import FileFormat
+from ..core.options import SegmentOptions
+from .console import INTERRUPTED, make_console, make_progress
+from .options import takes_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from ..core.cohort.run import CohortEvent
 
 
-_GO_ON = "The same command goes on with the patients that are left."
+_RESUME = "The same command goes on with the remaining patients."
 
 
+@takes_options(SegmentOptions)
 def segment(
     folders: Annotated[
         list[Path],
@@ -40,15 +41,6 @@ def segment(
             "one <patient>_tumour.nii.gz.",
         ),
     ] = "masks",
-    device: Annotated[DeviceChoice, typer.Option(help=option_help("device"))] = "auto",
-    threshold: Annotated[Any, threshold_option(option_help("threshold"))] = None,
-    clean_up: Annotated[CleanUp | None, typer.Option(help=option_help("clean_up"))] = None,
-    smallest_volume: Annotated[int, typer.Option(min=1, help=option_help("smallest_volume"))] = 100,
-    fill_holes: Annotated[bool, typer.Option("--fill-holes", help=option_help("fill_holes"))] = False,
-    tta: Annotated[bool, typer.Option("--tta", help=option_help("tta"))] = False,
-    full_resolution: Annotated[bool, typer.Option("--thorough", help=option_help("full_resolution"))] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help=option_help("batch_size"))] = None,
-    engine: Annotated[EngineChoice, typer.Option(help=option_help("engine"))] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Share the patients among this many processes (extra cluster)."),
@@ -64,21 +56,43 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Segment all patients and replace results of an earlier run.")
     ] = False,
+    *,
+    options: SegmentOptions,
 ) -> None:
     """Segment patients and write their masks.
 
-    Patients whose results are there, made from the same images with the same model and options, are
-    finished: they are left as they are. So the same command goes on where it stopped.
+    Patients whose results are there already, made from the same images with the same model and options,
+    are skipped: the same command again goes on where it stopped.
     """
+    segment_folders(
+        folders,
+        output,
+        model,
+        options,
+        file_format=file_format,
+        overwrite=overwrite,
+        workers=workers,
+        scheduler=scheduler,
+    )
+
+
+def segment_folders(
+    folders: list[Path],
+    output: Path,
+    model: Path | None,
+    options: SegmentOptions,
+    *,
+    file_format: FileFormat = "masks",
+    overwrite: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Segment patients with progress on the terminal; ends the program with exit code 1 if any failed."""
     from ..core import memory
     from ..core.cohort.run import segment_cohort
-    from .console import make_console
 
     if workers is not None and scheduler is not None:
         raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
-    options = SegmentOptions(
-        threshold, clean_up, smallest_volume, fill_holes, tta, full_resolution, batch_size, device, engine
-    )
     memory.bound_caches()  # of workers as well
     if workers is None and scheduler is None:
         memory.keep_memory_mapped()
@@ -105,7 +119,7 @@ def segment(
         summary += f" Results are in {output.resolve()}"
     print(summary)  # noqa: T201 - the result
     if stopped:
-        rest = "Older results of the others are as they were." if overwrite else _GO_ON
+        rest = "Earlier results of the others are unchanged." if overwrite else _RESUME
         display.console.print(f"Stopped. {rest}")
         raise typer.Exit(INTERRUPTED)
     if display.failed:
@@ -114,7 +128,7 @@ def segment(
 
 @contextmanager
 def _ended_like_ctrl_c() -> Iterator[None]:
-    """Let the system's request to end this program do what Ctrl-C does, so that workers are stopped."""
+    """Handle SIGTERM like Ctrl-C, so that workers are stopped."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -132,8 +146,6 @@ class _Display:
     """
 
     def __init__(self, console: Console) -> None:
-        from .console import make_progress
-
         self.console = console
         self.segmented = self.skipped = self.failed = 0
         self._patients = 0

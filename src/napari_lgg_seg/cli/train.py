@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -10,20 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.choices import (
-    MOST_NEIGHBOURS,
-    CleanUp,
-    Draw,
-    NetworkName,
-    Optimiser,
-    SequenceChoice,
-)
-from ..core.devices import DeviceChoice
 from ..core.errors import TrainingError
-from ..core.options import option_help
-from ..core.training.losses import Loss
 from ..core.training.options import TrainOptions, default_summary
-from .console import INTERRUPTED, in_a_line, make_console, make_progress, threshold_option
+from .console import INTERRUPTED, dice_summary, make_console, make_progress
+from .options import settings_help, takes_options, with_settings
 from .train_patients import find_patients, old_patients, split
 
 if TYPE_CHECKING:
@@ -31,49 +22,48 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ..core.training.callbacks import Callback
+    from ..core.training.distributed import Processes
     from ..core.training.events import TrainEvent
-    from ..core.training.run import Run
+    from ..core.training.run import Run, Source
+
+#: The options of a training that most users may want to change; the others are for ``--set``.
+_USUAL = (
+    "init",
+    "network",
+    "sequences",
+    "loss",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "threshold",
+    "clean_up",
+    "patience",
+    "max_minutes",
+    "seed",
+    "device",
+)
+_RECIPE = [f.name for f in dataclasses.fields(TrainOptions) if f.name not in _USUAL]
+#: The end of the command's help.
+EPILOG = "Names for --set:\n\n" + settings_help(TrainOptions, _RECIPE, default_summary)
 
 
-def _help(name: str) -> str:
-    text = option_help(name, TrainOptions)
-    return f"{text} {default_summary(name)}" if getattr(TrainOptions(), name) is None else text
-
-
-def _help_without_default(name: str) -> str:
-    return option_help(name, TrainOptions)
-
-
+@takes_options(
+    TrainOptions, only=_USUAL, metavars={"init": "default|MODEL|scratch"}, about_default=default_summary
+)
 def train(
     cohort: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="A folder of patient folders.")
     ],
     output: Annotated[Path, typer.Option(help="The model file to write, ending in .safetensors.")],
-    init: Annotated[
-        str | None, typer.Option(metavar="default|MODEL|scratch", help=_help_without_default("init"))
-    ] = None,
-    network: Annotated[NetworkName | None, typer.Option(help=_help_without_default("network"))] = None,
-    sequences: Annotated[SequenceChoice | None, typer.Option(help=_help_without_default("sequences"))] = None,
-    neighbouring_slices: Annotated[
-        int | None,
-        typer.Option(min=0, max=MOST_NEIGHBOURS, help=_help_without_default("neighbouring_slices")),
-    ] = None,
-    loss: Annotated[Loss, typer.Option(help=_help("loss"))] = "bce",
-    epochs: Annotated[int | None, typer.Option(min=1, help=_help("epochs"))] = None,
-    slices_per_epoch: Annotated[int | None, typer.Option(min=1, help=_help("slices_per_epoch"))] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help=_help("batch_size"))] = 8,
-    optimiser: Annotated[Optimiser | None, typer.Option(help=_help("optimiser"))] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help=_help("learning_rate"))] = None,
-    patience: Annotated[int, typer.Option(min=0, help=_help("patience"))] = 10,
     validation: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the patients kept for validation.")
+        float, typer.Option(min=0.01, max=0.9, help="Share of the patients held out for validation.")
     ] = 0.2,
     validation_patients: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="A text file with the names of the patients kept for validation, one a line, instead.",
+            help="A text file with the names of the validation patients, one per line, instead.",
         ),
     ] = None,
     corrected: Annotated[
@@ -81,8 +71,8 @@ def train(
         typer.Option(
             exists=True,
             file_okay=False,
-            help="A results folder of the Cohort widget: train on those patients of COHORT whose labels "
-            "somebody corrected or accepted, with these labels as the truth.",
+            help="A results folder of the Cohort widget: train on those patients of COHORT whose labels the "
+            "user corrected or accepted, with these labels as ground truth.",
         ),
     ] = None,
     rehearse: Annotated[
@@ -90,35 +80,25 @@ def train(
         typer.Option(
             exists=True,
             file_okay=False,
-            help="A folder of patients with masks to train on again, so that the model forgets nothing: for "
-            "instance those that it was trained on. They never validate.",
+            help="A folder of patients with masks to train on again, so that the model does not forget them: "
+            "for instance those that it was trained on. They are never used for validation.",
         ),
     ] = None,
     rehearse_share: Annotated[
         float, typer.Option(min=0, max=0.95, help="Share of those among the training patients.")
     ] = 0.5,
-    validate_every: Annotated[int | None, typer.Option(min=1, help=_help("validate_every"))] = None,
-    freeze_encoder: Annotated[bool, typer.Option("--freeze-encoder", help=_help("freeze_encoder"))] = False,
-    average_decay: Annotated[
-        float | None, typer.Option(min=0, max=0.9999, help=_help("average_decay"))
-    ] = None,
-    tumour_share: Annotated[float, typer.Option(min=0, max=1, help=_help("tumour_share"))] = 0.55,
-    draw: Annotated[Draw, typer.Option(help=_help("draw"))] = "slices",
-    small_size: Annotated[int, typer.Option(min=16, help=_help("small_size"))] = 128,
-    small_share: Annotated[float | None, typer.Option(min=0, max=1, help=_help("small_share"))] = None,
-    crop_share: Annotated[float, typer.Option(min=0, max=1, help=_help("crop_share"))] = 0.0,
-    augmentation: Annotated[float, typer.Option(min=0, max=3, help=_help("augmentation"))] = 1.0,
-    threshold: Annotated[Any, threshold_option(_help_without_default("threshold"))] = None,
-    clean_up: Annotated[CleanUp | None, typer.Option(help=_help_without_default("clean_up"))] = None,
-    max_minutes: Annotated[
-        float | None, typer.Option(min=0, help=_help_without_default("max_minutes"))
-    ] = None,
-    seed: Annotated[int, typer.Option(help=_help("seed"))] = 0,
-    device: Annotated[DeviceChoice, typer.Option(help=_help("device"))] = "auto",
     batch_picture: Annotated[
         Path | None, typer.Option(help="Write a PNG picture of the first batch, as the network sees it.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Another option of the recipe, see below; can be repeated."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUTPUT's training state.")] = False,
+    *,
+    options: TrainOptions,
 ) -> None:
     """Train a network on a cohort, split by patient: fine-tune a model, or start from scratch.
 
@@ -128,61 +108,52 @@ def train(
     from ..core import memory
     from ..core.training import distributed
     from ..core.training.train import check_output
-    from ..core.training.train import train as run
 
-    options = TrainOptions(
-        init=init,
-        network=network,
-        sequences=sequences,
-        neighbouring_slices=neighbouring_slices,
-        loss=loss,
-        epochs=epochs,
-        slices_per_epoch=slices_per_epoch,
-        batch_size=batch_size,
-        optimiser=optimiser,
-        learning_rate=learning_rate,
-        patience=patience,
-        validate_every=validate_every,
-        freeze_encoder=freeze_encoder,
-        average_decay=average_decay,
-        tumour_share=tumour_share,
-        draw=draw,
-        small_size=small_size,
-        small_share=small_share,
-        crop_share=crop_share,
-        augmentation=augmentation,
-        threshold=threshold,
-        clean_up=clean_up,
-        max_minutes=max_minutes,
-        seed=seed,
-        device=device,
-    )
+    options = with_settings(options, settings or [])
     if output.parent.is_file():
         raise TrainingError(f"{output.parent} is a file; choose a folder for the model.")
     check_output(output, resume=resume)
     memory.keep_memory_mapped()
-    with distributed.joined(device) as processes, _told_to_stop() as told:
+    with distributed.joined(options.device) as processes, _told_to_stop() as told:
         console = make_console(stderr=True, quiet=not processes.is_main)
         patients = find_patients(cohort, corrected, console)
         training, held_out = split(patients, options, validation, validation_patients, console)
         if rehearse is not None:
-            training += old_patients(rehearse, patients, len(training), rehearse_share, seed, console)
+            training += old_patients(rehearse, patients, len(training), rehearse_share, options.seed, console)
         callbacks = [_stop_when(told)]
         if batch_picture and processes.is_main:
             callbacks.append(_draw_first_batch(batch_picture))
-        with (
-            _Display(console) as display,
-            closing(run(training, held_out, output, options, callbacks=callbacks, resume=resume)) as events,
-        ):
-            for event in events:
-                display.show(event)
-                if told and processes.count == 1:  # several end together, by the callback
-                    break
+        _run(training, held_out, output, options, callbacks, console, processes, told, resume=resume)
     if told:
         console.print(f"Stopped by {told[0]}. Go on with --resume.")
         raise typer.Exit(INTERRUPTED)
     if processes.is_main:
         print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
+
+
+def _run(
+    training: list[Source],
+    validation: list[Source],
+    output: Path,
+    options: TrainOptions,
+    callbacks: list[Callback],
+    console: Console,
+    processes: Processes,
+    told: list[str],
+    *,
+    resume: bool,
+) -> None:
+    """Train with progress on the terminal."""
+    from ..core.training.train import train as run
+
+    with (
+        _Display(console) as display,
+        closing(run(training, validation, output, options, callbacks=callbacks, resume=resume)) as events,
+    ):
+        for event in events:
+            display.show(event)
+            if told and processes.count == 1:  # several processes stop together, by the callback
+                break
 
 
 def _stop_when(told: list[str]) -> Callback:
@@ -204,15 +175,15 @@ def _draw_first_batch(path: Path) -> Callback:
 
     class DrawFirstBatch(Callback):
         def at_start(self, run: Run) -> None:
-            images, masks = run.prepared(run.cohort.take(run.plan()[0]))
-            write_picture(path, batch_picture(images, masks, neighbours=run.start.neighbouring_slices))
+            images, masks = run.prepared(run.dataset.take(run.plan()[0]))
+            write_picture(path, batch_picture(images, masks, neighbours=run.initial.neighbouring_slices))
 
     return DrawFirstBatch()
 
 
 @contextmanager
 def _told_to_stop() -> Iterator[list[str]]:
-    """Collect the signals that ask this program to end, so that a step can be finished first.
+    """Collect the signals that ask the program to end, so that the current step is finished first.
 
     A second Ctrl-C ends it at once.
     """
@@ -242,7 +213,7 @@ class _Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = make_progress(console, left=True)
+        self._progress = make_progress(console)
         self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
         self._best = -1.0
         self._before: float | None = None
@@ -280,7 +251,7 @@ class _Display:
                 if not event.step:
                     self._before = event.best
                 when = "Before training" if not event.step else f"After step {event.step}"
-                self._print(f"{when}: {in_a_line(event.summary)}")
+                self._print(f"{when}: {dice_summary(event.summary)}")
             case EpochDone():
                 self._print(_about_epoch(event))
                 self._best = event.best
@@ -290,7 +261,7 @@ class _Display:
                 self._progress.update(self._bar, description=f"Done{self._best_summary()}")
                 self._print(event.reason)
                 if self._best == self._before:
-                    self._print("No epoch was better than the model it started from; that is what was saved.")
+                    self._print("No epoch was better than the initial model, which is what was saved.")
 
     def _best_summary(self) -> str:
         return f", best Dice {self._best:.3f}" if self._best >= 0 else ""
@@ -302,5 +273,5 @@ class _Display:
 def _about_epoch(event: Any) -> str:
     text = f"Epoch {event.epoch} of {event.epochs}: loss {event.loss:.4f}"
     if event.validation is not None:
-        text += f"; validation: {in_a_line(event.validation)}; best mean {event.best:.4f}"
+        text += f"; validation: {dice_summary(event.validation)}; best mean {event.best:.4f}"
     return text

@@ -1,4 +1,4 @@
-"""On whom the command ``train`` trains: patients with masks or corrected labels, and old ones beside them."""
+"""Select training patients for ``train``: with masks or corrected labels, and earlier ones to rehearse."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Patients:
-    """Patients of a cohort that a training can learn from.
+    """Patients of a cohort that can be trained on.
 
     Attributes
     ----------
     sources : dict of str to Path or CorrectedPatient
-        Their names, and where they are read from.
+        By name: what they are read from.
     cohort : Path
-        The folder of their folders.
+        The folder of patient folders.
     results : Path or None
-        The results folder with their corrected labels, if these are the truth.
+        The results folder with their corrected labels, if these are the ground truth.
     """
 
     sources: Mapping[str, Source]
@@ -35,7 +35,7 @@ class Patients:
     results: Path | None = None
 
     def summary(self) -> str:
-        """How many there are, as the beginning of a sentence."""
+        """Their number, as the beginning of a sentence."""
         if self.results is None:
             return f"{self.cohort} holds {len(self.sources)} patients with masks"
         return f"{self.results} holds corrected labels of {len(self.sources)} patients of {self.cohort}"
@@ -51,7 +51,7 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
     results : Path or None
         The results folder.
     console : Console
-        Where it is said who is left out.
+        For a line about each patient that is left out.
     """
     from ..core.cohort.corrected import corrected_patients
 
@@ -61,7 +61,7 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
     for patient in corrected_patients(cohort, results):
         try:
             if patient.name in found:
-                raise TrainingError(f"{patient.folder} holds {patient.name} once more.")
+                raise TrainingError(f"{patient.folder} holds {patient.name} a second time.")
         except LggSegError as error:
             _left_out(error, console)
             continue
@@ -76,25 +76,25 @@ def split(
     file: Path | None,
     console: Console,
 ) -> tuple[list[Source], list[Source]]:
-    """Training and validation patients; the latter are named in a file, or a fraction of all.
+    """Split into training and validation patients; the latter are named in a file, or a fraction of all.
 
     Raises
     ------
     TrainingError
-        If there are fewer than two patients, or the file does not fit to them.
+        If there are fewer than two patients, or the file does not match them.
     """
     from ..core.training.initial_model import find_initial_model
     from ..core.training.split import split_patients, take_patients
 
-    start = find_initial_model(options)
+    initial = find_initial_model(options)
     names = list(patients.sources)
     if file is not None:
         chosen, held_out = take_patients(names, file)
     elif len(names) < 2:
         raise TrainingError(f"{patients.summary()}; training needs two or more.")
     else:
-        chosen, held_out = split_patients(names, fraction, options.seed, start.seen)
-    source = f"fine-tuning {start.card.name}" if start.card is not None else "from scratch"
+        chosen, held_out = split_patients(names, fraction, options.seed, initial.seen)
+    source = f"fine-tuning {initial.card.name}" if initial.card is not None else "from scratch"
     console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation; {source}.")
     return [patients.sources[name] for name in chosen], [patients.sources[name] for name in held_out]
 
@@ -102,34 +102,34 @@ def split(
 def old_patients(
     folder: Path, patients: Patients, training: int, share: float, seed: int, console: Console
 ) -> list[Source]:
-    """Patients of an older cohort to train on as well, none of whom is among the new ones.
+    """Patients of an earlier cohort to train on as well, none of them among the new ones.
 
     Parameters
     ----------
     folder : Path
-        The folder of the older patients' folders.
+        The folder of the earlier patients' folders.
     patients : Patients
         The new ones.
     training : int
-        How many of those train.
+        Number of new training patients.
     share : float
-        Of the older ones among all that train.
+        Share of earlier ones among all training patients.
     seed : int
-        Of the choice.
+        Seed of the draw.
     console : Console
-        Where it is said how many they are.
+        For a line about their number.
     """
     from ..core.training.split import draw_old
 
     found = {name: path for name, path in _usable(folder, console).items() if name not in patients.sources}
     chosen = draw_old(found, training, share, seed)
-    text = f"{len(chosen)} of {len(found)} old patients of {folder} train as well."
+    text = f"{len(chosen)} of {len(found)} earlier patients in {folder} are trained on as well."
     console.print(text, markup=False, soft_wrap=True)
     return [found[name] for name in chosen]
 
 
 def _usable(cohort: Path, console: Console) -> dict[str, Path]:
-    """Name -> folder of the patients with images and masks; others are named and left out."""
+    """Name -> folder of the patients with images and masks; others are reported and left out."""
     from ..core.data.patients import find_slices, has_slices
 
     found: dict[str, Path] = {}
@@ -140,7 +140,7 @@ def _usable(cohort: Path, console: Console) -> dict[str, Path]:
             if not files.images or not files.masks:
                 raise TrainingError(f"{folder} has no images or no masks.")
             if files.name in found:
-                raise TrainingError(f"{folder} holds {files.name} once more.")
+                raise TrainingError(f"{folder} holds {files.name} a second time.")
         except LggSegError as error:
             _left_out(error, console)
             continue

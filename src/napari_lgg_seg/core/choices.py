@@ -1,55 +1,42 @@
-"""The choices that several options share, and their limits."""
+"""The values that options can take, and how an option is described: once, for all who show or check it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import dataclasses
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import LggSegError
 
-#: What can be done about separate pieces: nothing, drop those below a volume, drop those much smaller than
-#: the largest, keep only the largest.
+#: What becomes of separate components: all stay, those below a volume go, those much smaller than the
+#: largest go, all but the largest go.
 CleanUp = Literal["off", "small", "minor", "largest"]
-
-
-#: Pieces of less than this share of the largest one's volume are minor.
-MINOR = 0.25
-
-
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
-
-
-#: Those that drop minor pieces.
+#: A component is minor below this share of the largest one's volume.
+MINOR = 0.25
+#: Choices that remove minor components.
 DROPS_MINOR: tuple[CleanUp, ...] = ("minor", "largest")
 
-
-#: Probability from which a voxel counts as tumour, or the one that suits each patient best:
-#: :func:`.postprocess.best_threshold`.
+#: Probability from which a voxel counts as tumour, or "auto": the one that maximises the expected Dice of
+#: each patient (:func:`napari_lgg_seg.core.inference.postprocess.best_threshold`).
 Threshold = float | Literal["auto"]
 
-
-#: Formats in which labels are written: masks in the dataset's layout, one multi-page TIFF, NIfTI.
+#: Formats of written labels: masks in the dataset's layout, one multi-page TIFF, NIfTI.
 FileFormat = Literal["masks", "tiff", "nifti"]
 
-#: The networks that can be trained, as named in model files.
+#: Networks that can be trained, as model files name them.
 NetworkName = Literal["unet", "buda"]
-
-
 NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 
-
-#: The sequences that a network can be trained on.
+#: Sequences that a network can be trained on.
 SequenceChoice = Literal["all", "flair"]
 
-
-#: How often a tumour slice is drawn: as often as any other, or so that no patient comes more often.
-Draw = Literal["slices", "patients"]
-
-
-#: What turns gradients into steps.
 Optimiser = Literal["muon", "adamw"]
 
+Loss = Literal["bce", "dice", "bce+dice"]
+LOSSES: tuple[str, ...] = get_args(Loss)
 
-#: Up to so many slices above, and as many below, can be further input of a network.
+#: Largest number of neighbouring slices, on each side, that a network takes as further input.
 MOST_NEIGHBOURS = 3
 
 
@@ -57,18 +44,74 @@ class OptionsError(LggSegError):
     """An option outside its limits."""
 
 
-def described(text: str) -> dict[str, str]:
-    """Metadata of an option: its help."""
-    return {"help": text}
+def option(
+    text: str,
+    *,
+    lowest: float | None = None,
+    highest: float | None = None,
+    may_change: bool = False,
+    **defaults: Any,
+) -> dict[str, Any]:
+    """Metadata of an option, for ``dataclasses.field``.
+
+    Parameters
+    ----------
+    text : str
+        What the option does and costs: help text and tooltip.
+    lowest, highest : float, optional
+        Limits of a number, both allowed.
+    may_change : bool
+        Whether results made with another value are still the same results: where and how fast something is
+        computed, or when a training stops.
+    **defaults
+        Defaults that depend on the situation, by its name.
+    """
+    return {"help": text, "limits": (lowest, highest), "may_change": may_change, "defaults": defaults}
 
 
-def changeable(text: str) -> dict[str, Any]:
-    """Of an option that may differ in a run that goes on from another one."""
-    return {"help": text, "may_change": True}
+def _choices(options: type[Any]) -> dict[str, tuple[str, ...]]:
+    """For each option that is one of a few words (and nothing else): these words."""
+    found = {}
+    for name, hint in get_type_hints(options).items():
+        kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
+        if get_origin(hint) is Literal:
+            found[name] = get_args(hint)
+        elif kinds and all(get_origin(kind) is Literal for kind in kinds):
+            found[name] = tuple(word for kind in kinds for word in get_args(kind))
+    return found
+
+
+def check_options(options: Any) -> None:
+    """Refuse an options dataclass with a value outside its limits or choices; None is always allowed.
+
+    Raises
+    ------
+    OptionsError
+        One sentence that names the option.
+    """
+    choices = _choices(type(options))
+    for field in dataclasses.fields(options):
+        value, label = getattr(options, field.name), field.name.replace("_", " ")
+        if value is None:
+            continue
+        if field.name in choices and value not in choices[field.name]:
+            raise OptionsError(
+                f"{_article(label)} {label} of {value!r} is not known; choose one of "
+                f"{', '.join(choices[field.name])}."
+            )
+        lowest, highest = field.metadata["limits"]
+        # A number that is not a number is outside of all limits.
+        if (lowest is not None and not value >= lowest) or (highest is not None and not value <= highest):
+            limits = f"below {lowest}" if highest is None else f"outside {lowest} to {highest}"
+            raise OptionsError(f"{_article(label)} {label} of {value} is {limits}; choose another.")
+
+
+def _article(noun: str) -> str:
+    return "An" if noun[0] in "aeiou" else "A"
 
 
 def check_threshold(threshold: Threshold | None) -> None:
-    """Refuse a threshold that is none.
+    """Refuse what is not a threshold.
 
     Raises
     ------
@@ -84,7 +127,7 @@ def check_threshold(threshold: Threshold | None) -> None:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """A threshold as it is typed: "auto" or a number.
+    """A threshold as the user types it: "auto" or a number.
 
     Raises
     ------
@@ -97,21 +140,7 @@ def parse_threshold(text: str) -> Threshold:
             threshold = float(text)
         except ValueError as error:
             raise OptionsError(
-                f"A threshold of {text!r} is no number; choose for instance 0.5, or 'auto'."
+                f"A threshold of {text!r} is not a number; choose for instance 0.5, or 'auto'."
             ) from error
     check_threshold(threshold)
     return threshold
-
-
-def check_clean_up(clean_up: str | None) -> None:
-    """Refuse a clean-up that is not known.
-
-    Raises
-    ------
-    OptionsError
-        If it is none of :data:`CLEAN_UP_CHOICES`.
-    """
-    if clean_up is not None and clean_up not in CLEAN_UP_CHOICES:
-        raise OptionsError(
-            f"A clean-up {clean_up!r} is not known; choose one of {', '.join(CLEAN_UP_CHOICES)}."
-        )

@@ -1,6 +1,6 @@
-"""What a user can choose: one frozen dataclass each for segmenting and training.
+"""The options of a segmentation, in one frozen dataclass.
 
-Window, command line and model files are made from them; nothing here imports torch.
+Window, command line and stored results are made from it; nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,16 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .choices import (
-    CleanUp,
-    OptionsError,
-    Threshold,
-    changeable,
-    check_clean_up,
-    check_threshold,
-    described,
-)
-from .devices import ENGINE_CHOICES, INT8_ENGINE, DeviceChoice, EngineChoice
+from .choices import CleanUp, Threshold, check_options, check_threshold, option
+from .devices import INT8_ENGINE, DeviceChoice, EngineChoice
 
 
 @dataclass(frozen=True)
@@ -34,97 +26,97 @@ class SegmentOptions:
 
     threshold: Threshold | None = field(
         default=None,
-        metadata=described(
-            "Probability from which a voxel counts as tumour: lower finds more, and more that is none. "
-            "Auto: the one that promises the largest Dice, patient by patient. The model's own by default. "
-            "Costs nothing, and can be moved after the run."
+        metadata=option(
+            "Probability from which a voxel counts as tumour: lower finds more, and more false positives. "
+            "Auto: the one that maximises the expected Dice, patient by patient. The model's own by "
+            "default. Costs nothing, and can be changed after the run."
         ),
     )
     clean_up: CleanUp | None = field(
         default=None,
-        metadata=described(
-            "What happens to separate pieces of tumour: kept (off), dropped below a volume (small), dropped "
-            "below a quarter of the largest one's volume (minor), or all but the largest dropped (largest), "
+        metadata=option(
+            "Which separate components of tumour are removed: none (off), those below a volume (small), "
+            "those below a quarter of the largest one's volume (minor), or all but the largest (largest), "
             "which loses second lesions and can turn a weak result into none. The model's own by default."
         ),
     )
     smallest_volume: int = field(
         default=100,
-        metadata=described("Pieces of fewer voxels than this are dropped where clean-up is 'small'."),
+        metadata=option("Components of fewer voxels are removed where clean-up is 'small'.", lowest=1),
     )
     fill_holes: bool = field(
-        default=False, metadata=described("Fill holes that are enclosed by tumour within a slice.")
+        default=False, metadata=option("Fill holes that tumour encloses within a slice.")
     )
     tta: bool = field(
         default=False,
-        metadata=described(
-            "Test-time augmentation: average the network's answers for each slice as it is and mirrored "
-            "left-right, so that the uncertainty counts where the two differ, too. Takes twice as long."
+        metadata=option(
+            "Test-time augmentation: average the probabilities of each slice and of its mirror image, so "
+            "that the uncertainty includes their disagreement. Takes twice as long."
         ),
     )
     full_resolution: bool = field(
         default=False,
-        metadata=changeable(
-            "Look closely at the whole head. Otherwise, where the model allows it (the shipped one does) "
-            "and clean-up drops minor pieces anyway (minor, largest), every second slice is looked at in "
-            "half the size first, and closely only what may hold tumour by that: about 1.5 times as fast, "
-            "labels agree (Dice 0.999); a tumour that is in a single slice can be missed."
+        metadata=option(
+            "Compute the whole head at full resolution. Otherwise, where the model allows it (the shipped "
+            "one does) and clean-up removes minor components (minor, largest), coarse to fine: every second "
+            "slice at half resolution first; only candidate regions are computed at full resolution. About "
+            "1.5 times as fast with the same labels (Dice 0.999); a tumour in a single slice can be missed.",
+            may_change=True,
         ),
     )
     batch_size: int | None = field(
         default=None,
-        metadata=changeable(
-            "Slices at once; chosen from the device's memory by default. Changes speed and memory only."
+        metadata=option(
+            "Slices computed at once; by default as many as suit the device's memory. Changes speed and "
+            "memory only.",
+            lowest=1,
+            may_change=True,
         ),
     )
     device: DeviceChoice = field(
         default="auto",
-        metadata=changeable(
-            "Where the network runs. Auto takes CUDA, then MPS, then the CPU, whichever is present."
+        metadata=option(
+            "Where the network runs. Auto takes the first of CUDA, MPS and CPU that is present.",
+            may_change=True,
         ),
     )
     engine: EngineChoice = field(
         default="auto",
-        metadata=changeable(
+        metadata=option(
             "What computes the network: PyTorch (torch) on any device, or OpenVINO (extra openvino) on the "
-            "CPU, which takes a little less processor time. Auto takes it on the CPU where it is installed. "
-            "torch-compile is PyTorch that compiles the network first, a minute or so, for cohorts on a GPU; "
-            "openvino-int8 is OpenVINO with two thirds of the work in 8 bits, quicker once more, with labels "
-            "that differ a little more."
+            "CPU, which takes a little less processor time. Auto takes OpenVINO on the CPU where it is "
+            "installed. openvino-int8 computes two thirds of the work in 8 bits: faster still; its labels "
+            "pass the same agreement test (Dice >= 0.999 overall, >= 0.99 per patient) with a smaller "
+            "margin.",
+            may_change=True,
         ),
     )
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
-        check_clean_up(self.clean_up)
-        if self.smallest_volume < 1:
-            raise OptionsError(
-                f"A smallest volume of {self.smallest_volume} voxels is below 1; choose 1 or more."
-            )
-        if self.batch_size is not None and self.batch_size < 1:
-            raise OptionsError(f"A batch of {self.batch_size} slices is below 1; choose 1 or more.")
-        if self.engine not in ENGINE_CHOICES:
-            raise OptionsError(
-                f"Engine {self.engine!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}."
-            )
+        check_options(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for headers."""
+        """Plain values, ready for JSON."""
         return dataclasses.asdict(self)
 
 
 def label_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a segmentation's options, as in headers, those that decide its labels.
+    """The options that decide which labels a segmentation gives.
 
-    Where and how it is computed does not, beyond rounding, but for 8 bits; and who wants a thorough look is
-    not content with an earlier one that was quick.
+    Where and how fast it is computed changes labels by rounding at most and does not count, but 8 bits do;
+    and a result at full resolution is not the same as one computed coarse to fine.
+
+    Parameters
+    ----------
+    options : mapping
+        As :meth:`SegmentOptions.as_dict` gives them, also of an earlier version.
     """
-    beside = {f.name for f in dataclasses.fields(SegmentOptions) if f.metadata.get("may_change")}
-    found = {name: value for name, value in options.items() if name not in beside}
+    other = {f.name for f in dataclasses.fields(SegmentOptions) if f.metadata["may_change"]} | {"thorough"}
+    found = {name: value for name, value in options.items() if name not in other}
     if options.get("engine") == INT8_ENGINE:
         found["engine"] = INT8_ENGINE
-    found.pop("thorough", None)
-    if options.get("full_resolution", options.get("thorough")):  # its name in version 0.1.0
+    if options.get("full_resolution", options.get("thorough")):  # in version 0.1.0: thorough
         found["look"] = "thorough"
     return found
 

@@ -41,8 +41,6 @@ BLUR_SHARE, BLUR = 0.25, (0.3, 0.8)
 NOISE_SHARE, NOISE = 0.5, 0.08
 #: How often pre- or post-contrast is replaced by FLAIR, as in the dataset's patients that lack it.
 MISSING = 0.06
-#: How far, each way, the middle of a crop lies from the voxel it was drawn for, as a share of its side.
-JITTER = 0.25
 
 
 def augment(
@@ -51,7 +49,6 @@ def augment(
     generator: torch.Generator,
     sequences: Sequence[str] = SEQUENCES,
     size: int | None = None,
-    crop_share: float = 0.0,
     neighbours: int = 0,
     strength: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
@@ -70,10 +67,6 @@ def augment(
         What the channels of a slice are; names as in :data:`.patients.SEQUENCES`.
     size : int, optional
         Side of the slices that come out, in pixels; h by default.
-    crop_share : float
-        Share of the slices, 0 to 1, of which only a window of ``size`` pixels is taken, at full
-        resolution and near a tumour voxel (in an empty slice: near any voxel of the head). The others
-        are the whole slice brought to ``size``. Without effect unless ``size`` is less than h.
     neighbours : int
         Slices above, and as many below, whose channels are among the c.
     strength : float
@@ -103,7 +96,7 @@ def augment(
     top = _by_slice(both[:, :-1], sequences).amax(dim=(1, 3, 4))[..., None, None]
     side = images.shape[-1]
     size = size or side
-    both = _move(both, size, crop_share, strength, generator)
+    both = _move(both, size, strength, generator)
     above, masks = both[:, :-1], both[:, -1:]
     _change_contrast(above, top, strength, generator)
     _shade(above, strength, generator)
@@ -122,7 +115,7 @@ def _by_slice(images: Tensor, sequences: Sequence[str]) -> Tensor:
 
 
 def _for_all(intensity_stats: Tensor, channels: int) -> Tensor:
-    """Figures of the sequences, (n, sequences, 1, 1), for all channels: alike for slice and neighbours."""
+    """Values of the sequences, (n, sequences, 1, 1), for all channels: the same for slice and neighbours."""
     return intensity_stats.repeat(1, channels // intensity_stats.shape[1], 1, 1)
 
 
@@ -153,26 +146,12 @@ def _smooth_field(coarse: Tensor, size: int) -> Tensor:
 # --- where things are --------------------------------------------------------------------------
 
 
-def _move(both: Tensor, size: int, crop_share: float, strength: float, generator: torch.Generator) -> Tensor:
+def _move(both: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
     """Images above their background with masks, (n, c + 1, h, h), sampled on random grids of ``size``."""
-    import torch
-
-    n, channels, side = both.shape[:3]
-    affine = _random_affine(n, strength, generator).to(both)
-    crops = _some(n, crop_share if size < side else 0, generator)
-    if len(crops):
-        affine[crops] *= size / side
-        affine[crops, :, 2] += _crop_centres(both[crops], size / side, generator)
+    affine = _random_affine(len(both), strength, generator).to(both)
     grid = _sampling_grid(affine, size, strength, generator)
-    if not len(crops):
-        # Without smoothing, a grid coarser than the pixels would alias.
-        return _sample(resample(both, size) if size < side else both, grid)
-    whole = torch.ones(n, dtype=torch.bool).index_fill(0, crops, False).nonzero()[:, 0]
-    moved = both.new_empty((n, channels, size, size))
-    moved[crops] = _sample(both[crops], grid[crops])
-    if len(whole):
-        moved[whole] = _sample(resample(both[whole], size), grid[whole])
-    return moved
+    # Without smoothing, a grid coarser than the pixels would alias.
+    return _sample(resample(both, size) if size < both.shape[-1] else both, grid)
 
 
 def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tensor:
@@ -194,25 +173,6 @@ def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tenso
     )
 
 
-def _crop_centres(both: Tensor, zoom: float, generator: torch.Generator) -> Tensor:
-    """Middle of each crop, (n, 2) as x and y from -1 to 1, for windows of ``zoom`` times the side."""
-    import torch
-
-    n, side = len(both), both.shape[-1]
-    tumour = both[:, -1].flatten(1) > 0.5
-    brightness = both[:, :-1].mean(1).flatten(1)
-    head = brightness > brightness.mean(1, keepdim=True)
-    wanted = torch.where(tumour.any(1, keepdim=True), tumour, head | ~head.any(1, keepdim=True))
-    # The k-th of the wanted voxels, k drawn: where their running count first exceeds k.
-    count = wanted.cumsum(1)
-    k = (torch.rand((n, 1), generator=generator).to(both) * count[:, -1:]).long()
-    voxel = torch.searchsorted(count, k.clamp(max=count[:, -1:] - 1), right=True)
-    place = (2 * torch.cat([voxel % side, voxel // side], dim=1) + 1).to(both) / side - 1
-    place += 2 * JITTER * zoom * _random((n, 2), generator).to(both)
-    # At most an eighth of a window's side lies outside of the slice.
-    return place.clamp(-(1 - 0.75 * zoom), 1 - 0.75 * zoom)
-
-
 def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
     """Where each pixel of the result comes from, (n, size, size, 2): affine, and elastic for some."""
     import torch
@@ -225,7 +185,7 @@ def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.
         m = len(chosen)
         each = strength * 2 * ELASTIC * torch.rand((m, 1, 1, 1), generator=generator)
         coarse = each * torch.randn((m, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator)
-        # In a crop the field is as much smaller as the window is, so that it bends a picture as much.
+        # The field is scaled with the slice, so that it deforms each alike.
         (a, b), (c, d) = affine[chosen, :, :2].permute(1, 2, 0)
         zoom = (a * d - b * c).abs().sqrt()[:, None, None, None]
         grid[chosen] += zoom * _smooth_field(coarse.to(affine), size).permute(0, 2, 3, 1)

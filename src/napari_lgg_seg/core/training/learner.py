@@ -26,8 +26,8 @@ class Learner:
 
     Parameters
     ----------
-    start : InitialModel
-        Network and weights to begin with.
+    initial : InitialModel
+        Network and weights at the beginning.
     options : TrainOptions
         Complete.
     processes : Processes
@@ -37,31 +37,30 @@ class Learner:
     """
 
     def __init__(
-        self, start: InitialModel, options: TrainOptions, processes: Processes, device: torch.device
+        self, initial: InitialModel, options: TrainOptions, processes: Processes, device: torch.device
     ) -> None:
         import torch
 
         from .losses import make_loss
 
         self.options, self.processes, self.device = options, processes, device
-        self._fine_tuning = start.card is not None
-        self.network: nn.Module = start.build(options.seed).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._frozen = list(self.network.encoder()) if options.freeze_encoder else []
-        for module in self._frozen:
-            module.requires_grad_(False)
+        self._fine_tuning = initial.card is not None
+        self.network: nn.Module = initial.build(options.seed).to(
+            self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         self._average = torch.optim.swa_utils.AveragedModel(
             self.network, multi_avg_fn=self._towards_current, use_buffers=True
         )
-        if self._fine_tuning:  # else its first step would forget the weights that it has
+        if self._fine_tuning:  # otherwise the first step would replace the initial weights
             self._average.n_averaged.fill_(1)
         self._forward = self.processes.wrap(self.network, self.device)
         self.optimiser = self._new_optimiser()
         self.scaler = devices.gradient_scaler(self.device)
         self.loss = make_loss(options.loss)
-        # With less memory the slices of a step are computed in parts of this size.
+        # Where memory is short, the slices of a step are computed in parts of this size.
         self._part = options.batch_size
         self.steps = 0
-        #: What the user should know, since somebody last took it.
+        #: What the user should know; the run takes them from here.
         self.notices: list[Notice] = []
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
@@ -72,12 +71,11 @@ class Learner:
         rate, decay = self.options.learning_rate or 0.0, self.options.weight_decay
         if self.options.optimiser == "muon":
             return Muon(self.network, rate, decay, devices.matrix_dtype(self.device))
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=decay, fused=True)
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with the moving average of the weights; before the first step, with its own."""
+        """The network with the averaged weights; before the first step, the network itself."""
         return self._average.module if self.steps else self.network
 
     def learn(self, images: Tensor, masks: Tensor, whole: int) -> float:
@@ -100,15 +98,13 @@ class Learner:
         import torch
 
         self.network.train()
-        for module in self._frozen:
-            module.eval()  # batch normalisation keeps its statistics, too
         loss = self._gradients_as_memory_allows(images, masks, whole)
         try:
             self.scaler.unscale_(self.optimiser)
             norm = float(
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
             )
-            # With scaled gradients an overflow is part of the plan: the scaler leaves that step out.
+            # With scaled gradients an overflow is expected now and then: the scaler skips that step.
             if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
                 raise TrainingError(
                     f"The loss is no longer a number at step {self.steps + 1}; the best model so far "
@@ -117,7 +113,7 @@ class Learner:
             self.scaler.step(self.optimiser)
             self.scaler.update()
             self._average.update_parameters(self.network)
-        except RuntimeError as error:  # CUDA tells late what failed; the optimiser takes memory, too
+        except RuntimeError as error:  # CUDA reports errors late; the optimiser needs memory, too
             raise self.failure(error) from error
         self.steps += 1
         return loss
@@ -128,7 +124,7 @@ class Learner:
                 return self._gradients(images, masks, whole)
             except (RuntimeError, MemoryError) as error:
                 self._recover(error, min(self._part, len(images)))
-            # Only here, without the error, is nothing left that holds on to the failed step's memory.
+            # Only outside the except block does nothing hold on to the failed step's memory.
             self.optimiser.zero_grad(set_to_none=True)
             memory.reclaim_memory(self.device)
 
@@ -147,7 +143,7 @@ class Learner:
                 processes.whole_batch(logits.float(), count), processes.whole_batch(their_masks, count)
             )
             share = len(some) / len(images)
-            # Gradients are averaged over processes, each of which has its part of them only.
+            # Gradients are averaged over the processes, and each has only its part of them.
             self.scaler.scale(loss * share * processes.count).backward()
             total += share * float(loss.detach())
         return total
@@ -160,7 +156,7 @@ class Learner:
         self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
 
     def failure(self, error: BaseException) -> DeviceError | TrainingError:
-        """What to tell the user about a step that cannot be done."""
+        """What to tell the user about a step that failed."""
         device = devices.describe_device(self.device)
         if memory.is_out_of_memory(error):
             return DeviceError(
@@ -175,14 +171,14 @@ class Learner:
         )
 
     def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential moving average; from scratch it starts short and grows to its full length."""
+        """Exponential moving average; from scratch its window grows from short to full length."""
         import torch
 
         if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
             torch._foreach_copy_(averaged, current)
             return
         decay = self.options.average_decay or 0.0
-        if not self._fine_tuning:  # random weights are not worth remembering
+        if not self._fine_tuning:  # random weights are soon forgotten
             decay = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
@@ -203,7 +199,7 @@ class Learner:
         self._average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        # Processes take their shares of a batch whole.
+        # Several processes compute their shares of a batch in one part.
         self._part = state["part"] if self.processes.count == 1 else self.options.batch_size
         self.steps = state["steps_done"]
 

@@ -1,37 +1,32 @@
-"""What a user can choose for a training."""
+"""The options of a training, in one frozen dataclass: defaults, limits and help."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from ..choices import (
     MOST_NEIGHBOURS,
-    NETWORK_NAMES,
     CleanUp,
-    Draw,
+    Loss,
     NetworkName,
     Optimiser,
-    OptionsError,
     SequenceChoice,
     Threshold,
-    changeable,
-    check_clean_up,
+    check_options,
     check_threshold,
-    described,
+    option,
 )
 from ..devices import DeviceChoice
-from .losses import LOSSES, Loss
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Everything that decides a training; each field's ``metadata["help"]`` says what it does.
 
-    Where the default is None it depends on the start, since weights that know the task want fewer and
-    smaller steps than random ones: see :meth:`complete`.
+    A default of None depends on the initial model, since trained weights need fewer and smaller steps than
+    random ones: see :meth:`complete`.
 
     Raises
     ------
@@ -41,216 +36,222 @@ class TrainOptions:
 
     init: str | None = field(
         default=None,
-        metadata=described(
-            "Where weights come from: 'default' (the shipped model), 'scratch' (random), or a model file. "
-            "Without it: the shipped model if it has the wanted network, sequences and neighbouring slices, "
+        metadata=option(
+            "The initial weights: 'default' (the shipped model), 'scratch' (random), or a model file. "
+            "By default the shipped model if network, sequences and neighbouring slices agree with it, "
             "else scratch."
         ),
     )
     network: NetworkName | None = field(
         default=None,
-        metadata=described(
+        metadata=option(
             "unet: the four-level U-Net of 10,655,809 parameters; buda: the original study's of 7,763,041. "
             "The initial model's by default."
         ),
     )
     sequences: SequenceChoice | None = field(
         default=None,
-        metadata=described(
+        metadata=option(
             "all: pre-contrast, FLAIR and post-contrast; flair: FLAIR alone. The initial model's by default."
         ),
     )
     neighbouring_slices: int | None = field(
         default=None,
-        metadata=described(
-            "Slices above each slice, and as many below, that the network sees with it: 0 to 3. The initial "
-            "model's by default, 0 from scratch."
+        metadata=option(
+            "Slices above each slice, and as many below, that the network sees with it. The initial "
+            "model's by default, 0 from scratch.",
+            lowest=0,
+            highest=MOST_NEIGHBOURS,
         ),
     )
     loss: Loss = field(
         default="bce",
-        metadata=described(
-            "What is minimised: binary cross-entropy, whose probabilities are the most honest; Dice over the "
-            "batch; their sum; or cross-entropy and Tversky, to which missed voxels cost more."
+        metadata=option(
+            "bce: binary cross-entropy, whose probabilities are calibrated best; dice: soft Dice over the "
+            "batch; bce+dice: their sum. Losses with Dice need MONAI (extra train)."
         ),
     )
     epochs: int | None = field(
         default=None,
-        metadata=changeable(
-            "Epochs, each of a fixed number of slices; the learning rate falls to 0 over all."
+        metadata=option(
+            "Epochs of a fixed number of slices each; the learning rate falls to 0 over all of them.",
+            lowest=1,
+            may_change=True,
+            fine_tuning=10,
+            scratch=12,
         ),
     )
     slices_per_epoch: int | None = field(
-        default=None, metadata=described("Slices that the network sees in an epoch, drawn anew for each.")
+        default=None,
+        metadata=option(
+            "Slices that the network sees in an epoch, drawn anew for each.",
+            lowest=1,
+            fine_tuning=160,
+            scratch=1280,
+        ),
     )
     batch_size: int = field(
-        default=8, metadata=described("Slices in one step, over all processes; with less memory, in parts.")
+        default=8,
+        metadata=option(
+            "Slices in one step, over all processes; where memory is short they are computed in parts.",
+            lowest=1,
+        ),
     )
     optimiser: Optimiser | None = field(
         default=None,
-        metadata=described(
-            "muon: needs a third of AdamW's steps from scratch, each a little slower; adamw: the usual one."
+        metadata=option(
+            "muon: needs a third of AdamW's steps from scratch, each a little slower; adamw: AdamW.",
+            fine_tuning="adamw",
+            scratch="muon",
         ),
     )
     learning_rate: float | None = field(
         default=None,
-        metadata=described("Peak rate of the optimiser, after a linear warm-up and before a cosine to 0."),
-    )
-    warm_up: float = field(default=0.05, metadata=described("Share of the steps in which the rate rises."))
-    weight_decay: float = field(default=0.05, metadata=described("Of the optimiser."))
-    gradient_clip: float = field(default=1.0, metadata=described("Largest norm of the gradient."))
-    average_decay: float | None = field(
-        default=None,
-        metadata=described(
-            "Of the moving average of the weights, which is what is validated and kept; 0: none. From a "
-            "model, the average begins with that model's weights, so that little data cannot lead far away."
+        metadata=option(
+            "Peak learning rate, after a linear warm-up and before a cosine to 0.",
+            lowest=0,
+            fine_tuning=1e-3,
+            scratch=2e-3,
         ),
     )
-    freeze_encoder: bool = field(
-        default=False,
-        metadata=described("Leave the way down as it is and train the rest: for very small sets."),
+    warm_up: float = field(
+        default=0.05,
+        metadata=option("Share of the steps in which the learning rate rises.", lowest=0, highest=1),
+    )
+    weight_decay: float = field(default=0.05, metadata=option("Weight decay of the optimiser.", lowest=0))
+    gradient_clip: float = field(
+        default=1.0, metadata=option("Largest norm of the gradient; a longer one is scaled down.", lowest=0)
+    )
+    average_decay: float | None = field(
+        default=None,
+        metadata=option(
+            "Decay of the moving average of the weights, which is what is validated and saved; 0: no "
+            "average. In fine-tuning the average begins with the initial model's weights, so that few "
+            "patients cannot lead far away from them.",
+            lowest=0,
+            highest=0.999999,
+            fine_tuning=0.995,
+            scratch=0.998,
+        ),
     )
     tumour_share: float = field(
         default=0.55,
-        metadata=described(
-            "Share of slices that show tumour; the rest are empty, or false positives return."
-        ),
-    )
-    draw: Draw = field(
-        default="slices",
-        metadata=described(
-            "How tumour slices are drawn: each as often as any other (slices), or as many of each patient "
-            "(patients), so that small tumours count as much as large ones."
+        metadata=option(
+            "Share of slices that show tumour; without enough empty ones false positives return.",
+            lowest=0,
+            highest=1,
         ),
     )
     small_size: int = field(
         default=128,
-        metadata=described(
-            "Side, in pixels, of the slices in the first part of the training, which makes it quicker; "
-            "later they have the working size."
+        metadata=option(
+            "Side, in pixels, of the slices in the first part of the training, which makes it faster; "
+            "the rest is trained at the model's working size.",
+            lowest=16,
+            highest=4096,
         ),
     )
     small_share: float | None = field(
-        default=None, metadata=described("That first part, as a share of all steps.")
-    )
-    crop_share: float = field(
-        default=0.0,
-        metadata=described(
-            "In the first part: share of slices that are a window centred near tumour at full resolution, "
-            "instead of the whole slice made small."
+        default=None,
+        metadata=option(
+            "Length of that first part, as a share of all steps.",
+            lowest=0,
+            highest=1,
+            fine_tuning=0.0,
+            scratch=0.65,
         ),
     )
     augmentation: float = field(
         default=1.0,
-        metadata=described(
-            "Strength of the random changes to pose, contrast, shading, sharpness and noise; 0: mirroring "
-            "and missing sequences alone."
+        metadata=option(
+            "Strength of the random changes to pose, contrast, shading, sharpness and noise; 0: only mirror "
+            "images and missing sequences.",
+            lowest=0,
+            highest=3,
         ),
     )
     threshold: Threshold | None = field(
         default=None,
-        metadata=described(
-            "The model's own threshold, with which it is validated, too: a number or auto. By default the "
-            "initial model's, auto from scratch."
+        metadata=option(
+            "The model's own threshold, also used to validate it: a number or auto. By default the "
+            "initial model's, auto from scratch.",
+            scratch="auto",
         ),
     )
     clean_up: CleanUp | None = field(
         default=None,
-        metadata=described(
-            "The model's own clean-up, with which it is validated, too. By default the initial model's, "
-            "minor from scratch."
+        metadata=option(
+            "The model's own clean-up, also used to validate it. By default the initial model's, minor from "
+            "scratch.",
+            scratch="minor",
         ),
     )
     validate_every: int | None = field(
-        default=None, metadata=changeable("Epochs between validations; the last is always validated.")
+        default=None,
+        metadata=option(
+            "Epochs between validations; the last epoch is always validated.",
+            lowest=1,
+            may_change=True,
+            fine_tuning=1,
+            scratch=2,
+        ),
     )
     patience: int = field(
         default=10,
-        metadata=changeable(
-            "Stop after this many validations without a better mean Dice per patient; 0: never."
+        metadata=option(
+            "Stop after this many validations without a better mean Dice per patient; 0: never.",
+            lowest=0,
+            may_change=True,
         ),
     )
     seed: int = field(
-        default=0, metadata=described("Of split, random weights, order of slices, augmentation.")
+        default=0, metadata=option("Seed of the split, initial weights, order of slices and augmentation.")
     )
     device: DeviceChoice = field(
         default="auto",
-        metadata=changeable(
-            "Where the network is trained. Auto takes CUDA, then MPS, then the CPU, whichever is present."
+        metadata=option(
+            "Where the network is trained. Auto takes the first of CUDA, MPS and CPU that is present.",
+            may_change=True,
         ),
     )
     max_minutes: float | None = field(
         default=None,
-        metadata=changeable("Stop after this time, counted for each call; go on later with --resume."),
+        metadata=option(
+            "Stop after this many minutes, counted from each start; go on later with --resume.",
+            lowest=0,
+            may_change=True,
+        ),
     )
 
     def __post_init__(self) -> None:
-        shares = ("tumour_share", "crop_share", "small_share", "warm_up")
-        limits: dict[str, tuple[float, float]] = dict.fromkeys(shares, (0, 1))
-        limits |= dict.fromkeys(("epochs", "slices_per_epoch", "batch_size", "validate_every"), (1, math.inf))
-        limits |= dict.fromkeys(("patience", "learning_rate", "weight_decay", "max_minutes"), (0, math.inf))
-        limits["augmentation"] = (0, 3)
-        limits |= {"average_decay": (0, 0.999999), "small_size": (16, 4096)}
-        limits["neighbouring_slices"] = (0, MOST_NEIGHBOURS)
-        for name, (lowest, highest) in limits.items():
-            value = getattr(self, name)
-            if value is not None and not lowest <= value <= highest:
-                words = name.replace("_", " ")
-                article = "An" if words[0] in "aeiou" else "A"
-                raise OptionsError(
-                    f"{article} {words} of {value} is outside {lowest} to {highest}; choose another."
-                )
         check_threshold(self.threshold)
-        check_clean_up(self.clean_up)
-        choices: dict[str, tuple[str | None, ...]] = {
-            "loss": LOSSES,
-            "network": (None, *NETWORK_NAMES),
-            "sequences": (None, *get_args(SequenceChoice)),
-            "draw": get_args(Draw),
-            "optimiser": (None, *get_args(Optimiser)),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise OptionsError(
-                    f"A {name} {getattr(self, name)!r} is not known; choose one of "
-                    f"{', '.join(k for k in known if k)}."
-                )
+        check_options(self)
 
     def complete(self, *, fine_tuning: bool) -> TrainOptions:
-        """The options with nothing left open, for a start from a trained model or from scratch."""
-        defaults = _FINE_TUNING if fine_tuning else _SCRATCH
+        """The options with their defaults filled in, for a start from a trained model or from scratch."""
+        which = "fine_tuning" if fine_tuning else "scratch"
+        defaults = {f.name: f.metadata["defaults"].get(which) for f in dataclasses.fields(self)}
         return dataclasses.replace(
-            self, **{name: value for name, value in defaults.items() if getattr(self, name) is None}
+            self,
+            **{
+                name: value
+                for name, value in defaults.items()
+                if value is not None and getattr(self, name) is None
+            },
         )
 
 
-_SCRATCH: dict[str, Any] = {
-    "optimiser": "muon",
-    "threshold": "auto",
-    "clean_up": "minor",
-    "epochs": 12,
-    "slices_per_epoch": 1280,
-    "learning_rate": 2e-3,
-    "average_decay": 0.998,
-    "small_share": 0.65,
-    "validate_every": 2,
-}
-
-
-_FINE_TUNING: dict[str, Any] = {
-    "optimiser": "adamw",
-    "epochs": 10,
-    "slices_per_epoch": 160,
-    "learning_rate": 1e-3,
-    "average_decay": 0.995,
-    "small_share": 0.0,
-    "validate_every": 1,
-}
-
-
 def default_summary(name: str) -> str:
-    """The default of an option of :class:`TrainOptions` that depends on the start, for help texts."""
-    from_model, scratch = (
-        value if isinstance(value, str) else f"{value:g}" for value in (_FINE_TUNING[name], _SCRATCH[name])
-    )
-    return f"By default {from_model} from a model, {scratch} from scratch."
+    """A sentence about the default of an option; empty where its help says it."""
+    found = next(f for f in dataclasses.fields(TrainOptions) if f.name == name)
+    if found.default is not None:
+        return f"By default {_show(found.default)}."
+    defaults: dict[str, Any] = found.metadata["defaults"]
+    if "fine_tuning" not in defaults:
+        return ""
+    tuning, scratch = _show(defaults["fine_tuning"]), _show(defaults["scratch"])
+    return f"By default {tuning} from a model, {scratch} from scratch."
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

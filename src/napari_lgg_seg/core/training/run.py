@@ -7,9 +7,9 @@ import math
 import platform
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,12 +57,12 @@ Source = Patient | Path | PatientFiles
 
 
 class Run:
-    """Everything that a training changes, and the turns it consists of.
+    """The state of one training and its parts: reading, steps, validation, saving and resuming.
 
     Parameters
     ----------
-    start : InitialModel
-        Network, weights and preprocessing to begin with.
+    initial : InitialModel
+        Network, weights and preprocessing at the beginning.
     validation : sequence of Patient, Path or PatientFiles
         Patients to validate on.
     output : Path
@@ -72,22 +72,22 @@ class Run:
     """
 
     def __init__(
-        self, start: InitialModel, validation: Sequence[Source], output: Path, options: TrainOptions
+        self, initial: InitialModel, validation: Sequence[Source], output: Path, options: TrainOptions
     ) -> None:
-        self.start, self.options, self.output = start, options, output
+        self.initial, self.options, self.output = initial, options, output
         self.processes = distributed.current()
         self.device = devices.choose_device(options.device)
         try:
-            self.learner = Learner(start, options, self.processes, self.device)
+            self.learner = Learner(initial, options, self.processes, self.device)
         except RuntimeError as error:
             raise devices.failure(self.device, error) from error
         self._validation, self._validation_names = list(validation), [source_name(s) for s in validation]
-        self.cohort = self._new_dataset()
+        self.dataset = self._new_dataset()
         self.epoch = self.step_in_epoch = 0
         self.steps_per_epoch = math.ceil((options.slices_per_epoch or 1) / options.batch_size)
         self.history: list[EpochRecord] = []
         self.stopped: str | None = None
-        #: False where a step failed on its way: its numbers must not be kept.
+        #: False after a step failed half-way: its weights must not be saved.
         self.is_between_steps = True
         self.validation_seconds = 0.0
         self._losses: list[float] = []
@@ -98,28 +98,30 @@ class Run:
 
     def _new_dataset(self) -> SliceDataset:
         folder = state_folder(self.output) / "slices"
-        # Processes of one machine share the files of one of them.
+        # The processes of a machine share the files that one of them writes.
         memory = 0 if self.processes.count > 1 else None
-        start = self.start
-        return SliceDataset(start.preprocess, start.sequences, folder, memory, start.neighbouring_slices)
+        initial = self.initial
+        return SliceDataset(
+            initial.preprocess, initial.sequences, folder, memory, initial.neighbouring_slices
+        )
 
     def read(self, training: Sequence[Source]) -> Iterator[PatientRead | Notice]:
-        """Read the training patients; those that cannot be used are left out, and it is said why."""
+        """Read the training patients; unusable ones are left out with a notice."""
         check_split([source_name(s) for s in training], self._validation_names)
         if self.processes.local_rank == 0:
-            for number, source in enumerate(training, start=1):
+            for number, source in enumerate(training, 1):
                 try:
-                    self.cohort.add(opened(source))
+                    self.dataset.add(opened(source))
                 except PatientError as error:
                     yield Notice(f"Left out: {error}")
                 yield PatientRead(source_name(source), number, len(training))
             if self.processes.count > 1:
-                self.cohort.save_index()
+                self.dataset.save_index()
         self.processes.wait()
         if self.processes.local_rank != 0:
-            self.cohort.open()
-        if not self.cohort.names:
-            raise TrainingError("No training patient could be read; see what was said about each.")
+            self.dataset.open()
+        if not self.dataset.names:
+            raise TrainingError("No training patient could be read; see the notice about each.")
 
     def plan(self) -> list[Tensor]:
         """The slices of each batch of the coming epoch: (n, 2) of patient and slice.
@@ -130,12 +132,11 @@ class Run:
             If a batch has fewer slices than there are processes to share it.
         """
         options = self.options
-        plan = self.cohort.plan(
+        plan = self.dataset.plan(
             options.slices_per_epoch or 1,
             options.batch_size,
             options.tumour_share,
             epoch_seed(options, self.epoch + 1),
-            options.draw,
         )
         fewest = min(len(batch) for batch in plan)
         if fewest < self.processes.count:
@@ -146,12 +147,12 @@ class Run:
         return plan
 
     def batches(self) -> Iterator[Batch]:
-        """What is left of the epoch, batch by batch; this process's share of each."""
+        """The rest of the epoch, batch by batch; this process's share of each."""
         plan = self.plan()
         self._epoch_began, self._waited = time.monotonic(), 0.0
         self._batch_sizes = [len(batch) for batch in plan]
         shares = [batch[self.processes.rank :: self.processes.count] for batch in plan]
-        with closing(self.cohort.batches(shares[self.step_in_epoch :])) as batches:
+        with closing(self.dataset.batches(shares[self.step_in_epoch :])) as batches:
             while True:
                 asked = time.monotonic()
                 batch = next(batches, None)
@@ -218,10 +219,9 @@ class Run:
             images,
             raw[:, -1:] / 255,
             generator,
-            self.start.sequences,
-            min(options.small_size, self.start.preprocess.working_size) if small else None,
-            options.crop_share if small else 0.0,
-            self.start.neighbouring_slices,
+            self.initial.sequences,
+            min(options.small_size, self.initial.preprocess.working_size) if small else None,
+            self.initial.neighbouring_slices,
             options.augmentation,
         )
         return images.contiguous(memory_format=torch.channels_last), masks
@@ -235,18 +235,18 @@ class Run:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with the moving average of the weights: what is validated and kept."""
+        """The network with the averaged weights, which is validated and saved."""
         return self.learner.averaged
 
     def validate(self) -> Generator[TrainEvent, None, None]:
-        """Dice of each validation patient over the whole volume; becomes a record of the history."""
+        """Dice of each validation patient over the whole volume; adds a record to the history."""
         began = time.monotonic()
         model = Model(self.averaged, self.card(None), self.output)
-        # Another engine would have to convert the weights anew for each validation.
+        # Other engines would have to convert the weights for each validation.
         predictor = Predictor(model, self.options.device, engine="torch")
         options = model.card.complete(SegmentOptions())
         mine, scores = self.processes.share(self._validation), {}
-        for number, source in enumerate(mine, start=1):
+        for number, source in enumerate(mine, 1):
             try:
                 patient = opened(source)
             except PatientError as error:
@@ -261,7 +261,7 @@ class Run:
             yield PatientValidated(patient.name, scores[patient.name], labels, number, len(mine))
         scores = self.processes.merged(scores)
         if not scores:
-            raise TrainingError("No validation patient could be read; see what was said about each.")
+            raise TrainingError("No validation patient could be read; see the notice about each.")
         self.validation_seconds = time.monotonic() - began
         self.history.append(self._record(scores))
 
@@ -288,11 +288,11 @@ class Run:
 
     @property
     def is_validated(self) -> bool:
-        """Whether the weights as they are have been validated."""
+        """Whether the current weights have been validated."""
         return any(r.step == self.steps_done for r in self.history if r.scores)
 
     def take_notices(self) -> list[Notice]:
-        """What the user should know since the last call."""
+        """Notices for the user since the last call."""
         taken, self.learner.notices = self.learner.notices, []
         return taken
 
@@ -320,26 +320,26 @@ class Run:
 
     def split(self) -> dict[str, list[str]]:
         """Names of the training and validation patients."""
-        return {"training": list(self.cohort.names), "validation": list(self._validation_names)}
+        return {"training": list(self.dataset.names), "validation": list(self._validation_names)}
 
     def card(self, record: EpochRecord | None) -> ModelCard:
-        """The header for a model of this run, with the figures of its validation."""
-        initial = self.start.card
+        """The card of this run's model, with the results of a validation."""
+        before = self.initial.card
         split = self.split()
         return ModelCard(
             name=self.output.stem,
-            architecture=self.start.architecture,
-            sequences=self.start.sequences,
-            neighbouring_slices=self.start.neighbouring_slices,
-            preprocess=self.start.preprocess,
-            threshold=self.options.threshold or (initial.threshold if initial is not None else 0.5),
-            clean_up=self.options.clean_up or (initial.clean_up if initial is not None else "off"),
+            architecture=self.initial.architecture,
+            sequences=self.initial.sequences,
+            neighbouring_slices=self.initial.neighbouring_slices,
+            preprocess=self.initial.preprocess,
+            threshold=self.options.threshold or (before.threshold if before is not None else 0.5),
+            clean_up=self.options.clean_up or (before.clean_up if before is not None else "off"),
             training_patients=tuple(split["training"]),
             validation_patients=tuple(split["validation"]),
-            earlier_patients=tuple(sorted(self.start.seen - set(split["training"]))),
+            earlier_patients=tuple(sorted(self.initial.seen - set(split["training"]))),
             training={
                 **dataclasses.asdict(self.options),
-                "initial_model": initial.name if initial is not None else None,
+                "initial_model": before.name if before is not None else None,
                 "epoch": self.epoch if record is None else record.epoch,
                 "step": self.steps_done,
                 "history": [row.as_row() for row in self.history],
@@ -348,9 +348,9 @@ class Run:
                 "versions": _versions(),
             },
             results=self._results(record),
-            data=initial.data if initial is not None else "",
-            licence=initial.licence if initial is not None else "",
-            intended_use=initial.intended_use if initial is not None else "",
+            data=before.data if before is not None else "",
+            licence=before.licence if before is not None else "",
+            intended_use=before.intended_use if before is not None else "",
             created=date.today().isoformat(),
         )
 
@@ -362,7 +362,7 @@ class Run:
             "validation": dict(record.scores),
             "summary": dataclasses.asdict(record.validation),
             "before": dict(first.scores) if first.step == 0 else {},
-            "seen_before": sorted(self.start.seen & set(record.scores)),
+            "seen_before": sorted(self.initial.seen & set(record.scores)),
             "note": "Dice per validation patient over the volume, threshold and clean-up of this model; "
             "the same patients chose the epoch.",
         }
@@ -378,7 +378,7 @@ class Run:
             "history": [dataclasses.asdict(record) for record in self.history],
             "split": self.split(),
             "options": dataclasses.asdict(self.options),
-            "preprocess": dataclasses.asdict(self.start.preprocess),
+            "preprocess": dataclasses.asdict(self.initial.preprocess),
         }
 
     def take_state(self, state: Mapping[str, Any]) -> None:
@@ -390,9 +390,9 @@ class Run:
         self.history = [EpochRecord(**record) for record in state["history"]]
 
     def close(self) -> None:
-        """Give the memory of device and slices back."""
+        """Release the memory of device and slices."""
         if self.processes.local_rank == 0:
-            self.cohort.close()
+            self.dataset.close()
         self.learner.close()
 
 
@@ -429,5 +429,9 @@ def step_seed(options: TrainOptions, epoch: int, step: int, rank: int) -> int:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("napari-lgg-seg", "torch", "monai", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    """Versions of Python and the packages that a training depends on, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for name in ("napari-lgg-seg", "torch", "monai", "numpy"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -1,6 +1,6 @@
-"""Slices of the training patients, ready to be drawn from: each patient is read once and kept as uint8.
+"""Slices of the training patients: each patient is read once and stored as uint8.
 
-What does not fit into memory goes to files, of which the system keeps in memory what is used.
+What does not fit into memory goes to memory-mapped files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 
 from .. import memory as process_memory
 from ..atomic import replacing
-from ..choices import Draw
 from ..data.patients import SEQUENCES, Patient
 from ..errors import TrainingError
 from ..model.neighbours import with_neighbours
@@ -30,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices as they are stored; :func:`napari_lgg_seg.core.model.preprocess.normalise_each` comes later.
+    """Raw slices; :func:`napari_lgg_seg.core.model.preprocess.normalise_each` normalises them.
 
     Attributes
     ----------
     slices : Tensor of uint8
-        Shape (n, c + 1, h, h): the sequences, raw, of the slice and its neighbours in the order of
+        Shape (n, c + 1, h, h): the sequences of the slice and its neighbours, in the order of
         :mod:`napari_lgg_seg.core.model.neighbours`, and the slice's mask (0 to 255).
-    figures : Tensor of float32
+    intensity_stats : Tensor of float32
         Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient.
     """
 
@@ -55,9 +54,9 @@ class SliceDataset:
     sequences : tuple of str
         The network's input channels of a slice.
     folder : Path, optional
-        Where slices go that do not fit into memory; without it all stay in memory.
+        For slices that do not fit into memory; without it all stay in memory.
     memory : int, optional
-        Bytes that may be kept in memory; half of what is free by default.
+        Bytes of slices to keep in memory; by default half of the free memory.
     neighbours : int
         Slices above, and as many below, that the network sees as well.
     """
@@ -81,7 +80,7 @@ class SliceDataset:
         self._marked: list[Tensor] = []
 
     def add(self, patient: Patient) -> None:
-        """Take a patient's slices; those without a mask file are not drawn, only seen beside others.
+        """Add a patient. Slices without a mask file are not drawn; they only serve as neighbours of others.
 
         Raises
         ------
@@ -118,7 +117,7 @@ class SliceDataset:
         self._intensity_stats.append(intensity_stats)
 
     def save_index(self) -> None:
-        """Let other processes of this machine take the slices with :meth:`open`."""
+        """Write the index from which other processes of this machine :meth:`open` the slices."""
         index = {
             "names": self.names,
             "figures": [intensity_stats.tolist() for intensity_stats in self._intensity_stats],
@@ -129,7 +128,7 @@ class SliceDataset:
             temporary.write_text(json.dumps(index), encoding="utf-8")
 
     def open(self) -> None:
-        """Take all slices from the files of another process, which had no memory allowed for them."""
+        """Open the files of another process, which kept none of its slices in memory."""
         import torch
 
         index = json.loads(self._index.read_text(encoding="utf-8"))
@@ -145,19 +144,16 @@ class SliceDataset:
         return self.folder / "index.json"
 
     def close(self) -> None:
-        """Forget the slices and remove their files."""
+        """Release the slices and remove their files."""
         self._slices, self._intensity_stats, self._tumour, self._marked = [], [], [], []
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def plan(
-        self, slices: int, batch_size: int, tumour_share: float, seed: int, draw: Draw = "slices"
-    ) -> list[Tensor]:
+    def plan(self, slices: int, batch_size: int, tumour_share: float, seed: int) -> list[Tensor]:
         """Draw one epoch: for each batch, (n, 2) of patient and slice.
 
-        Batches differ by at most one slice: a last one of few slices would upset batch normalisation.
-        With ``draw`` "patients" each patient has as many of the tumour slices as any other (to within
-        one), however many it has; with "slices" each slice comes as often as any other.
+        Each tumour slice comes as often as any other, to within one, and so does each empty slice. Batches
+        differ by at most one slice: a last one of few slices would upset batch normalisation.
         """
         import torch
 
@@ -165,8 +161,7 @@ class SliceDataset:
         tumour, empty = self._slices_that(shows_tumour=True), self._slices_that(shows_tumour=False)
         both = bool(len(tumour) and len(empty))
         wanted = round(slices * (tumour_share if both else len(tumour) > 0))
-        draw_tumour = _draw_by_patient if draw == "patients" else _draw
-        chosen = torch.cat([draw_tumour(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
+        chosen = torch.cat([_draw(tumour, wanted, generator), _draw(empty, slices - wanted, generator)])
         chosen = chosen[torch.randperm(len(chosen), generator=generator)]
         return list(chosen.tensor_split(-(-slices // batch_size)))
 
@@ -196,13 +191,13 @@ class SliceDataset:
         import torch
 
         slices = self._slices[patient]
-        # All neighbours of a marked slice are kept, so that they lie beside it here as in the volume.
+        # All neighbours of a marked slice are stored, so they are next to it here as in the volume.
         [around] = with_neighbours(np.array([index]), len(slices), self.neighbours)
         images = slices[torch.from_numpy(around), :-1].flatten(0, 1)
         return torch.cat([images, slices[index, -1:]])
 
     def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
-        """The batches of a plan, each fetched while the one before is in use."""
+        """The batches of a plan; each is prepared while the one before is in use."""
         if not plan:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="slices") as reader:
@@ -215,7 +210,7 @@ class SliceDataset:
 
 
 def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` members in random order, each as often as any other (to within one)."""
+    """``count`` members in random order, each as often as any other, to within one."""
     import torch
 
     if not len(population) or not count:
@@ -225,23 +220,8 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat(order)[:count]
 
 
-def _draw_by_patient(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` members in random order, as many of each patient (first column), to within one."""
-    import torch
-
-    patients = torch.unique(population[:, 0])
-    if not len(patients) or not count:
-        return population[:0]
-    rounds = -(-count // len(patients))
-    drawn = [_draw(population[population[:, 0] == patient], rounds, generator) for patient in patients]
-    by_round = torch.stack(drawn, dim=1)
-    # Of the last round, in which not all have a turn, anybody may be left out.
-    by_round[-1] = by_round[-1, torch.randperm(len(patients), generator=generator)]
-    return by_round.flatten(0, 1)[:count]
-
-
 def _mapped(path: Path) -> Tensor:
     import torch
 
-    # Copy on write: torch warns about memory that it must not write to, though nobody does.
+    # Copy on write, although nothing writes: torch warns about read-only memory.
     return torch.from_numpy(np.load(path, mmap_mode="c"))

@@ -1,7 +1,6 @@
-"""The state of a training on disk, from which it goes on as if it had never stopped.
+"""The state of a training on disk, from which it resumes as if it had never stopped.
 
-Everything random in a training is drawn from its seed, the epoch and the step, so that the state
-needs no generators: the counts of steps say it all.
+Everything random follows from the seed, the epoch and the step, so that no random generator needs saving.
 """
 
 from __future__ import annotations
@@ -20,8 +19,10 @@ from .paths import state_file, state_folder
 if TYPE_CHECKING:
     from .run import Run
 
-#: What was done before there was an option for it, where that is not the option's default.
-ONCE = {"optimiser": "adamw"}
+#: What trainings did before there was an option for it, where that is not its default.
+_BEFORE = {"optimiser": "adamw"}
+#: Options that version 0.1.0 had besides, with the value that is all there is now.
+_REMOVED = {"freeze_encoder": False, "draw": "slices", "crop_share": 0.0}
 
 
 def save_state(run: Run, path: Path) -> None:
@@ -37,17 +38,17 @@ def save_state(run: Run, path: Path) -> None:
     with replacing(path) as temporary:
         try:
             torch.save(_plain(run.state()), temporary)
-        except RuntimeError as error:  # so it reports a full disk
+        except RuntimeError as error:  # this is how torch reports a full disk
             raise OSError(str(error).splitlines()[0]) from error
 
 
 def load_state(run: Run, path: Path) -> bool:
-    """Go on from the state on disk, if there is one.
+    """Resume from the state on disk, if there is one.
 
     Returns
     -------
     bool
-        Whether there was one.
+        Whether there is one.
 
     Raises
     ------
@@ -59,7 +60,7 @@ def load_state(run: Run, path: Path) -> bool:
     if not run.processes.from_main(path.is_file()):
         return False
     try:
-        # Machines may have no disk in common: the main process reads for all.
+        # Machines may share no disk: the main process reads for all.
         state = run.processes.from_main(
             torch.load(path, map_location="cpu", weights_only=True) if run.processes.is_main else None
         )
@@ -78,16 +79,22 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
             "and split, or choose another output."
         )
     before, now = state["options"], _plain(dataclasses.asdict(run.options))
+    for name, only in _REMOVED.items():
+        if before.get(name, only) != only:
+            raise TrainingError(
+                f"{path} is of a training with {name.replace('_', ' ')} {before[name]}, which this version "
+                "no longer has; finish it with version 0.1.0, or choose another output."
+            )
     for field in dataclasses.fields(TrainOptions):
-        # An option that is younger than the state had its default, unless that has changed since.
-        then = before.get(field.name, ONCE.get(field.name, field.default))
-        if not field.metadata.get("may_change") and then != now[field.name]:
+        # An option newer than the state had its default.
+        then = before.get(field.name, _BEFORE.get(field.name, field.default))
+        if not field.metadata["may_change"] and then != now[field.name]:
             raise TrainingError(
                 f"{path} is of a training with {field.name.replace('_', ' ')} {then}, not "
                 f"{now[field.name]}; resume with the same options, or choose another output."
             )
-    size, wanted = state["preprocess"]["working_size"], run.start.preprocess.working_size
-    if state["preprocess"] != dataclasses.asdict(run.start.preprocess):
+    size, wanted = state["preprocess"]["working_size"], run.initial.preprocess.working_size
+    if state["preprocess"] != dataclasses.asdict(run.initial.preprocess):
         raise TrainingError(
             f"{path} is of a training with another preprocessing (working size {size}, not {wanted}); resume "
             "with the same, or choose another output."
@@ -95,7 +102,7 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as they come back from a file."""
+    """Tuples as lists, which is how they come back from a file."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

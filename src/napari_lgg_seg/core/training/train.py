@@ -68,10 +68,10 @@ def train(
         If the initial model cannot be used, the device fails, or the disk is full.
     """
     options = options or TrainOptions()
-    start = find_initial_model(options, preprocess)
-    options = options.complete(fine_tuning=start.card is not None)
+    initial = find_initial_model(options, preprocess)
+    options = options.complete(fine_tuning=initial.card is not None)
     check_output(output, resume=resume)
-    run = Run(start, validation, output, options)
+    run = Run(initial, validation, output, options)
     hooks: list[Callback] = []
     try:
         yield from run.read(training)
@@ -79,7 +79,7 @@ def train(
         hooks = [*standard_callbacks(run), *callbacks]
         for hook in hooks:
             hook.at_start(run)
-        if start.card is not None and not run.history:
+        if initial.card is not None and not run.history:
             yield from _validate(run, hooks)
         yield from _epochs(run, hooks)
         if run.stopped is not None and not run.is_validated:
@@ -154,10 +154,10 @@ def _prepare(run: Run, *, resume: bool) -> Iterator[Notice]:
     """Take up the state from disk where it is wanted, and say what the user should know."""
     if run.processes.is_main:
         remove_leftovers(run.output)
-    if run.start.reason:
-        yield Notice(run.start.reason)
+    if run.initial.reason:
+        yield Notice(run.initial.reason)
     validation = run.split()["validation"]
-    seen = sorted(run.start.seen & set(validation))
+    seen = sorted(run.initial.seen & set(validation))
     if seen:
         yield Notice(
             f"The initial model was trained on {len(seen)} of the {len(validation)} validation patients "

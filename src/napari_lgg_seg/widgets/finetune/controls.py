@@ -20,9 +20,9 @@ from magicgui.widgets import (
     SpinBox,
 )
 
+from ...core.choices import LOSSES
 from ...core.cohort.results import default_results_folder
 from ...core.options import option_help
-from ...core.training.losses import LOSSES
 from ...core.training.options import TrainOptions, default_summary
 from ...core.training.paths import state_folder
 from ...preferences import dataset_folder
@@ -116,9 +116,6 @@ class FineTuneControls:
         self.loss = ComboBox(
             label="Loss", choices=LOSSES, value=_DEFAULTS.loss, tooltip=option_help("loss", TrainOptions)
         )
-        self.freeze_encoder = CheckBox(
-            text="Freeze encoder", tooltip=option_help("freeze_encoder", TrainOptions)
-        )
         self.patience = _number("patience", "Patience", max=1000)
         self.batch_size = _number("batch_size", "Batch size", min=1, max=256)
         self.validation_share = FloatSpinBox(
@@ -146,7 +143,6 @@ class FineTuneControls:
             slices_per_epoch=int(self.slices_per_epoch.value) or None,
             learning_rate=self.learning_rate.value or None,
             batch_size=self.batch_size.value,
-            freeze_encoder=self.freeze_encoder.value,
             patience=self.patience.value,
             seed=self.seed.value,
             device=self.device.value,
@@ -166,7 +162,6 @@ class FineTuneControls:
                 self.slices_per_epoch,
                 self.learning_rate,
                 self.loss,
-                self.freeze_encoder,
                 self.patience,
                 self.batch_size,
                 self.validation_share,
