@@ -62,7 +62,8 @@ def translated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             value = next(words, "")
         if name in renamed:
             result += f"{renamed[name]}{value}".split(" ", 1)
-            warnings.append(f"{name} is now {renamed[name]}{value}.")
+            before = f"{name} {value}" if renamed[name].endswith("=") else name
+            warnings.append(f"{before} is now {renamed[name]}{value}.")
         elif name in removed:
             warnings.append(f"{name} was removed and has no effect.")
         else:
