@@ -28,8 +28,11 @@ def patient(tmp_path, make_patient):
 
 def test_all_public_names_are_there():
     assert set(lgg.__all__) <= set(dir(lgg))
-    for name in lgg.__all__:
+    for name in set(lgg.__all__) - {"__version__"}:
         assert getattr(lgg, name).__doc__
+    assert {"read_patient", "segment", "write_labels", "LggSegError", "train", "segment_cohort"} <= set(
+        lgg.__all__
+    )
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = lgg.no_such_name
 
@@ -37,7 +40,7 @@ def test_all_public_names_are_there():
 @pytest.mark.parametrize("file_format", ["masks", "tiff", "nifti"])
 def test_read_segment_write_and_read_back(tmp_path, patient, model, file_format):
     result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu"))
-    files = lgg.write_masks(tmp_path / "out", result, file_format)
+    files = lgg.write_labels(tmp_path / "out", result, file_format)
     assert files
     (found,) = find_labels(tmp_path / "out").values()
     np.testing.assert_array_equal(read_labels(found), result.labels)
@@ -71,7 +74,7 @@ def test_masks_alone_cannot_be_segmented(patient, model):
 def test_the_engine_is_chosen_and_the_headers_name_it(tmp_path, patient, model):
     result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu", engine="torch"))
     assert result.engine == "torch"
-    (file,) = lgg.write_masks(tmp_path / "out", result, "tiff")
+    (file,) = lgg.write_labels(tmp_path / "out", result, "tiff")
     assert '"engine": "torch"' in html.unescape(tifffile.TiffFile(file).ome_metadata)
 
 
@@ -83,3 +86,33 @@ def test_openvino_by_itself_and_when_asked_for(tmp_path, patient, model):
         assert result.engine == "openvino"
         assert result.made_with()["engine"] == "openvino"
         np.testing.assert_allclose(result.probability, expected.probability, atol=0.05)
+
+
+def test_the_earlier_names_work_and_warn(tmp_path, patient, model):
+    result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu"))
+    with pytest.warns(DeprecationWarning, match="write_labels"):
+        files = lgg.write_masks(tmp_path / "out", result)
+    assert len(files) == len(patient.slice_numbers)
+    with pytest.warns(DeprecationWarning, match="measurements"):
+        assert result.figures == result.measurements
+
+
+def test_the_events_of_a_cohort_and_the_error_are_public(tmp_path, patient):
+    path = write_flair_model(tmp_path / "model.safetensors")
+    options = lgg.SegmentOptions(device="cpu")
+    events = list(lgg.segment_cohort(patient.folder, tmp_path / "out", path, options))
+    assert isinstance(events[0], lgg.CohortFound)
+    assert isinstance(events[-1], lgg.PatientSegmented)
+    assert all(isinstance(event, lgg.PatientProgress) for event in events[1:-1])
+    with pytest.raises(lgg.LggSegError, match=r"missing\.safetensors"):
+        lgg.load_model(tmp_path / "missing.safetensors")
+
+
+def test_every_event_of_a_training_is_public():
+    from typing import get_args
+
+    from napari_lgg_seg.core.cohort.run import CohortEvent
+    from napari_lgg_seg.core.training.events import TrainEvent
+
+    for event in {*get_args(TrainEvent), *get_args(CohortEvent)}:
+        assert getattr(lgg, event.__name__) is event

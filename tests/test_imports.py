@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from npe2 import PluginManifest
 
 import napari_lgg_seg
@@ -36,6 +37,8 @@ def test_package_manifest_commands_and_widgets_leave_torch_alone():
     assert not {"torch", "monai"} & loaded
 
 
-def test_command_line_starts_without_torch_napari_and_qt():
-    loaded = modules_after("napari_lgg_seg.cli.app")
-    assert not {"torch", "monai", "napari", "qtpy", "scipy", "distributed", "dask"} & loaded
+@pytest.mark.parametrize("module", ["napari_lgg_seg.cli", "napari_lgg_seg.cli.app"])
+def test_command_line_starts_without_anything_heavy(module):
+    loaded = modules_after(module)
+    assert module in loaded
+    assert not {"numpy", "torch", "monai", "napari", "qtpy", "scipy", "distributed", "dask"} & loaded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flair_model import write_flair_model
 
-from napari_lgg_seg import api
+import napari_lgg_seg as lgg
 from napari_lgg_seg.core.cohort import segment_cohort as module
 from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults
@@ -65,7 +65,7 @@ def test_results_are_those_of_a_plain_run(folders, results, predictor, model):
     assert [e.number for e in of_kind(events, PatientStarted)] == [1, 2, 3]
     assert of_kind(events, SlicesDone)
     for event in done:
-        plain = api.segment(read_patient(event.folder), load_model(model), OPTIONS)
+        plain = lgg.segment(read_patient(event.folder), load_model(model), OPTIONS)
         stored = results.read(event.folder.name)
         np.testing.assert_array_equal(stored.labels, plain.labels)
         np.testing.assert_allclose(stored.probability, plain.probability, atol=0.5 / 255 + 1e-6)

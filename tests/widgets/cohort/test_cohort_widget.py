@@ -11,7 +11,7 @@ from npe2 import PluginManager
 from qtpy.QtCore import Qt, QThreadPool
 from qtpy.QtWidgets import QApplication, QLineEdit, QMessageBox, QShortcut, QTableView
 
-from napari_lgg_seg import api
+import napari_lgg_seg as lgg
 from napari_lgg_seg.core.cohort import autosave as recovery
 from napari_lgg_seg.core.cohort import sources as case_sources
 from napari_lgg_seg.core.cohort import summary_cache as summary_cache
@@ -843,7 +843,7 @@ def test_segment_all_does_what_a_plain_run_does_and_goes_on_after_a_bad_one(
     assert states(widget) == {**dict.fromkeys(NAMES, "segmented"), BROKEN: "cannot be read"}
     for name in NAMES:
         patient = read_patient(cohort / name)
-        plain = api.segment(patient, api.load_model(small_model))
+        plain = lgg.segment(patient, lgg.load_model(small_model))
         np.testing.assert_array_equal(results_of(cohort).read_labels(name), plain.labels)
         assert cell(widget, name, "Dice") == f"{dice(plain.labels, patient.truth):.3f}"
         assert cell(widget, name, "Volume\nfound") == f"{plain.labels.sum():,}"

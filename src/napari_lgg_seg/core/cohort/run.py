@@ -304,7 +304,7 @@ def segment_patients(
     *,
     replaceable: Collection[str] = (),
 ) -> Generator[ResultsEvent, None, None]:
-    """Segment patients as :func:`napari_lgg_seg.api.segment` does, and keep labels and probability.
+    """Segment patients into the results of a cohort: labels and probability.
 
     Parameters
     ----------

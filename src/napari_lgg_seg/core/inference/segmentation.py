@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..choices import FileFormat
-from ..data.label_files import LabelMap, write_labels
+from ..data import label_files
+from ..data.label_files import LabelMap
 from ..data.patients import Patient, UInt8Array
 from ..errors import ImageError
 from ..evaluation.measurements import TumourMeasurements, measure_labels
@@ -47,7 +49,7 @@ class Segmentation:
         The model's name.
     engine : str
         What computed it: "torch", "openvino" or "torch-compile".
-    figures : TumourMeasurements
+    measurements : TumourMeasurements
         Volume, slices and largest diameter.
     """
 
@@ -59,6 +61,12 @@ class Segmentation:
     model: str
     engine: str
     measurements: TumourMeasurements
+
+    @property
+    def figures(self) -> TumourMeasurements:
+        """Earlier name of ``measurements``."""
+        warnings.warn("Segmentation.figures is now called measurements.", DeprecationWarning, stacklevel=2)
+        return self.measurements
 
     @property
     def uncertainty(self) -> npt.NDArray[np.float32]:
@@ -180,7 +188,7 @@ def voxels_of(patient: Patient) -> UInt8Array:
     return patient.volume
 
 
-def write_masks(
+def write_labels(
     output: str | os.PathLike[str],
     segmentation: Segmentation,
     file_format: FileFormat = "masks",
@@ -221,9 +229,16 @@ def write_masks(
     >>> from napari_lgg_seg.core.data.phantom import make_sample_patient
     >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = lgg.write_masks(folder, result)
+    ...     files = lgg.write_labels(folder, result)
     >>> files[0].name
     'LGG_sample_1_mask.tif'
     """
-    label_map = segmentation.label_map()
-    return write_labels(Path(output), label_map, file_format, overwrite=overwrite, provenance=provenance)
+    return label_files.write_labels(
+        Path(output), segmentation.label_map(), file_format, overwrite=overwrite, provenance=provenance
+    )
+
+
+def write_masks(*arguments: Any, **keywords: Any) -> list[Path]:
+    """Earlier name of :func:`write_labels`."""
+    warnings.warn("write_masks is now called write_labels.", DeprecationWarning, stacklevel=2)
+    return write_labels(*arguments, **keywords)
