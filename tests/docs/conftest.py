@@ -90,9 +90,11 @@ def quick(
             validation_patients=COHORTS["COHORT"][:1],
         )
         flair_model._one_channel_unet.cache_clear()
+        shipped = checkpoint.DEFAULT_MODEL
         for name, module in list(sys.modules.items()):
             if name.startswith("napari_lgg_seg.") and hasattr(module, "DEFAULT_MODEL"):
                 monkeypatch.setattr(module, "DEFAULT_MODEL", model)
         for function in (checkpoint.load_model, checkpoint.read_card):
-            monkeypatch.setattr(function, "__defaults__", (model,))
+            defaults = tuple(model if value == shipped else value for value in function.__defaults__ or ())
+            monkeypatch.setattr(function, "__defaults__", defaults)
         yield model
