@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import imageio.v3
 import numpy as np
 import pytest
 import tifffile
 from flair_model import write_flair_model
+from PIL import Image
 from program import Done
 
 from napari_lgg_seg.core import devices
@@ -766,7 +766,7 @@ def test_train_trains_and_draws_its_first_batch(run, write, dataset, output, sma
     card = read_card(output)
     assert card.training["initial_model"] == "bright FLAIR"
     assert len(card.training_patients) == 2
-    pixels = imageio.v3.imread(picture)
+    pixels = np.asarray(Image.open(picture))
     # Four slices of 32 x 32 beside one another, three sequences of each below one another.
     assert pixels.shape == (3 * 32 + 2, 4 * 32 + 3 * 3, 3)
     assert len(np.unique(pixels)) > 50
@@ -783,7 +783,7 @@ def test_train_with_neighbouring_slices(run, write, dataset, output, tmp_path):
     assert done.code == 0, done.err
     assert read_card(output).neighbouring_slices == 1
     # Two slices beside one another, each between its neighbours, three sequences below one another.
-    assert imageio.v3.imread(picture).shape == (3 * 32 + 2, 2 * (3 * 32 + 2) + 3, 3)
+    assert np.asarray(Image.open(picture)).shape == (3 * 32 + 2, 2 * (3 * 32 + 2) + 3, 3)
     done = run("segment", dataset / NAME, "--output", tmp_path / "masks", "--model", output)
     assert done.code == 0, done.err
     done = run("train", dataset, "--output", tmp_path / "x.safetensors", "--neighbouring-slices", 2, *words)

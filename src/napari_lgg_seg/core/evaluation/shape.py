@@ -1,24 +1,24 @@
-"""The original study's three shape features of a tumour, and the table of them.
+"""The original study's three shape features of a tumour, and a table of them.
 
 M. Buda, A. Saha, M. A. Mazurowski, *Association of genomic subtypes of lower-grade gliomas with shape
 features automatically extracted by a deep learning algorithm*, Computers in Biology and Medicine 109 (2019),
-arXiv:1906.03720. The study names three features; its repository (MaciejMazurowski/brain-segmentation) holds
-the segmentation only, no code for them, so what its text leaves open is chosen here:
+arXiv:1906.03720. The study's repository (MaciejMazurowski/brain-segmentation) contains no code for the shape
+features, so that details left open in its text are decided here:
 
 ===================  =================================================================================
 from the study       BEVR: tumour volume / volume of its minimum bounding ellipsoid. ASD: average of the
                      radial distances' standard deviations across ten equiangular bins in one slice. MF:
                      standard deviation of the radial distances minus the smoothed ones. Radial
                      distances run from the centroid to the boundary and are normalised for size.
-taken as likely      The slice is the one with the largest tumour area; normalised means a mean of 1;
-(no source found)    smoothing is a moving average over 10 % of the perimeter.
-chosen here          BEVR: all tumour voxels, taken as boxes. ASD, MF: the outer boundary of the
-                     slice's largest piece, its holes filled, at half a pixel's precision; an average
-                     over the boundary is one over its length; angle bins without boundary are left out.
+assumed as likely    The slice is the one with the largest tumour area; normalised means a mean of 1;
+                     smoothing is a moving average over 10 % of the perimeter.
+decided here         BEVR: all tumour voxels, as boxes. ASD, MF: the outer boundary of the slice's largest
+                     connected component, holes filled, at half a pixel's precision; averages are over the
+                     length of the boundary; angular bins without boundary are left out.
 ===================  =================================================================================
 
-The study keeps the largest connected piece of an automatic segmentation before it measures; here that is the
-segmentation's choice (``segment --clean-up``), and whatever is in the mask is measured.
+The study keeps only the largest connected component of an automatic segmentation before measuring. Here, that
+is a choice of the segmentation (``segment --clean-up``); the mask is measured as it is.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from ..errors import ExportError, PatientError
 
 FloatArray = npt.NDArray[np.float64]
 
-#: The features by the names of their fields and columns.
+#: The features, by the names of their fields and columns.
 FEATURES = ("bevr", "asd", "mf")
-#: What the table says of a mask without tumour.
+#: The table's note on a mask without tumour.
 NO_TUMOUR = "no tumour"
 
 _BINS = 10
-# Points along the boundary, and how many of them are 10 % of it: odd, so that the average is centred.
+# Number of points along the boundary, and 10 % of it: odd, so that the moving average is centred.
 _POINTS, _WINDOW = 990, 99
-# How far, relatively, the ellipsoid's volume may be from the smallest one's.
+# Relative tolerance of the minimum ellipsoid's volume.
 _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape features of one patient's tumour, all of them without unit; None where there is no tumour.
+    """Dimensionless shape features of one patient's tumour; None without tumour.
 
     Attributes
     ----------
@@ -62,8 +62,8 @@ class Shape:
     mf : float or None
         Margin fluctuation: 0 for a disc, higher the rougher the margin.
     slice : int or None
-        The slice that ASD and MF are of: the first with the largest tumour area, counted from 0 in
-        the volume.
+        Index (from 0) of the slice in which ASD and MF were measured, the first with the largest tumour
+        area.
     voxels : int
         Tumour volume in voxels.
     """
@@ -76,23 +76,23 @@ class Shape:
 
 
 def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
-    """Shape features of one patient's mask.
+    """Measure the shape features of one patient's mask.
 
     Parameters
     ----------
     labels : ndarray of bool or integers
-        Shape (z, y, x); non-zero is tumour. Pixels of a slice are taken as square; the distance of
-        slices does not matter, since BEVR does not change when an axis is stretched.
+        Shape (z, y, x); non-zero is tumour. In-plane pixels are assumed to be square; the slice distance
+        does not matter, since BEVR is invariant to stretching.
 
     Returns
     -------
     Shape
-        Without features where there is no tumour.
+        Without features if there is no tumour.
 
     Raises
     ------
     ValueError
-        If the mask has not three dimensions.
+        If the mask does not have three dimensions.
     """
     if labels.ndim != 3:
         raise ValueError(f"a mask of {labels.ndim} dimensions; it must be slices x height x width")
@@ -116,24 +116,24 @@ def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
 
 
 def bounding_ellipsoid_volume_ratio(tumour: npt.NDArray[np.bool_]) -> float:
-    """Tumour volume / volume of the smallest ellipsoid around all tumour voxels' corners.
+    """Tumour volume divided by the volume of the smallest ellipsoid around the corners of all tumour voxels.
 
     Parameters
     ----------
     tumour : ndarray of bool
-        Shape (z, y, x), with at least one voxel of tumour.
+        Shape (z, y, x), with at least one tumour voxel.
 
     Returns
     -------
     float
-        Above 0 and below 1; a single voxel, or any other box, has 2 / (pi sqrt(3)) = 0.368.
+        Above 0 and below 1; any box, such as a single voxel, has 2 / (pi sqrt(3)) = 0.368.
     """
     return int(tumour.sum()) / minimum_ellipsoid(_corners(tumour)).volume
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """The points x with ``(x - centre) @ matrix @ (x - centre) <= 1``.
+    """An ellipsoid, the points x with ``(x - centre) @ matrix @ (x - centre) <= 1``.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ class Ellipsoid:
     matrix : ndarray of float
         Shape (d, d), symmetric and positive definite.
     volume : float
-        In the unit of the points, to the power of d; of three dimensions.
+        Its volume; only for d = 3.
     """
 
     centre: FloatArray
@@ -151,42 +151,42 @@ class Ellipsoid:
 
 
 def minimum_ellipsoid(points: npt.NDArray[np.generic]) -> Ellipsoid:
-    """The ellipsoid of least volume around points in space.
+    """Compute the minimum-volume enclosing ellipsoid of points in three dimensions.
 
     Khachiyan's algorithm (1996) with the away steps of M. J. Todd and E. A. Yildirim, *On Khachiyan's
     algorithm for the computation of minimum-volume enclosing ellipsoids*, Discrete Applied
-    Mathematics 155 (2007), which make it converge fast. The result encloses all points and is at most
-    about 1e-5 larger than the smallest.
+    Mathematics 155 (2007), which speed up convergence. The result encloses all points; its volume is at
+    most about 1e-5 larger than the minimum, relatively.
 
     Parameters
     ----------
     points : ndarray
-        Shape (n, 3), not all in one plane.
+        Shape (n, 3), not coplanar.
 
     Raises
     ------
     ValueError
-        If they are too few or all in one plane.
+        If there are too few points or they are coplanar.
     """
     from scipy.spatial import ConvexHull, QhullError
 
     try:
         hull = np.asarray(points, dtype=np.float64)[ConvexHull(points).vertices]
     except (QhullError, ValueError) as error:
-        raise ValueError("points that span no volume have no ellipsoid around them") from error
+        raise ValueError("coplanar points have no enclosing ellipsoid with a volume") from error
     weights = _khachiyan(hull)
     centre = weights @ hull
     offsets = hull - centre
     covariance = offsets.T @ (weights[:, None] * offsets)
     inverse = np.linalg.inv(covariance)
-    # Grown by the last bit that the tolerance left, so that it does enclose all points.
+    # Enlarged by what the tolerance left, so that it encloses all points.
     reach = float(np.einsum("ni,ij,nj->n", offsets, inverse, offsets).max())
     volume = 4 / 3 * np.pi * np.sqrt(np.linalg.det(covariance * reach))
     return Ellipsoid(centre, inverse / reach, float(volume))
 
 
 def _khachiyan(points: FloatArray) -> FloatArray:
-    """Weights of the points whose covariance has the shape of the smallest ellipsoid."""
+    """Weights for which the points' weighted covariance has the shape of the minimum ellipsoid."""
     lifted = np.column_stack([points - points.mean(axis=0), np.ones(len(points))])
     size = lifted.shape[1]
     weights = np.full(len(points), 1 / len(points))
@@ -203,7 +203,7 @@ def _khachiyan(points: FloatArray) -> FloatArray:
             weights *= 1 - step
             weights[far] += step
         else:
-            # A point well inside the ellipsoid loses weight, at most all it has.
+            # Away step: a point well inside the ellipsoid loses weight, at most all of it.
             step = weights[near] / (1 - weights[near])
             if distances[near] > 1:
                 step = min(step, too_near / (size * (distances[near] - 1)))
@@ -213,7 +213,7 @@ def _khachiyan(points: FloatArray) -> FloatArray:
 
 
 def _corners(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Corners of the first and last tumour voxel of each row: enough to span the convex hull."""
+    """Corners of the first and last tumour voxel of each row, which suffice for the convex hull."""
     z, y = np.nonzero(tumour.any(axis=2))
     rows = tumour[z, y]
     ends = (rows.argmax(axis=1), rows.shape[1] - rows[:, ::-1].argmax(axis=1))
@@ -225,7 +225,7 @@ def _corners(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def angular_standard_deviation(boundary: npt.NDArray[np.floating]) -> float:
-    """Mean over ten equal angle bins of the standard deviation of the distance to the boundary.
+    """Standard deviation of the distance to the boundary, averaged over ten equiangular bins.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def angular_standard_deviation(boundary: npt.NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        In units of the mean distance. The first bin starts at the negative second axis.
+        Relative to the mean distance. The first bin starts at the negative x axis.
     """
     distances = _radial_distances(boundary)
     angles = np.arctan2(boundary[:, 0], boundary[:, 1])
@@ -244,7 +244,7 @@ def angular_standard_deviation(boundary: npt.NDArray[np.floating]) -> float:
 
 
 def margin_fluctuation(boundary: npt.NDArray[np.floating]) -> float:
-    """Standard deviation of the distance to the boundary minus its moving average over 10 % of it.
+    """Standard deviation of the distance to the boundary after subtracting its moving average.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def margin_fluctuation(boundary: npt.NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        In units of the mean distance.
+        Relative to the mean distance; the average is over 10 % of the boundary.
     """
     from scipy.ndimage import uniform_filter1d
 
@@ -270,19 +270,19 @@ def _radial_distances(boundary: npt.NDArray[np.floating]) -> FloatArray:
 
 
 def _boundary(tumour: npt.NDArray[np.bool_]) -> FloatArray:
-    """Outer boundary of a slice's largest piece, as (y, x) relative to the piece's centroid."""
+    """Outer boundary of a slice's largest component, as (y, x) relative to its centroid."""
     from scipy import ndimage
     from skimage.measure import find_contours
 
-    pieces, _ = ndimage.label(tumour)
-    piece = ndimage.binary_fill_holes(pieces == np.bincount(pieces[tumour]).argmax())
-    # A margin, so that a tumour at the picture's edge has a closed boundary as well.
-    contour = max(find_contours(np.pad(piece, 1).astype(np.float64), 0.5), key=len) - 1
+    components, _ = ndimage.label(tumour)
+    largest = ndimage.binary_fill_holes(components == np.bincount(components[tumour]).argmax())
+    # Padded, so that a tumour at the edge of the image has a closed boundary as well.
+    contour = max(find_contours(np.pad(largest, 1).astype(np.float64), 0.5), key=len) - 1
     lengths = np.hypot(*np.diff(contour, axis=0).T)
     along = np.concatenate([[0], lengths.cumsum()])
-    wanted = np.linspace(0, along[-1], _POINTS, endpoint=False)
-    points = np.stack([np.interp(wanted, along, axis) for axis in contour.T], axis=1)
-    centred: FloatArray = points - np.argwhere(piece).mean(axis=0)
+    positions = np.linspace(0, along[-1], _POINTS, endpoint=False)
+    points = np.stack([np.interp(positions, along, axis) for axis in contour.T], axis=1)
+    centred: FloatArray = points - np.argwhere(largest).mean(axis=0)
     return centred
 
 
@@ -292,12 +292,19 @@ _COLUMNS = ("patient", *(field.name for field in fields(Shape)), "note")
 
 
 def check_table(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a table silently.
+    """Check that a table may be written.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    overwrite : bool
+        Whether an existing file may be replaced.
 
     Raises
     ------
     ExportError
-        If the file exists and ``overwrite`` is not set, or if it is a folder.
+        If the file exists and ``overwrite`` is not set, or if the path is a folder.
     """
     if path.is_dir():
         raise ExportError(f"{path} is a folder; give the name of a CSV file.")
@@ -308,16 +315,16 @@ def check_table(path: Path, *, overwrite: bool) -> None:
 def write_shapes(
     path: str | os.PathLike[str], shapes: Mapping[str, Shape], *, overwrite: bool = False
 ) -> None:
-    """Write patients' shape features as a CSV table, whole or not at all.
+    """Write patients' shape features as a CSV table, atomically.
 
     Parameters
     ----------
     path : path
         The file.
     shapes : mapping of str to Shape
-        By patient, in the table's order.
+        By patient, in the order of the table.
     overwrite : bool
-        Replace a table from before.
+        Replace an existing file.
 
     Raises
     ------
@@ -336,12 +343,22 @@ def write_shapes(
 
 
 def read_shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
-    """Patients' shape features from a table that :func:`write_shapes` wrote.
+    """Read a table written by :func:`write_shapes`.
+
+    Parameters
+    ----------
+    path : path
+        The CSV file.
+
+    Returns
+    -------
+    dict of str to Shape
+        By patient, in the order of the table.
 
     Raises
     ------
     PatientError
-        If the file cannot be read, lacks a column, holds something that is no number, or a patient twice.
+        If the file cannot be read, lacks a column, contains an invalid number, or lists a patient twice.
     """
     shapes: dict[str, Shape] = {}
     for line, row in enumerate(read_table(path, _COLUMNS[:-1]), start=2):
@@ -352,21 +369,33 @@ def read_shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
                 raise ValueError("a tumour without features")
         except ValueError as error:
             raise PatientError(
-                f"{path} has no number where one belongs in line {line} ({error}); write it again with shape."
+                f"{path} has an invalid value in line {line} ({error}); write the table again with shape."
             ) from error
         if row["patient"] in shapes:
-            raise PatientError(f"{path} holds {row['patient']} twice; write it again with shape.")
+            raise PatientError(f"{path} lists {row['patient']} twice; write the table again with shape.")
         shapes[row["patient"]] = Shape(**values, slice=index, voxels=voxels)
     return shapes
 
 
 def read_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV file by column; fields that are missing are empty.
+    """Read some columns of a CSV file.
+
+    Parameters
+    ----------
+    path : path
+        The file, UTF-8 with a header row.
+    columns : tuple of str
+        The columns to read.
+
+    Returns
+    -------
+    list of dict
+        Column -> value for each row, without surrounding whitespace; missing fields are empty.
 
     Raises
     ------
     PatientError
-        If the file cannot be read, holds no rows, or lacks one of the columns.
+        If the file cannot be read, has no rows, or lacks one of the columns.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -379,5 +408,5 @@ def read_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[d
     if missing:
         raise PatientError(f"{path} has no column {missing[0]}; choose a table with {', '.join(columns)}.")
     if not rows:
-        raise PatientError(f"{path} holds no patients; choose another file.")
+        raise PatientError(f"{path} lists no patients; choose another file.")
     return [{name: (row[name] or "").strip() for name in columns} for row in rows]
