@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape
+from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape
 
 
 @dataclass(frozen=True)

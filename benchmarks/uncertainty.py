@@ -25,8 +25,8 @@ from results import DOCS, EXPERIMENTS, RESAMPLES, SEED, as_table
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
-from napari_lgg_seg.core.evaluation.associate import auc, auc_interval
 from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.evaluation.study.associate import auc, auc_interval
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy

@@ -7,7 +7,7 @@ import pytest
 from paired_values import FeatureAgreement, feature_agreement, shape_agreement
 
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape
+from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape
 
 EMPTY = Shape(None, None, None, None, 0)
 

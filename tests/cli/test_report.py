@@ -216,7 +216,7 @@ def test_sheet_states_whether_the_labels_match_the_model(
         done = run("segment", folder, "--model", small_model, "--output", segmented, "--overwrite")
         assert done.code == 0
     notes = []
-    from napari_lgg_seg.core.evaluation import contact_sheet as sheet
+    from napari_lgg_seg.core.evaluation.report import contact_sheet as sheet
 
     draw = sheet.draw_sheet
     monkeypatch.setattr(sheet, "draw_sheet", lambda *a: notes.append(a[2].note) or draw(*a))

@@ -9,7 +9,8 @@ import pytest
 
 from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
 from napari_lgg_seg.core.data.masks import write_patient
-from napari_lgg_seg.core.evaluation.shape import Shape, measure_shape, read_shapes, write_shapes
+from napari_lgg_seg.core.evaluation.study.shape import Shape, measure_shape
+from napari_lgg_seg.core.evaluation.study.shape_table import read_shapes, write_shapes
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"

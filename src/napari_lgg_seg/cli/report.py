@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ..core.evaluation.html_page import Entry
     from ..core.evaluation.label_pairs import LabelPair, LabelPairs, Volumes
-    from ..core.evaluation.tiles import ShownProbability
+    from ..core.evaluation.report.html_page import Entry
+    from ..core.evaluation.report.tiles import ShownProbability
     from ..core.inference.predict import Predictor
 
 _FILES = ("index.html", "metrics.json", "metrics.csv")
@@ -139,10 +139,10 @@ class _Report:
 
     def draw(self, pair: LabelPair) -> str:
         """Draw one patient's sheet; returns a line about the patient."""
-        from ..core.evaluation.contact_sheet import as_webp, draw_sheet
-        from ..core.evaluation.html_page import Entry
         from ..core.evaluation.label_pairs import read_pair
-        from ..core.evaluation.report import measure_patient
+        from ..core.evaluation.patient_metrics import measure_patient
+        from ..core.evaluation.report.contact_sheet import as_webp, draw_sheet
+        from ..core.evaluation.report.html_page import Entry
         from ..core.training.batch_picture import write_picture
 
         volumes = read_pair(pair)
@@ -164,8 +164,8 @@ class _Report:
 
     def write_page(self) -> Path:
         """Write the metrics and the page; returns the page."""
-        from ..core.evaluation.html_page import write_page
-        from ..core.evaluation.report import write_metrics
+        from ..core.evaluation.patient_metrics import write_metrics
+        from ..core.evaluation.report.html_page import write_page
 
         patients = [entry.metrics for entry in self.entries]
         write_metrics(self.output, patients, self.pairs.without_prediction, self.failed)
@@ -176,9 +176,9 @@ class _Report:
 
 def _predict(predictor: Predictor, volumes: Volumes, images: npt.NDArray[np.uint8]) -> ShownProbability:
     """Run the network again, and note whether its labels match the given ones."""
-    from ..core.evaluation.contact_sheet import chosen_slices
     from ..core.evaluation.metrics import dice
-    from ..core.evaluation.tiles import ShownProbability
+    from ..core.evaluation.report.contact_sheet import chosen_slices
+    from ..core.evaluation.report.tiles import ShownProbability
     from ..core.inference.postprocess import postprocess
     from ..core.inference.predict import run_to_end
     from ..core.options import SegmentOptions

@@ -15,8 +15,8 @@ from .console import make_console, write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.evaluation.associate import Study
-    from ..core.evaluation.shape import Shape
+    from ..core.evaluation.study.associate import Study
+    from ..core.evaluation.study.shape import Shape
 
 
 def shape(
@@ -31,14 +31,15 @@ def shape(
 ) -> None:
     """Measure the original study's shape features: BEVR, ASD and MF of each patient's mask.
 
-    BEVR is the tumour volume / the volume of the smallest ellipsoid around it. ASD and MF are the angular
-    standard deviation and the fluctuation of the margin, in the slice with the largest tumour area (counted
-    from 0, as in napari).
+    BEVR: tumour volume / volume of the smallest ellipsoid around it.
+    ASD: angular standard deviation of the margin, in the slice with the largest tumour area.
+    MF: margin fluctuation, in the same slice (counted from 0, as in napari).
     """
     from rich.progress import track
 
     from ..core.data.label_files import read_labels
-    from ..core.evaluation.shape import check_table, measure_shape, write_shapes
+    from ..core.evaluation.study.shape import measure_shape
+    from ..core.evaluation.study.shape_table import check_table, write_shapes
 
     check_table(csv, overwrite=overwrite)
     console = make_console(stderr=True)
@@ -77,9 +78,9 @@ def associate(
     """Test the shape features against genomic clusters, as the original study did."""
     import dataclasses
 
-    from ..core.evaluation.associate import associate as test
-    from ..core.evaluation.associate import read_clusters
-    from ..core.evaluation.shape import read_shapes
+    from ..core.evaluation.study.associate import associate as test
+    from ..core.evaluation.study.associate import read_clusters
+    from ..core.evaluation.study.shape_table import read_shapes
 
     study = test(read_shapes(shapes), read_clusters(clusters))
     _show_study(study, clusters)
@@ -121,7 +122,8 @@ def _print_failure(sentence: str, console: Console) -> None:
 def _show_shapes(shapes: dict[str, Shape]) -> None:
     from rich.table import Table
 
-    from ..core.evaluation.shape import FEATURES, NO_TUMOUR
+    from ..core.evaluation.study.shape import FEATURES
+    from ..core.evaluation.study.shape_table import NO_TUMOUR
 
     table = Table("Patient", title="Shape features")
     for name in ("BEVR", "ASD", "MF", "Slice", "Voxels"):
@@ -138,7 +140,7 @@ def _show_shapes(shapes: dict[str, Shape]) -> None:
 def _show_study(study: Study, clusters: Path) -> None:
     from rich.table import Table
 
-    from ..core.evaluation.associate import STUDY_LEVEL
+    from ..core.evaluation.study.associate import STUDY_LEVEL
 
     console = make_console()
     tests = len(study.associations)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from napari_lgg_seg.core.evaluation.label_pairs import Volumes
-from napari_lgg_seg.core.evaluation.report import PatientMetrics, measure_patient
+from napari_lgg_seg.core.evaluation.patient_metrics import PatientMetrics, measure_patient
 
 UInt8 = npt.NDArray[np.uint8]
 

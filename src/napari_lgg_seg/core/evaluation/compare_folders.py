@@ -10,7 +10,7 @@ from ..data.label_files import find_labels
 from ..errors import ComparisonError, LggSegError, PatientError
 from .label_pairs import LabelPair, find_pairs, read_pair
 from .metrics import Summary, dice, summarise
-from .report import PatientMetrics, measure_patient
+from .patient_metrics import PatientMetrics, measure_patient
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ...core.cohort.sources import Source
 from ...core.errors import LggSegError
 from ...core.evaluation.compare_folders import FolderEvent, PairCompared, PairsFound, compare_folders
 from ...core.evaluation.label_pairs import LabelPair
-from ...core.evaluation.report import PatientMetrics, measure_cohort, write_table
+from ...core.evaluation.patient_metrics import PatientMetrics, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
 from ..shared.scrolling import show_from
 from ..shared.table_model import CohortModel

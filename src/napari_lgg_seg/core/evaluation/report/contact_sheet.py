@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.patients import UInt8Array
-from .label_pairs import Volumes
-from .report import PatientMetrics
+from ...data.patients import UInt8Array
+from ..label_pairs import Volumes
+from ..patient_metrics import PatientMetrics
 from .tiles import (
     PREDICTION_COLOUR,
     PREDICTION_WIDTH,

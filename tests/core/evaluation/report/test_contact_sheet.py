@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_lgg_seg.core.evaluation.contact_sheet import (
+from napari_lgg_seg.core.evaluation.label_pairs import Volumes
+from napari_lgg_seg.core.evaluation.patient_metrics import measure_patient
+from napari_lgg_seg.core.evaluation.report.contact_sheet import (
     MARGIN,
     MOST_SLICES,
     as_webp,
     chosen_slices,
     draw_sheet,
 )
-from napari_lgg_seg.core.evaluation.label_pairs import Volumes
-from napari_lgg_seg.core.evaluation.report import measure_patient
-from napari_lgg_seg.core.evaluation.tiles import PREDICTION_COLOUR, TILE, TRUTH_COLOUR, ShownProbability
+from napari_lgg_seg.core.evaluation.report.tiles import (
+    PREDICTION_COLOUR,
+    TILE,
+    TRUTH_COLOUR,
+    ShownProbability,
+)
 from napari_lgg_seg.preferences import COLOURS
 
 # The left edge of the first slice.

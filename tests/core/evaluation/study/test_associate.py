@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from napari_lgg_seg.core.errors import PatientError
-from napari_lgg_seg.core.evaluation.associate import (
+from napari_lgg_seg.core.evaluation.study.associate import (
     CLUSTERS,
     associate,
     auc,
@@ -16,7 +16,7 @@ from napari_lgg_seg.core.evaluation.associate import (
     fisher_exact,
     read_clusters,
 )
-from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape
+from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape
 
 HEADER = ",".join(["Patient", *CLUSTERS, "gender"])
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data.patients import FLAIR, UInt8Array
-from .label_pairs import Volumes
+from ...data.patients import FLAIR, UInt8Array
+from ..label_pairs import Volumes
 
 Colour = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float32]

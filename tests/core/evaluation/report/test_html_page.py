@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_lgg_seg.core.evaluation.html_page import Entry, write_page
-from napari_lgg_seg.core.evaluation.report import measure_cohort
+from napari_lgg_seg.core.evaluation.patient_metrics import measure_cohort
+from napari_lgg_seg.core.evaluation.report.html_page import Entry, write_page
 
 
 class Parsed(HTMLParser):

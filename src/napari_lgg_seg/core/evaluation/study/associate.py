@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import PatientError
-from .shape import FEATURES, Shape, read_table
+from ...errors import PatientError
+from .shape import FEATURES, Shape
+from .shape_table import read_table
 
 #: The study's classifications, by the columns of the dataset's ``data.csv``.
 CLUSTERS = ("RNASeqCluster", "MethylationCluster", "miRNACluster", "CNCluster", "COCCluster")

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
-from .report import CohortMetrics, PatientMetrics, measure_cohort
+from ...atomic import replacing
+from ..patient_metrics import CohortMetrics, PatientMetrics, measure_cohort
 
 TITLE = "LGG segmentation report"
 

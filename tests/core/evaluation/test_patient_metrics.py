@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.evaluation.report import measure_cohort, write_metrics
+from napari_lgg_seg.core.evaluation.patient_metrics import measure_cohort, write_metrics
 
 # --- one patient -------------------------------------------------------------------------------
 
