@@ -14,8 +14,13 @@ from scipy.ndimage import convolve1d
 from napari_lgg_seg.core.data.patients import Patient
 from napari_lgg_seg.core.evaluation.label_pairs import Volumes
 from napari_lgg_seg.core.evaluation.metrics import dice
-from napari_lgg_seg.core.evaluation.report import Agreement, PatientMetrics, measure_cohort, measure_patient
-from napari_lgg_seg.core.evaluation.shape import FEATURES, measure_shape
+from napari_lgg_seg.core.evaluation.patient_metrics import (
+    Agreement,
+    PatientMetrics,
+    measure_cohort,
+    measure_patient,
+)
+from napari_lgg_seg.core.evaluation.study.shape import FEATURES, measure_shape
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import Model

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from paired_values import shape_agreement
 from results import EXPERIMENTS, load
 
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
-from napari_lgg_seg.core.evaluation.associate import Study, associate, read_clusters, shape_agreement
-from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape, measure_shape
+from napari_lgg_seg.core.evaluation.study.associate import Study, associate, read_clusters
+from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape, measure_shape
 
 
 def main(dataset: Path) -> None:

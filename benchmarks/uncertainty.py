@@ -25,8 +25,8 @@ from results import DOCS, EXPERIMENTS, RESAMPLES, SEED, as_table
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
-from napari_lgg_seg.core.evaluation.associate import auc
 from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.evaluation.study.associate import auc, auc_interval
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
@@ -139,7 +139,7 @@ def _cells(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> li
     counts = [str(len(failed)), str(int((scores >= NOTHING_FOUND).sum())), str(failures)]
     if failed.all() or not failed.any():  # there is no area under the curve
         return [*counts, "", "", ""]
-    low, high = _interval(scores, failed)
+    low, high = auc_interval(scores[failed], scores[~failed], RESAMPLES, SEED)
     order = np.argsort(-scores, kind="stable")
     last = int(np.flatnonzero(failed[order])[-1]) + 1
     return [
@@ -148,15 +148,6 @@ def _cells(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> li
         f"{failed[order[:failures]].sum()} of {failures}",
         f"{last} of {len(failed)}",
     ]
-
-
-def _interval(scores: npt.NDArray[np.float64], failed: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """95 % interval of the area, by bootstrap over patients within both groups."""
-    rng = np.random.default_rng(SEED)
-    groups = scores[failed], scores[~failed]
-    drawn = [auc(*(rng.choice(group, len(group)) for group in groups)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def draw(file: Path, figure: Path) -> None:

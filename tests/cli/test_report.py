@@ -4,10 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import imageio.v3
 import numpy as np
 import pytest
-from flair_model import write_flair_model
+from PIL import Image
 from program import Done
 
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
@@ -18,7 +17,7 @@ NAME, OTHER, THIRD = "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202", "TCGA_CS_
 
 @pytest.fixture
 def write(tmp_path, make_patient) -> Callable[..., Path]:
-    """Factory: write a patient to ``truth`` and, moved a little, its masks to ``masks``."""
+    """Factory: write a patient to ``truth`` and its masks, shifted by ``move`` pixels, to ``masks``."""
 
     def write_(name: str = NAME, move: int = 3) -> Path:
         patient = make_patient(name)
@@ -31,7 +30,7 @@ def write(tmp_path, make_patient) -> Callable[..., Path]:
 
 @pytest.fixture
 def report(run, tmp_path) -> Callable[..., Done]:
-    """Factory: a report of ``masks`` in ``report``."""
+    """Factory: write a report of ``masks`` to ``report``."""
     return lambda *options: run("report", tmp_path / "masks", "--output", tmp_path / "report", *options)
 
 
@@ -41,11 +40,15 @@ def against_truth(report, tmp_path) -> Callable[..., Done]:
     return lambda *options: report("--truth", tmp_path / "truth", *options)
 
 
+def pixels_of(file: Path) -> np.ndarray:
+    return np.asarray(Image.open(file))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def test_report_writes_page_figures_and_sheets(against_truth, write, tmp_path, make_patient):
+def test_report_writes_page_metrics_and_sheets(against_truth, write, tmp_path, make_patient):
     write(NAME)
     write(OTHER, move=12)
     done = against_truth()
@@ -53,9 +56,9 @@ def test_report_writes_page_figures_and_sheets(against_truth, write, tmp_path, m
     assert "2 of 2 patients" in done.out
     assert str(tmp_path / "report" / "index.html") in done.out
     assert list(contents(tmp_path / "report")) == [
+        "index.html",
         "metrics.csv",
         "metrics.json",
-        "index.html",
         f"sheets/{NAME}.png",
         f"sheets/{OTHER}.png",
     ]
@@ -66,11 +69,11 @@ def test_report_writes_page_figures_and_sheets(against_truth, write, tmp_path, m
     assert f"{expected[0]:.3f}" in done.err
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("<section") == 2
-    sheet = imageio.v3.imread(tmp_path / "report" / "sheets" / f"{NAME}.png")
+    sheet = pixels_of(tmp_path / "report" / "sheets" / f"{NAME}.png")
     assert sheet.shape[1] > 1000
 
 
-def test_report_of_predictions_alone(report, write, tmp_path):
+def test_report_of_predictions_only(report, write, tmp_path):
     write()
     done = report()
     assert done.code == 0
@@ -78,15 +81,15 @@ def test_report_of_predictions_alone(report, write, tmp_path):
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["cohort"] is None
 
 
-def test_report_with_images_alone(report, write, tmp_path):
+def test_report_with_images_but_without_ground_truth(report, write, tmp_path):
     write()
     assert report().code == 0
-    black = imageio.v3.imread(tmp_path / "report" / "sheets" / f"{NAME}.png")
+    on_black = pixels_of(tmp_path / "report" / "sheets" / f"{NAME}.png")
     assert report("--images", tmp_path / "truth", "--overwrite").code == 0
-    assert imageio.v3.imread(tmp_path / "report" / "sheets" / f"{NAME}.png").mean() > black.mean() + 5
+    assert pixels_of(tmp_path / "report" / "sheets" / f"{NAME}.png").mean() > on_black.mean() + 5
 
 
-def test_report_goes_on_after_a_bad_patient(against_truth, write, tmp_path):
+def test_a_bad_patient_does_not_stop_the_report(against_truth, write, tmp_path):
     for name in (NAME, OTHER, THIRD):
         folder = write(name)
         if name == OTHER:
@@ -100,7 +103,7 @@ def test_report_goes_on_after_a_bad_patient(against_truth, write, tmp_path):
     assert len(list((tmp_path / "report" / "sheets").iterdir())) == 2
 
 
-def test_report_of_bad_patients_alone_writes_nothing(against_truth, write, tmp_path):
+def test_report_of_bad_patients_only_writes_nothing(against_truth, write, tmp_path):
     bad = write() / f"{NAME}_4_mask.tif"
     bad.unlink()
     done = against_truth()
@@ -110,7 +113,7 @@ def test_report_of_bad_patients_alone_writes_nothing(against_truth, write, tmp_p
     assert not (tmp_path / "report").exists()
 
 
-def test_report_names_what_was_not_compared(against_truth, write, tmp_path):
+def test_report_names_patients_that_were_not_compared(against_truth, write, tmp_path):
     write(NAME)
     for file in write(OTHER).iterdir():
         file.unlink()
@@ -118,14 +121,14 @@ def test_report_names_what_was_not_compared(against_truth, write, tmp_path):
         file.unlink()
     done = against_truth()
     assert done.code == 0
-    assert "has no truth for it" in done.err
+    assert "has no ground truth for this patient" in done.err
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert metrics["without_prediction"] == [THIRD]
     assert metrics["cohort"]["summary"]["patients"] == 1
     assert THIRD in (tmp_path / "report" / "index.html").read_text()
 
 
-def test_report_never_overwrites_unless_told_to(against_truth, write, tmp_path):
+def test_report_overwrites_only_on_request(against_truth, write, tmp_path):
     write()
     assert against_truth().code == 0
     before = contents(tmp_path / "report")
@@ -151,7 +154,7 @@ def test_report_never_replaces_a_sheet_of_another_report(against_truth, write, t
     assert contents(tmp_path / "report") == {f"sheets/{NAME}.png": b"mine"}
 
 
-def test_report_in_a_file_is_a_sentence(run, write, tmp_path):
+def test_output_that_is_a_file_is_refused(run, write, tmp_path):
     write()
     (tmp_path / "report").write_text("")
     done = run("report", tmp_path / "masks", "--output", tmp_path / "report")
@@ -159,7 +162,7 @@ def test_report_in_a_file_is_a_sentence(run, write, tmp_path):
     assert done.err.startswith(f"Error: {tmp_path / 'report'} is a file")
 
 
-def test_report_of_nothing_is_a_sentence(run, write, tmp_path):
+def test_report_of_an_empty_folder_is_refused(run, write, tmp_path):
     write()
     (tmp_path / "empty").mkdir()
     done = run("report", tmp_path / "empty", "--output", tmp_path / "report")
@@ -175,7 +178,7 @@ def test_wrong_usage_exits_with_2(run, tmp_path, monkeypatch, options):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_says_where_probability_comes_from(run):
+def test_help_says_how_the_probability_is_computed(run):
     text = " ".join(run("report", "--help").out.replace("│", " ").split())
     assert "the model is run again on the images" in text
 
@@ -183,25 +186,21 @@ def test_help_says_where_probability_comes_from(run):
 # --- probability -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory) -> Path:
-    """A quick model file that finds the tumour of made patients."""
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
-
-
 def test_probability_makes_the_sheet_taller(against_truth, write, tmp_path, small_model):
     write()
     assert against_truth().code == 0
     sheet = tmp_path / "report" / "sheets" / f"{NAME}.png"
-    before = imageio.v3.imread(sheet)
+    before = pixels_of(sheet)
     assert against_truth("--model", small_model, "--device", "cpu", "--overwrite").code == 0
-    after = imageio.v3.imread(sheet)
+    after = pixels_of(sheet)
     assert after.shape[0] > before.shape[0] + 40
     assert (after == (252, 253, 191)).all(axis=-1).sum() > 1000
 
 
-@pytest.mark.parametrize(("move", "words"), [(0, "gives the prediction shown"), (5, "gives other labels")])
-def test_sheet_says_how_far_labels_are_the_models(
+@pytest.mark.parametrize(
+    ("move", "words"), [(0, "match the prediction shown"), (5, "differ from the prediction shown")]
+)
+def test_sheet_states_whether_the_labels_match_the_model(
     run, write, against_truth, tmp_path, small_model, monkeypatch, move, words
 ):
     folder = write(move=move)
@@ -210,7 +209,7 @@ def test_sheet_says_how_far_labels_are_the_models(
         done = run("segment", folder, "--model", small_model, "--output", segmented, "--overwrite")
         assert done.code == 0
     notes = []
-    from napari_lgg_seg.core.evaluation import contact_sheet as sheet
+    from napari_lgg_seg.core.evaluation.report import contact_sheet as sheet
 
     draw = sheet.draw_sheet
     monkeypatch.setattr(sheet, "draw_sheet", lambda *a: notes.append(a[2].note) or draw(*a))
@@ -219,14 +218,14 @@ def test_sheet_says_how_far_labels_are_the_models(
     assert "bright FLAIR" in notes[0]
 
 
-def test_without_images_there_is_no_probability(report, write, small_model):
+def test_no_probability_without_images(report, write, small_model):
     write()
     done = report("--model", small_model)
     assert done.code == 0
-    assert "No images were found" in done.err
+    assert "no images were found" in done.err
 
 
-def test_a_wrong_model_is_one_sentence(report, write, tmp_path):
+def test_invalid_model_is_refused_in_one_sentence(report, write, tmp_path):
     write()
     (tmp_path / "m.safetensors").write_text("no model")
     done = report("--model", tmp_path / "m.safetensors")

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
-from napari_lgg_seg.core.data.masks import write_patient
-from napari_lgg_seg.core.evaluation.shape import Shape, measure_shape, read_shapes, write_shapes
+from napari_lgg_seg.core.evaluation.study.shape import Shape, measure_shape
+from napari_lgg_seg.core.evaluation.study.shape_table import read_shapes, write_shapes
 
 NAME = "TCGA_DU_0001_19990101"
 OTHER = "TCGA_HT_0002_20000202"
@@ -19,22 +18,6 @@ HEADER = "Patient,RNASeqCluster,MethylationCluster,miRNACluster,CNCluster,COCClu
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-
-
-@pytest.fixture
-def dataset(tmp_path) -> Path:
-    return tmp_path / "dataset"
-
-
-@pytest.fixture
-def write(dataset, make_patient) -> Callable[..., Path]:
-    """Factory: write a small patient's folder; returns the folder."""
-
-    def write_(name: str = NAME, **head: object) -> Path:
-        write_patient(dataset / name, make_patient(name, **head))
-        return dataset / name
-
-    return write_
 
 
 @pytest.fixture
@@ -74,7 +57,7 @@ def test_shape_reads_every_format(run, tmp_path, table, file_format):
         assert read_shapes(table) == {NAME: measure_shape(labels)}
 
 
-def test_shape_names_masks_without_tumour_and_does_not_fail(run, write, table):
+def test_shape_of_masks_without_tumour(run, write, table):
     code, out, _ = run("shape", write(tumour=False), "--csv", table)
     assert code == 0
     assert read_shapes(table) == {NAME: Shape(None, None, None, None, 0)}
@@ -82,7 +65,7 @@ def test_shape_names_masks_without_tumour_and_does_not_fail(run, write, table):
     assert "1 without tumour" in out
 
 
-def test_shape_goes_on_after_bad_patients(run, write, dataset, table):
+def test_bad_patients_do_not_stop_shape(run, write, dataset, table):
     bad, without = write(NAME), write(OTHER)
     good = write("TCGA_CS_0003_20000303")
     next(iter(bad.glob("*_3_mask.tif"))).write_bytes(b"no picture")
@@ -96,7 +79,7 @@ def test_shape_goes_on_after_bad_patients(run, write, dataset, table):
     assert "_3_mask.tif" in err
 
 
-def test_shape_goes_on_after_a_folder_of_two_patients(run, write, write_slices, dataset, table):
+def test_a_folder_with_two_patients_does_not_stop_shape(run, write, write_slices, dataset, table):
     write(NAME)
     write_slices(dataset / "mixed", "one", 2)
     write_slices(dataset / "mixed", "two", 2)
@@ -108,18 +91,18 @@ def test_shape_goes_on_after_a_folder_of_two_patients(run, write, write_slices, 
     assert "mixed" in err
 
 
-def test_shape_takes_each_patient_once(run, write, dataset, table, tmp_path):
+def test_shape_measures_each_patient_once(run, write, dataset, table, tmp_path):
     folder = write()
     assert run("shape", folder, dataset, "--csv", table)[0] == 0
     assert list(read_shapes(table)) == [NAME]
     write_labels(tmp_path / "again", LabelMap(NAME, np.ones((2, 4, 4), np.uint8)))
     code, _, err = run("shape", dataset, tmp_path / "again", "--csv", table, "--overwrite")
     assert code == 1
-    assert "once more" in err
+    assert "a second time" in err
     assert read_shapes(table)[NAME] == measure_shape(read_labels(folder))
 
 
-def test_shape_replaces_a_table_only_if_asked(run, write, table):
+def test_shape_replaces_a_table_only_on_request(run, write, table):
     table.write_text("mine")
     folder = write()
     code, _, err = run("shape", folder, "--csv", table)
@@ -134,13 +117,13 @@ def test_shape_without_masks_writes_nothing(run, dataset, table):
     dataset.mkdir()
     code, out, err = run("shape", dataset, "--csv", table)
     assert code == 1
-    assert "holds no masks" in err
+    assert "contains no masks" in err
     assert "0 of 1 patients" in out
     assert not table.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["."], ["nowhere", "--csv", "x.csv"]])
-def test_shape_used_wrongly_is_2(run, arguments):
+def test_wrong_usage_exits_with_2(run, arguments):
     assert run("shape", *arguments)[0] == 2
 
 
@@ -149,7 +132,7 @@ def test_shape_used_wrongly_is_2(run, arguments):
 
 @pytest.fixture
 def tables(tmp_path, table) -> tuple[Path, Path]:
-    """Eight patients, R2 the irregular ones, one without tumour and one without clusters."""
+    """Eight patients with the irregular ones in R2, one without tumour, and one without clusters."""
     shapes = {
         f"TCGA_CS_{n}_19990101": Shape(0.1 + 0.05 * n, 0.5 - 0.05 * n, 0.1, 2, 50) for n in range(8)
     } | {"TCGA_CS_8_19990101": Shape(None, None, None, None, 0), "stranger": Shape(0.3, 0.1, 0.1, 1, 9)}
@@ -160,7 +143,7 @@ def tables(tmp_path, table) -> tuple[Path, Path]:
     return table, clusters
 
 
-def test_associate_shows_and_writes_the_tests(run, tables, tmp_path):
+def test_associate_prints_and_writes_the_tests(run, tables, tmp_path):
     metrics = tmp_path / "metrics.json"
     code, out, _ = run("associate", *tables, "--json", metrics)
     assert code == 0
@@ -171,8 +154,8 @@ def test_associate_shows_and_writes_the_tests(run, tables, tmp_path):
         "cluster": "RNASeqCluster",
         "patients": 8,
         "median": pytest.approx(0.275),
-        "high": {"1": 4, "2": 0},
-        "of": {"1": 4, "2": 4},
+        "above_median": {"1": 4, "2": 0},
+        "cluster_sizes": {"1": 4, "2": 4},
         "p": pytest.approx(2 / 70),
         "corrected": pytest.approx(12 / 70),
     }
@@ -186,20 +169,20 @@ def test_associate_shows_and_writes_the_tests(run, tables, tmp_path):
     assert "stranger is not in" in out
 
 
-def test_associate_says_what_is_wrong_in_a_sentence(run, tables, tmp_path):
+def test_associate_refuses_broken_tables_in_one_sentence(run, tables, tmp_path):
     shapes, clusters = tables
     code, _, err = run("associate", clusters, shapes)
     assert code == 1
     assert "no column patient" in err
-    assert run("associate", shapes, tmp_path / "none.csv")[0] == 2
-    clusters.write_text(f"{HEADER}\nsomebody,1,1,1,1,1,1\n")
+    assert run("associate", shapes, tmp_path / "missing.csv")[0] == 2
+    clusters.write_text(f"{HEADER}\nunknown,1,1,1,1,1,1\n")
     code, _, err = run("associate", shapes, clusters)
     assert code == 1
     assert "No patient" in err
 
 
 @pytest.mark.real_data
-def test_the_studys_result_on_manual_masks(run, lgg_dataset, table, tmp_path):
+def test_manual_masks_reproduce_the_result_of_the_study(run, lgg_dataset, table, tmp_path):
     assert run("shape", lgg_dataset, "--csv", table)[0] == 0
     assert run("associate", table, lgg_dataset / "data.csv", "--json", tmp_path / "metrics.json")[0] == 0
     found = json.loads((tmp_path / "metrics.json").read_text())

@@ -1,4 +1,4 @@
-"""The commands ``shape`` and ``associate``: the original study's shape features and what they go with."""
+"""The commands ``shape`` and ``associate``: the original study's shape features and their associations."""
 
 from __future__ import annotations
 
@@ -10,47 +10,49 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import LggSegError, PatientError
-from .console import make_console
+from .console import make_console, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.evaluation.associate import Study
-    from ..core.evaluation.shape import Shape
+    from ..core.evaluation.study.associate import Study
+    from ..core.evaluation.study.shape import Shape
 
 
 def shape(
     masks: Annotated[
         list[Path],
         typer.Argument(
-            exists=True, help="Masks in any format that segment writes: patient folders, or folders of them."
+            exists=True, help="Masks in any format that segment writes: patient folders or folders of them."
         ),
     ],
-    csv: Annotated[Path, typer.Option("--csv", help="The table to write, one line for each patient.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table of before.")] = False,
+    csv: Annotated[Path, typer.Option("--csv", help="The table to write, one row per patient.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
 ) -> None:
     """Measure the original study's shape features: BEVR, ASD and MF of each patient's mask.
 
-    BEVR: tumour volume / volume of the smallest ellipsoid around it. ASD and MF: angular standard deviation
-    and fluctuation of the margin, in the slice with the largest tumour area (counted from 0, as in napari).
+    BEVR: tumour volume / volume of the smallest ellipsoid around it.
+    ASD: angular standard deviation of the margin, in the slice with the largest tumour area.
+    MF: margin fluctuation, in the same slice (counted from 0, as in napari).
     """
     from rich.progress import track
 
     from ..core.data.label_files import read_labels
-    from ..core.evaluation.shape import check_table, measure_shape, write_shapes
+    from ..core.evaluation.study.shape import measure_shape
+    from ..core.evaluation.study.shape_table import check_table, write_shapes
 
     check_table(csv, overwrite=overwrite)
     console = make_console(stderr=True)
     patients, failures = _find_masks(masks)
     for failure in failures:
-        _say_failed(failure, console)
+        _print_failure(failure, console)
     shapes: dict[str, Shape] = {}
     for name, path in track(patients.items(), "Measuring", console=console, transient=True):
         try:
             shapes[name] = measure_shape(read_labels(path))
         except LggSegError as error:
-            failures.append(error)
-            _say_failed(error, console)
+            failures.append(str(error))
+            _print_failure(failures[-1], console)
     if shapes:
         write_shapes(csv, shapes, overwrite=overwrite)
         _show_shapes(shapes)
@@ -62,7 +64,7 @@ def shape(
 
 
 def associate(
-    shapes: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A table that shape wrote.")],
+    shapes: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A table written by shape.")],
     clusters: Annotated[
         Path,
         typer.Argument(
@@ -70,72 +72,58 @@ def associate(
         ),
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures to this file as well.")
+        Path | None, typer.Option("--json", help="Also write the results to this file.")
     ] = None,
 ) -> None:
     """Test the shape features against genomic clusters, as the original study did."""
     import dataclasses
 
-    from ..core.atomic import replacing
-    from ..core.evaluation.associate import associate as test
-    from ..core.evaluation.associate import read_clusters
-    from ..core.evaluation.shape import read_shapes
+    from ..core.evaluation.study.associate import associate as test
+    from ..core.evaluation.study.associate import read_clusters
+    from ..core.evaluation.study.shape_table import read_shapes
 
     study = test(read_shapes(shapes), read_clusters(clusters))
     _show_study(study, clusters)
     if json_file is not None:
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(study), indent=2) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(dataclasses.asdict(study), indent=2) + "\n")
 
 
-def _find_masks(paths: Iterable[Path]) -> tuple[dict[str, Path], list[LggSegError]]:
-    """Masks by patient among, or inside, the given paths, each once, and what is wrong with others."""
+def _find_masks(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
+    """Find the masks of each patient in the given paths, and what is wrong with those that cannot be used."""
     found: dict[str, Path] = {}
-    failures: list[LggSegError] = []
+    failures: list[str] = []
     for path in paths:
-        here, broken = _masks_in(path)
-        failures += broken
-        if not here and not broken:
-            failures.append(
-                PatientError(f"{path} holds no masks; choose a patient's folder, or one of them.")
-            )
+        here, problems = _masks_in(path)
+        failures += problems
+        if not here and not problems:
+            failures.append(f"{path} contains no masks; choose a patient's folder or a folder of patients.")
         for name, masks in here.items():
             if found.setdefault(name, masks).resolve() != masks.resolve():
-                failures.append(PatientError(f"{masks} holds {name} once more; measure it on its own."))
+                failures.append(f"{masks} contains {name} a second time; measure it separately.")
     return found, failures
 
 
-def _masks_in(path: Path) -> tuple[dict[str, Path], list[LggSegError]]:
-    """Masks by patient in a file or folder, and what is wrong with broken patients of it."""
+def _masks_in(path: Path) -> tuple[dict[str, Path], list[str]]:
     from ..core.data.label_files import find_labels
-    from ..core.data.patients import has_slices
+    from ..core.evaluation.label_pairs import search_folder
 
     if path.is_file():
         return {path.name.partition("_tumour.")[0]: path}, []
     try:
-        return find_labels(path), []
-    except LggSegError as error:
-        if has_slices(path):
-            return {}, [error]
-    # One broken patient must not hide the others of the folder.
-    found: dict[str, Path] = {}
-    failures: list[LggSegError] = []
-    for folder in sorted(path.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            here, broken = _masks_in(folder)
-            found |= here
-            failures += broken
-    return found, failures
+        return search_folder(path, find_labels)
+    except PatientError as error:
+        return {}, [str(error)]
 
 
-def _say_failed(error: LggSegError, console: Console) -> None:
-    console.print(f"Failed: {error}", style="red", markup=False, soft_wrap=True)
+def _print_failure(sentence: str, console: Console) -> None:
+    console.print(f"Failed: {sentence}", style="red", markup=False, soft_wrap=True)
 
 
 def _show_shapes(shapes: dict[str, Shape]) -> None:
     from rich.table import Table
 
-    from ..core.evaluation.shape import FEATURES, NO_TUMOUR
+    from ..core.evaluation.study.shape import FEATURES
+    from ..core.evaluation.study.shape_table import NO_TUMOUR
 
     table = Table("Patient", title="Shape features")
     for name in ("BEVR", "ASD", "MF", "Slice", "Voxels"):
@@ -152,7 +140,7 @@ def _show_shapes(shapes: dict[str, Shape]) -> None:
 def _show_study(study: Study, clusters: Path) -> None:
     from rich.table import Table
 
-    from ..core.evaluation.associate import STUDY_LEVEL
+    from ..core.evaluation.study.associate import STUDY_LEVEL
 
     console = make_console()
     tests = len(study.associations)
@@ -160,7 +148,9 @@ def _show_study(study: Study, clusters: Path) -> None:
     for name in ("Clusters", "Feature", "Patients", "p", f"p x {tests}", "Above the median"):
         table.add_column(name)
     for test in study.associations:
-        high = ", ".join(f"{name}: {test.high[name]} of {test.of[name]}" for name in test.of)
+        high = ", ".join(
+            f"{name}: {test.above_median[name]} of {size}" for name, size in test.cluster_sizes.items()
+        )
         p = f"{test.p:.3g}{' *' if test.p < STUDY_LEVEL else ''}"
         table.add_row(
             test.cluster, test.feature.upper(), str(test.patients), p, f"{test.corrected:.3g}", high
@@ -169,9 +159,9 @@ def _show_study(study: Study, clusters: Path) -> None:
     console.print(f"* below {STUDY_LEVEL}, the original study's level (0.05 / 10 tests).")
     if study.r2 is not None:
         console.print(
-            f"RNASeq cluster R2 against the others by its low BEVR: AUC {study.r2.auc:.3f} (95 % interval "
-            f"{study.r2.lower:.3f} to {study.r2.upper:.3f}); R2 are {study.r2.positive} of "
-            f"{study.r2.patients} patients.",
+            f"Low BEVR as a test for RNASeq cluster R2: AUC {study.r2.auc:.3f} (95 % interval "
+            f"{study.r2.lower:.3f} to {study.r2.upper:.3f}); {study.r2.positive} of {study.r2.patients} "
+            "patients are in R2.",
             soft_wrap=True,
         )
     for name in study.without_tumour:

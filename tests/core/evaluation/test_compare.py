@@ -20,7 +20,7 @@ BOX = box(1, 2, 2, 2, 4, 4)
 
 
 def ragged_pair(seed, shape):
-    """A ragged truth and a prediction that is moved and has a hole."""
+    """An irregular ground truth, and a prediction that is shifted and has a hole."""
     from scipy.ndimage import gaussian_filter
 
     noise = np.random.default_rng(seed).normal(size=shape)
@@ -30,11 +30,11 @@ def ragged_pair(seed, shape):
     return prediction.astype(np.uint8), truth.astype(np.uint8)
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------
 
 
-def test_figures_by_hand():
-    # Half of the truth is found; as much again is invented beside it, on a slice of its own.
+def test_metrics_by_hand():
+    # Half of the ground truth is found; the same volume is predicted on a slice without tumour.
     agreement = compare(box(1, 2, 2, 1, 4, 4) | box(4, 2, 2, 1, 4, 4), BOX)
     assert agreement.dice == agreement.precision == agreement.recall == 0.5
     assert agreement.iou == pytest.approx(1 / 3)
@@ -51,7 +51,7 @@ def test_volume_error_has_a_sign():
     assert compare(box(1, 2, 2, 2, 4, 3), BOX).volume_error == pytest.approx(-0.25)
 
 
-def test_any_label_but_zero_is_tumour_whatever_its_type():
+def test_any_nonzero_label_of_any_type_is_tumour():
     expected = compare(box(1, 2, 2, 2, 4, 3), BOX)
     for many in (3 * BOX, -BOX.astype(np.int16), BOX.astype(float), BOX > 0, (300 * BOX.astype(np.uint32))):
         assert compare(box(1, 2, 2, 2, 4, 3), many) == expected
@@ -65,7 +65,7 @@ def test_any_label_but_zero_is_tumour_whatever_its_type():
         (EMPTY, EMPTY, 1, None, None, None, None),
     ],
 )
-def test_rules_of_empty_masks(prediction, truth, dice, precision, recall, volume_error, worst):
+def test_conventions_for_empty_masks(prediction, truth, dice, precision, recall, volume_error, worst):
     agreement = compare(prediction, truth)
     assert agreement.dice == agreement.iou == agreement.surface_dice == dice
     assert agreement.hd95 is None
@@ -73,7 +73,7 @@ def test_rules_of_empty_masks(prediction, truth, dice, precision, recall, volume
     assert (agreement.volume_error, agreement.worst_slice) == (volume_error, worst)
 
 
-def test_worst_slice_is_that_with_most_wrong_voxels_of_those_with_the_lowest_dice():
+def test_worst_slice_has_the_lowest_dice_and_then_the_most_wrong_voxels():
     truth = box(1, 2, 2, 1, 4, 4) | box(2, 2, 2, 1, 9, 9) | box(3, 2, 2, 1, 4, 4)
     prediction = box(1, 2, 2, 1, 4, 4)
     assert compare(prediction, truth).worst_slice == 3
@@ -113,7 +113,7 @@ def test_overlap_agrees_with_monai(seed):
     assert agreement.dice == pytest.approx(float(metrics.compute_dice(*pair)), rel=1e-5)
 
 
-def test_spacing_turns_steps_into_millimetres():
+def test_distances_are_in_millimetres_with_a_spacing():
     moved = box(2, 2, 2, 2, 4, 4)
     assert compare(moved, BOX).hd95 == 1
     agreement = compare(moved, BOX, (5, 1, 1))
@@ -140,7 +140,7 @@ def test_a_single_slice_may_have_two_or_three_dimensions():
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (3, 6, 8)])
-def test_overlay_tells_where_masks_agree(shape):
+def test_overlay_labels_agreement_and_both_kinds_of_error(shape):
     rng = np.random.default_rng(0)
     prediction, truth = (rng.integers(0, 3, shape) for _ in range(2))
     shown = overlay(prediction, truth)
@@ -150,33 +150,33 @@ def test_overlay_tells_where_masks_agree(shape):
     np.testing.assert_array_equal(shown == FALSE_POSITIVE, (prediction > 0) & (truth == 0))
 
 
-# --- what cannot be compared -------------------------------------------------------------------
+# --- invalid input -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("work", [compare, overlay])
 @pytest.mark.parametrize(
     ("prediction", "truth", "sentence"),
     [
-        (BOX[:5], BOX, "prediction has 5 x 20 x 20 voxels but the truth has 6 x 20 x 20"),
-        (BOX[1], BOX[:1], "20 x 20 voxels but the truth has 1 x 20 x 20"),
+        (BOX[:5], BOX, "prediction has 5 x 20 x 20 voxels but the ground truth has 6 x 20 x 20"),
+        (BOX[1], BOX[:1], "20 x 20 voxels but the ground truth has 1 x 20 x 20"),
         (BOX[None], BOX[None], r"shape \(1, 6, 20, 20\)"),
         (BOX[:0], BOX[:0], "shape"),
-        (BOX, 0.3 * BOX, "truth .* is no mask"),
-        (BOX * np.nan, BOX, "prediction .* is no mask"),
-        (BOX.astype(str), BOX, "prediction .* is no mask"),
+        (BOX, 0.3 * BOX, "ground truth .* is not a mask"),
+        (BOX * np.nan, BOX, "prediction .* is not a mask"),
+        (BOX.astype(str), BOX, "prediction .* is not a mask"),
     ],
 )
-def test_what_is_no_pair_of_masks_is_a_sentence(work, prediction, truth, sentence):
+def test_arrays_that_are_not_a_pair_of_masks_are_refused(work, prediction, truth, sentence):
     with pytest.raises(ComparisonError, match=sentence):
         work(prediction, truth)
 
 
 @pytest.mark.parametrize("spacing", [(1, 1), (0, 1, 1), (1, -1, 1), (1, np.inf, 1), (1, 1, 1, 1)])
-def test_impossible_spacings_are_a_sentence(spacing):
+def test_invalid_spacings_are_refused(spacing):
     with pytest.raises(ComparisonError, match="spacing"):
         compare(BOX, BOX, spacing)
 
 
-def test_slice_numbers_must_fit():
+def test_slice_numbers_must_match_the_slices():
     with pytest.raises(ComparisonError, match="3 slice numbers were given for 6 slices"):
         compare(BOX, BOX, slice_numbers=(1, 2, 3))

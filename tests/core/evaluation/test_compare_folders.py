@@ -12,7 +12,7 @@ FIRST, SECOND, THIRD, FOURTH = (f"TCGA_DU_000{n}_19990101" for n in range(1, 5))
 
 @pytest.fixture
 def cohort(tmp_path, make_patient):
-    """Truth of three patients, and predictions of the first in each format, the second, and a fourth."""
+    """Ground truth of three patients, and predictions of the first two and of a fourth, one per format."""
     for seed, name in enumerate((FIRST, SECOND, THIRD)):
         write_patient(tmp_path / "truth" / name, make_patient(name, seed=seed))
     truth = make_patient(FIRST).truth
@@ -25,14 +25,14 @@ def cohort(tmp_path, make_patient):
 def test_all_patients_in_both_folders(cohort):
     found, *done = compare_folders(cohort / "out", cohort / "truth")
     assert isinstance(found, PairsFound)
-    assert [case.name for case in found.cases] == [FIRST, SECOND]
+    assert [pair.name for pair in found.pairs] == [FIRST, SECOND]
     assert (found.without_prediction, found.without_truth, found.problems) == ((THIRD,), (FOURTH,), ())
-    assert [one.case for one in done] == list(found.cases)
+    assert [one.pair for one in done] == list(found.pairs)
     assert [one.metrics.agreement.dice for one in done] == [1, 1]
-    assert all(one.case.images is not None and one.problem == "" for one in done)
+    assert all(one.pair.images is not None and one.problem == "" for one in done)
 
 
-def test_goes_on_after_a_bad_patient(cohort):
+def test_a_bad_patient_does_not_stop_the_others(cohort):
     (cohort / "out" / FIRST / f"{FIRST}_tumour.tif").write_bytes(b"no TIFF")
     _, bad, good = compare_folders(cohort / "out", cohort / "truth")
     assert bad.metrics is None
@@ -41,7 +41,7 @@ def test_goes_on_after_a_bad_patient(cohort):
     assert good.metrics.agreement.dice == 1
 
 
-def test_slices_keep_the_numbers_of_the_images(tmp_path, write_slices, make_patient):
+def test_slice_numbers_are_those_of_the_images(tmp_path, write_slices, make_patient):
     write_slices(tmp_path / "images" / FIRST, FIRST, range(9, 12), masks=False)
     mask = make_patient(shape=(3, 12, 10)).truth
     for folder in ("truth", "out"):
@@ -50,7 +50,7 @@ def test_slices_keep_the_numbers_of_the_images(tmp_path, write_slices, make_pati
     assert set(done.metrics.agreement.slice_dice) <= {9, 10, 11}
 
 
-def test_files_that_have_gone_are_a_sentence(cohort):
+def test_files_removed_in_the_meantime(cohort):
     events = compare_folders(cohort / "out", cohort / "truth")
     next(events)
     (cohort / "out" / FIRST / f"{FIRST}_tumour.tif").unlink()
@@ -59,18 +59,18 @@ def test_files_that_have_gone_are_a_sentence(cohort):
 
 
 @pytest.mark.parametrize("missing", ["out", "truth", "images"])
-def test_what_is_no_folder_is_a_sentence(cohort, missing):
+def test_a_path_that_is_not_a_folder_is_refused(cohort, missing):
     folders = {"out": cohort / "out", "truth": cohort / "truth", "images": cohort / "truth"}
     folders[missing] = cohort / "nowhere"
-    with pytest.raises(ComparisonError, match="nowhere is no folder"):
+    with pytest.raises(ComparisonError, match="nowhere is not a folder"):
         next(compare_folders(*folders.values()))
 
 
-def test_folders_that_do_not_match_are_a_sentence(cohort, make_patient):
+def test_folders_that_do_not_match_are_refused(cohort, make_patient):
     for name in (THIRD, FOURTH):
         write_patient(cohort / "others" / name, make_patient(name))
     with pytest.raises(ComparisonError, match="No patient is in both"):
         next(compare_folders(cohort / "others", cohort / "out" / SECOND))
     (cohort / "empty").mkdir()
-    with pytest.raises(PatientError, match="empty holds no patient's labels"):
+    with pytest.raises(PatientError, match="empty contains no patient's labels"):
         next(compare_folders(cohort / "empty", cohort / "truth"))

@@ -1,4 +1,4 @@
-"""Volume, slices and diameter of labels whose figures are known."""
+"""Volume, slices and diameter of labels with known measurements."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def test_a_box_in_millimetres() -> None:
     assert "0.2 ml" in measurements.summary()
 
 
-def test_a_disc_measures_its_diameter() -> None:
+def test_diameter_of_a_disc() -> None:
     y, x = np.mgrid[:101, :101]
     disc = ((y - 50) ** 2 + (x - 50) ** 2 <= 30**2).astype(np.uint8)[None]
     assert measure_labels(disc).diameter == pytest.approx(61, abs=1)
 
 
-def test_pieces_apart_are_measured_end_to_end() -> None:
+def test_diameter_of_separate_components_is_from_end_to_end() -> None:
     labels = np.zeros((1, 20, 20), np.uint8)
     labels[0, 0, 0] = labels[0, 0, 19] = 1
     assert measure_labels(labels).diameter == pytest.approx(np.hypot(20, 1))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 7), (2, 5, 1)])
-def test_the_smallest_volumes_have_figures(shape: tuple[int, int, int]) -> None:
+def test_diameter_of_the_smallest_volumes(shape: tuple[int, int, int]) -> None:
     assert measure_labels(np.ones(shape, np.uint8)).diameter == pytest.approx(np.hypot(*shape[1:]))
 
 
-def test_no_tumour_is_said_plainly() -> None:
+def test_empty_labels() -> None:
     measurements = measure_labels(np.zeros((3, 4, 5), np.uint8))
     assert measurements.voxels == measurements.slices == measurements.diameter == 0
     assert measurements.summary() == "No tumour found."

@@ -33,7 +33,7 @@ def test_dice_is_over_all_voxels_of_a_volume():
 @pytest.mark.parametrize(
     ("dtype", "value"), [(np.uint8, 255), (bool, True), (np.int16, -1), (np.float32, 0.5)]
 )
-def test_any_value_but_zero_counts(dtype, value):
+def test_any_nonzero_value_is_tumour(dtype, value):
     mask = np.array([0, value, value], dtype)
     assert dice(mask, np.array([0, 1, 1], np.uint8)) == 1
 
@@ -50,7 +50,7 @@ def test_dice_refuses_different_shapes():
         dice(np.zeros((2, 3)), np.zeros((1, 3)))
 
 
-def test_summary():
+def test_summary_of_a_cohort():
     summary = summarise({"a": 0.9, "b": 0.0, "c": 0.5, "d": 0.49, "e": 0.11})
     assert summary.patients == 5
     assert summary.mean == pytest.approx(0.4)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,8 +30,8 @@ CARD = ModelCard(
     training_patients=("a", "b"),
     validation_patients=("c",),
     training={"epochs": 3, "seed": 1, "history": [{"epoch": 1, "mean": 0.5}], "max_minutes": None},
-    metrics={"validation": {"c": 0.5}},
-    data="made",
+    results={"validation": {"c": 0.5}},
+    data="synthetic",
     licence="CC0",
     intended_use="Tests.",
     created="2025-01-01",
@@ -37,7 +40,7 @@ CARD = ModelCard(
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory, unet):
-    """A good model file; do not change it."""
+    """A valid model file; tests must not modify it."""
     path = tmp_path_factory.mktemp("models") / "good model ü.safetensors"
     save_model(path, unet, CARD)
     return path
@@ -55,16 +58,16 @@ def refusal(path, read=load_model) -> str:
 
 
 def write_header(path, header, tensors=None):
-    """A small safetensors file whose header holds this text (or nothing) as ours."""
+    """Write a small safetensors file with ``header`` as the model card, or without one."""
     save_file(
         tensors or {"x": torch.zeros(1)}, path, metadata=None if header is None else {HEADER_KEY: header}
     )
 
 
-# --- there and back ----------------------------------------------------------------------------
+# --- round trip --------------------------------------------------------------------------------
 
 
-def test_weights_there_and_back(model_file, unet):
+def test_weights_survive_a_round_trip(model_file, unet):
     loaded = load_model(model_file)
     assert not loaded.network.training
     assert loaded.path == model_file
@@ -84,7 +87,7 @@ def test_loaded_network_computes_the_same(model_file, unet):
         torch.testing.assert_close(load_model(model_file).network(images), unet(images), atol=0.02, rtol=0.02)
 
 
-def test_file_is_small_and_holds_half_precision_kernels_only_where_harmless(model_file):
+def test_only_convolution_kernels_are_stored_in_half_precision(model_file):
     assert 21e6 < model_file.stat().st_size < 22e6
     tensors = load_file(model_file)
     for name, tensor in tensors.items():
@@ -94,10 +97,36 @@ def test_file_is_small_and_holds_half_precision_kernels_only_where_harmless(mode
     assert sum("running_var" in name for name in tensors) == 19
 
 
-def test_card_there_and_back(model_file):
+def test_card_survives_a_round_trip(model_file):
     assert read_card(model_file) == CARD
     assert read_card(str(model_file)) == CARD
     assert load_model(model_file).card == CARD
+
+
+def test_reading_a_card_does_not_import_torch(model_file):
+    code = (
+        "import sys; from napari_lgg_seg.core.model.checkpoint import read_card; "
+        "print(read_card(sys.argv[1]).threshold, 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(model_file)], capture_output=True, check=True)
+    assert run.stdout.split() == [b"0.4", b"False"]
+
+
+def test_cards_of_version_0_1_0_are_read(tmp_path):
+    """The names of two fields have changed since, and one field did not exist."""
+    values = asdict(replace(CARD, coarse_threshold=0.2))
+    values["figures"], values["quick_look"] = values.pop("results"), values.pop("coarse_threshold")
+    del values["earlier_patients"]
+    path = tmp_path / "old.safetensors"
+    write_header(path, json.dumps(values))
+    assert read_card(path) == replace(CARD, coarse_threshold=0.2)
+
+
+def test_summary_names_what_a_model_was_trained_on_and_how_good_it_is():
+    card = replace(CARD, earlier_patients=("d",), results={"summary": {"mean": 0.876, "median": 0.9}})
+    assert "trained on 2 patients, fine-tuned from a model trained on 1;" in card.summary()
+    assert "Dice per patient 0.88 (mean), 0.90 (median) in 1 validation patients" in card.summary()
+    assert "Dice" not in CARD.summary()
 
 
 def test_one_input_channel(tmp_path):
@@ -108,7 +137,7 @@ def test_one_input_channel(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["unet", "buda"])
 @pytest.mark.parametrize(("neighbours", "sequences"), [(1, CARD.sequences), (3, ("FLAIR",))])
-def test_neighbouring_slices_there_and_back(tmp_path, architecture, neighbours, sequences):
+def test_neighbouring_slices_survive_a_round_trip(tmp_path, architecture, neighbours, sequences):
     path = tmp_path / "m.safetensors"
     channels = (2 * neighbours + 1) * len(sequences)
     network = build_network(architecture, channels).eval()
@@ -121,7 +150,7 @@ def test_neighbouring_slices_there_and_back(tmp_path, architecture, neighbours, 
         torch.testing.assert_close(model.network(images), network(images), atol=0.02, rtol=0.02)
 
 
-def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path):
+def test_saving_replaces_the_file_and_leaves_no_temporary_files(tmp_path):
     path = tmp_path / "new folder" / "m.safetensors"
     network = build_network("unet", 3)
     for name in ("first", "second"):
@@ -130,7 +159,7 @@ def test_saving_replaces_the_file_and_leaves_nothing_else(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_network_stays_as_it_was_when_saved(tmp_path):
+def test_saving_does_not_change_the_network(tmp_path):
     network = build_network("unet", 3).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     save_model(tmp_path / "m.safetensors", network, CARD)
@@ -143,8 +172,8 @@ def test_network_stays_as_it_was_when_saved(tmp_path):
 # --- a save that fails -------------------------------------------------------------------------
 
 
-def test_full_disk_leaves_the_old_file_whole(tmp_path, unet):
-    """The system's limit on the size of files stands in for a full disk."""
+def test_full_disk_leaves_the_old_file_intact(tmp_path, unet):
+    """The operating system's file size limit simulates a full disk."""
     resource = pytest.importorskip("resource")
     path = tmp_path / "m.safetensors"
     save_model(path, unet, CARD)
@@ -161,34 +190,34 @@ def test_full_disk_leaves_the_old_file_whole(tmp_path, unet):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_card_that_is_no_json_leaves_the_old_file_whole(tmp_path, unet):
+def test_card_that_cannot_be_serialised_leaves_the_old_file_intact(tmp_path, unet):
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"old")
     with pytest.raises(TypeError):
-        save_model(path, unet, replace(CARD, metrics={"x": object()}))
+        save_model(path, unet, replace(CARD, results={"x": object()}))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folder_that_cannot_be_made(tmp_path, unet):
+def test_folder_that_cannot_be_created(tmp_path, unet):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ExportError, match=r"could not be written"):
         save_model(tmp_path / "file" / "m.safetensors", unet, CARD)
 
 
-# --- files that are no models ------------------------------------------------------------------
+# --- invalid files -----------------------------------------------------------------------------
 
 
 reads = pytest.mark.parametrize("read", [load_model, read_card])
 
 
 @reads
-def test_missing_file_is_no_model(tmp_path, read):
+def test_missing_file(tmp_path, read):
     assert "cannot be opened" in refusal(tmp_path / "gone.safetensors", read)
 
 
 @reads
-def test_folder_is_no_model(tmp_path, read):
+def test_folder_instead_of_a_file(tmp_path, read):
     assert "cannot be opened" in refusal(tmp_path, read)
 
 
@@ -208,7 +237,7 @@ def test_folder_is_no_model(tmp_path, read):
     ],
     ids=["empty", "short", "text", "no metadata", "list", "cut", "no text", "deep", "huge"],
 )
-def test_other_bytes_are_no_model(tmp_path, read, content):
+def test_malformed_file(tmp_path, read, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     assert "is not a napari-lgg-seg model" in refusal(path, read)
@@ -224,18 +253,20 @@ def test_safetensors_of_another_program(tmp_path, read):
 
 
 @reads
-def test_pickle_is_no_model(tmp_path, read):
+def test_pickle_file(tmp_path, read):
     path = tmp_path / "x.safetensors"
     torch.save({"x": torch.zeros(1)}, path)
-    refusal(path, read)
+    assert "is not a napari-lgg-seg model" in refusal(path, read)
 
 
 @reads
-@pytest.mark.parametrize("header", ["", "no json", "[]", "1", "null", "{}", '{"schema_version": null}'])
-def test_header_of_another_kind(tmp_path, read, header):
+@pytest.mark.parametrize(
+    "header", ["", "no json", "[]", "1", "null", "{}", '{"schema_version": null}', "[" * 100_000]
+)
+def test_card_of_another_kind(tmp_path, read, header):
     path = tmp_path / "x.safetensors"
     write_header(path, header)
-    refusal(path, read)
+    assert "damaged model header" in refusal(path, read)
 
 
 @reads
@@ -243,7 +274,7 @@ def test_header_of_another_kind(tmp_path, read, header):
     "key",
     ["name", "schema_version", "sequences", "preprocess", "training_patients", "validation_patients"],
 )
-def test_header_without_a_key(tmp_path, read, key):
+def test_card_without_a_required_field(tmp_path, read, key):
     values = asdict(CARD)
     del values[key]
     path = tmp_path / "x.safetensors"
@@ -273,8 +304,8 @@ def test_header_without_a_key(tmp_path, read, key):
         ({"threshold": 1.5}, "threshold of 1.5"),
         ({"threshold": float("nan")}, "threshold of nan"),
         ({"threshold": "high"}, "damaged"),
-        ({"clean_up": "thorough"}, "unknown clean-up, 'thorough'"),
-        ({"coarse_threshold": 1.5}, "a quick look with a limit of 1.5"),
+        ({"clean_up": "most"}, "unknown clean-up, 'most'"),
+        ({"coarse_threshold": 1.5}, "coarse threshold of 1.5"),
         ({"preprocess": {"working_size": 0}}, "working size of 0"),
         ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
         ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),
@@ -284,21 +315,35 @@ def test_header_without_a_key(tmp_path, read, key):
         ({"preprocess": None}, "damaged"),
     ],
 )
-def test_header_with_a_wrong_value(tmp_path, read, change, complaint):
+def test_card_with_an_invalid_value(tmp_path, read, change, complaint):
     path = tmp_path / "x.safetensors"
     write_header(path, json.dumps(asdict(CARD) | change))
     assert complaint in refusal(path, read)
 
 
+@reads
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.999, "one byte less"])
-def test_cut_file(tmp_path, model_file, share):
+def test_truncated_file(tmp_path, model_file, read, share):
     content = model_file.read_bytes()
-    path = tmp_path / "cut.safetensors"
+    path = tmp_path / "truncated.safetensors"
     path.write_bytes(content[: len(content) - 1 if share == "one byte less" else int(share * len(content))])
-    refusal(path)
+    assert "is damaged" in refusal(path, read)
 
 
-def change_tensors(tensors, change):
+def test_random_bytes_and_flipped_bytes(tmp_path):
+    good, path = tmp_path / "good.safetensors", tmp_path / "random.safetensors"
+    write_header(good, CARD.to_json())
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        path.write_bytes(rng.bytes(rng.integers(0, 300)))
+        assert "is not a napari-lgg-seg model" in refusal(path, read_card)
+        changed = bytearray(good.read_bytes())
+        changed[rng.integers(0, 16)] ^= 1 << rng.integers(0, 8)  # in the length and the first keys
+        path.write_bytes(changed)
+        refusal(path, read_card)
+
+
+def changed_tensors(tensors, change):
     if change == "missing":
         del tensors["head.weight"]
     elif change == "additional":
@@ -313,12 +358,12 @@ def change_tensors(tensors, change):
 @pytest.mark.parametrize("change", ["missing", "additional", "another shape", "all others"])
 def test_weights_of_another_network(tmp_path, model_file, change):
     path = tmp_path / "x.safetensors"
-    write_header(path, CARD.to_json(), change_tensors(load_file(model_file), change))
+    write_header(path, CARD.to_json(), changed_tensors(load_file(model_file), change))
     assert "do not fit a 'unet' network" in refusal(path)
     assert read_card(path) == CARD
 
 
-def test_card_of_another_number_of_channels(tmp_path, model_file):
+def test_card_with_another_number_of_channels(tmp_path, model_file):
     path = tmp_path / "x.safetensors"
     for change in ({"sequences": ("FLAIR",)}, {"neighbouring_slices": 1}):
         write_header(path, replace(CARD, **change).to_json(), load_file(model_file))

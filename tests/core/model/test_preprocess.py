@@ -22,7 +22,7 @@ from napari_lgg_seg.core.model.preprocess import (
 OPTIONS = PreprocessOptions()
 
 
-def there_and_back(mask, box, size):
+def round_trip(mask, box, size):
     small = crop_and_resample(mask[..., None], box, size)[:, 0]
     return back_to_grid(small, box, mask.shape[1:]).numpy()
 
@@ -33,7 +33,7 @@ def normalised(volume, options=OPTIONS):
 
 
 def inside(shape, box):
-    """Which pixels of the plane lie in the box."""
+    """The pixels of the slice plane that lie in the box."""
     y, x = np.indices(shape[1:3])
     return (y >= box.top) & (y < box.top + box.side) & (x >= box.left) & (x < box.left + box.side)
 
@@ -47,7 +47,7 @@ def disc(shape, centre, radius):
 
 
 @pytest.mark.parametrize("shape", [(6, 64, 64), (4, 65, 93), (5, 120, 70), (3, 31, 47), (1, 90, 90)])
-def test_box_holds_the_head_and_little_else(make_head, shape):
+def test_box_contains_the_head_and_little_else(make_head, shape):
     volume, _ = make_head(shape)
     box = measure(volume, OPTIONS).box
     head = volume.any(axis=(0, -1))
@@ -81,7 +81,7 @@ def test_margin(make_head):
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 3), (1, 1, 1, 3), (2, 1, 9, 3), (2, 70, 70, 3)])
 @pytest.mark.parametrize("value", [0, 7, 0.1])
-def test_constant_image_is_taken_whole(shape, value):
+def test_box_of_a_constant_volume_is_the_whole_image(shape, value):
     volume = np.full(shape, value, np.float32)
     preparation = measure(volume, OPTIONS)
     assert inside(shape, preparation.box).all()
@@ -92,8 +92,8 @@ def test_constant_image_is_taken_whole(shape, value):
 
 
 @pytest.mark.parametrize("value", [0.1, 1e30, 1e-30, 200])
-def test_head_without_contrast_is_not_blown_up(value):
-    """Rounding must not pass for contrast."""
+def test_noise_of_a_head_without_contrast_is_not_amplified(value):
+    """Rounding errors must not be taken for contrast."""
     volume = np.zeros((3, 20, 20, 3), np.float32)
     volume[:, 5:15, 5:15] = value
     x = normalised(volume)
@@ -104,7 +104,7 @@ def test_head_without_contrast_is_not_blown_up(value):
 # --- intensities -------------------------------------------------------------------------------
 
 
-def test_head_has_mean_0_and_deviation_1(make_head):
+def test_head_has_mean_0_and_standard_deviation_1(make_head):
     volume, _ = make_head((6, 96, 80))
     preparation = measure(volume, OPTIONS)
     slices = torch.from_numpy(volume).permute(0, 3, 1, 2).float()
@@ -114,20 +114,20 @@ def test_head_has_mean_0_and_deviation_1(make_head):
 
 
 @pytest.mark.parametrize("factor", [0.01, 3, 1000.0])
-def test_scale_of_the_intensities_does_not_matter(make_head, factor):
+def test_intensity_scale_does_not_matter(make_head, factor):
     volume, _ = make_head((4, 70, 60))
     torch.testing.assert_close(
         normalised((volume * np.float64(factor)).astype(np.float32)), normalised(volume), atol=1e-3, rtol=1e-3
     )
 
 
-def test_sequences_are_normalised_on_their_own(make_head):
+def test_sequences_are_normalised_separately(make_head):
     volume, _ = make_head((4, 70, 60))
     scaled = volume * np.array([1, 2, 5], np.float32)
     torch.testing.assert_close(normalised(scaled), normalised(volume), atol=1e-3, rtol=1e-3)
 
 
-def test_outliers_are_cut(make_head):
+def test_outliers_are_clipped(make_head):
     volume, _ = make_head((4, 70, 60))
     brightest = normalised(volume).max()
     volume = volume.astype(np.float32)
@@ -135,7 +135,7 @@ def test_outliers_are_cut(make_head):
     assert normalised(volume).max() < brightest + 1
 
 
-def test_volumes_are_normalised_with_their_own_figures(make_head):
+def test_volumes_are_normalised_with_their_own_statistics(make_head):
     first, second = (measure(make_head(seed=seed)[0] // (seed + 1), OPTIONS) for seed in (0, 1))
     slices = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 99
     intensity_stats = torch.tensor([[p.clip, p.mean, p.sd] for p in (first, second)])
@@ -161,7 +161,7 @@ def test_the_volume_is_not_changed(make_head):
     np.testing.assert_array_equal(volume, before)
 
 
-# --- there and back ----------------------------------------------------------------------------
+# --- round trip --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [192, 256, 301])
@@ -176,23 +176,23 @@ def test_the_volume_is_not_changed(make_head):
         ((160, 160), (80, 80), Box(0, 0, 160)),
     ],
 )
-def test_mask_survives_the_way_there_and_back(grid, centre, box, size):
+def test_mask_survives_a_round_trip(grid, centre, box, size):
     mask = disc(grid, centre, 25)
-    back = there_and_back(mask, box, size)
+    back = round_trip(mask, box, size)
     assert back.shape == mask.shape
     assert dice(back >= 0.5, mask) > 0.98
 
 
-def test_nothing_moves_at_the_same_size():
+def test_round_trip_at_the_original_size_is_exact():
     mask = np.random.default_rng(0).integers(0, 2, (2, 40, 50)).astype(np.uint8)
     box = Box(5, 7, 30)
-    back = there_and_back(mask, box, 30)
+    back = round_trip(mask, box, 30)
     expected = np.where(inside(mask.shape, box), mask, 0)
     np.testing.assert_array_equal(back, expected)
 
 
 @pytest.mark.parametrize("size", [16, 30, 64])
-def test_outside_of_the_box_is_0(size):
+def test_values_outside_the_box_are_0(size):
     box = Box(5, 7, 30)
     back = back_to_grid(torch.ones(2, size, size), box, (40, 50)).numpy()
     where = inside((2, 40, 50), box)
@@ -207,15 +207,15 @@ def test_slices_keep_their_order():
     np.testing.assert_allclose(small.mean(dim=(1, 2, 3)), [10, 20, 30], rtol=1e-5)
 
 
-def test_box_beyond_the_picture_is_filled_with_0():
+def test_box_beyond_the_image_is_padded_with_0():
     small = crop_and_resample(np.full((1, 10, 10, 3), 9, np.uint8), Box(-5, -5, 20), 20)
     expected = torch.zeros(1, 3, 20, 20)
     expected[..., 5:15, 5:15] = 9
     torch.testing.assert_close(small, expected)
 
 
-def test_shrinking_smooths_first():
-    """Thin lines become grey instead of being met or missed."""
+def test_downsampling_is_antialiased():
+    """Thin lines become grey instead of being hit or missed."""
     lines = torch.zeros(1, 1, 64, 64)
     lines[..., ::4] = 1
     small = resample(lines, 16)
@@ -224,7 +224,7 @@ def test_shrinking_smooths_first():
 
 
 @pytest.mark.real_data
-def test_tumours_lie_inside_the_box_in_real_patients(lgg_dataset):
+def test_box_contains_the_tumour_of_real_patients(lgg_dataset):
     outside = {}
     for folder in patient_folders(lgg_dataset):
         patient = read_patient(folder)

@@ -1,4 +1,4 @@
-"""What the network has to see of a volume: through the predictor, and by what a network was given."""
+"""Windows around the head, tested through the predictor by the inputs that its network receives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_lgg_seg.core.model.preprocess import PreprocessOptions, measure
 
 @pytest.fixture(scope="module")
 def egg(make_head):
-    """A head that is wide in the middle, narrow at both ends, with two slices of air above and one below."""
+    """A head, wide in the middle and narrow at both ends, between two slices of air and one."""
     volume = np.zeros((12, 120, 100, 3), np.uint8)
     truth = np.zeros((12, 120, 100), np.uint8)
     for z, scale in zip(range(2, 11), (0.3, 0.5, 0.8, 1, 1, 0.9, 0.7, 0.5, 0.3), strict=True):
@@ -32,6 +32,7 @@ def egg(make_head):
     return volume, truth
 
 
+#: The slices of ``egg`` without head.
 EMPTY = (0, 1, 11)
 
 
@@ -39,7 +40,7 @@ EMPTY = (0, 1, 11)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
-def test_slices_without_head_are_not_computed_and_have_probability_0(egg, batch_size):
+def test_slices_without_head_are_skipped_and_have_probability_0(egg, batch_size):
     volume, truth = egg
     network = Noted()
     events, probability = finish(predictor(network, batch_size).predict(volume))
@@ -52,7 +53,7 @@ def test_slices_without_head_are_not_computed_and_have_probability_0(egg, batch_
     assert done == sorted(set(done))
 
 
-def test_without_windows_they_are_computed(egg):
+def test_whole_slices_are_computed_on_request(egg):
     network = Noted()
     _, probability = finish(predictor(network, 4, whole=True).predict(egg[0]))
     assert network.seen == 3 * [(4, 3, SIZE, SIZE)]
@@ -69,7 +70,7 @@ def test_only_slices_without_head(egg, chosen):
     assert not probability.any()
 
 
-def test_chosen_slices_are_those_of_the_whole(egg):
+def test_chosen_slices_equal_those_of_the_whole_volume(egg):
     _, whole = finish(predictor(Noted(), 2).predict(egg[0]))
     chosen = [5, 0, 5, 11, 2, -2]
     _, some = finish(predictor(Noted(), 2).predict(egg[0], chosen))
@@ -77,7 +78,7 @@ def test_chosen_slices_are_those_of_the_whole(egg):
 
 
 @pytest.mark.parametrize("value", [0, 7])
-def test_a_volume_without_contrast_is_computed_whole(value):
+def test_a_volume_without_contrast_is_computed_in_full(value):
     network = Noted()
     finish(predictor(network, 2).predict(np.full((4, 70, 70, 3), value, np.uint8)))
     assert network.seen == 2 * [(2, 3, SIZE, SIZE)]
@@ -88,7 +89,7 @@ def test_a_volume_without_contrast_is_computed_whole(value):
 
 @pytest.mark.parametrize("architecture", NETWORKS)
 @pytest.mark.parametrize("size", [96, 100, 33])
-def test_windows_lie_on_the_grid_of_the_coarsest_floor(egg, architecture, size):
+def test_windows_are_aligned_with_the_coarsest_level(egg, architecture, size):
     network = Noted()
     finish(predictor(network, 1, size=size, architecture=architecture).predict(egg[0]))
     multiple = NETWORKS[architecture].multiple
@@ -97,7 +98,7 @@ def test_windows_lie_on_the_grid_of_the_coarsest_floor(egg, architecture, size):
         assert all(multiple <= side <= size for side in sides)
 
 
-def test_air_around_the_head_is_left_out(egg):
+def test_air_around_the_head_is_cropped(egg):
     network, whole = Noted(), Noted()
     _, windows = finish(predictor(network, 1).predict(egg[0]))
     _, expected = finish(predictor(whole, 1, whole=True).predict(egg[0]))
@@ -105,8 +106,8 @@ def test_air_around_the_head_is_left_out(egg):
     np.testing.assert_allclose(windows, expected, atol=1e-6)
 
 
-def test_few_sizes_occur(egg):
-    """OpenVINO prepares itself anew for each."""
+def test_window_sides_are_multiples_of_16(egg):
+    """OpenVINO compiles the network anew for each size."""
     network = Noted()
     finish(predictor(network, 1).predict(egg[0]))
     assert all(side % 16 == 0 for shape in network.seen for side in shape[2:])
@@ -129,8 +130,8 @@ def test_stray_voxels_do_not_widen_a_window(egg):
     assert stray.pixels == plain.pixels
 
 
-def test_head_in_one_slice_alone_where_the_others_have_air(make_head):
-    """A slice's head beyond what the box of all slices holds is no more seen than by whole slices."""
+def test_head_of_a_single_slice_outside_the_box_of_the_volume(make_head):
+    """Head voxels outside the volume's box are ignored, as they are with whole slices."""
     volume = np.zeros((12, 120, 120, 3), np.uint8)
     volume[:, 50:110, 50:110] = make_head((12, 60, 60))[0]
     volume[3] = 0
@@ -145,8 +146,8 @@ def test_head_in_one_slice_alone_where_the_others_have_air(make_head):
 @pytest.mark.parametrize("architecture", NETWORKS)
 @pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("neighbours", [0, 2])
-def test_windows_change_what_a_network_finds_by_little(egg, architecture, tta, neighbours):
-    """Of random weights, which unlike trained ones take no notice of what is head."""
+def test_windows_change_the_probabilities_only_slightly(egg, architecture, tta, neighbours):
+    """With random weights, which unlike trained ones do not favour the head."""
     with narrow_network():
         torch.manual_seed(3)
         network = build_network(architecture, 3 * (2 * neighbours + 1))
@@ -159,20 +160,20 @@ def test_windows_change_what_a_network_finds_by_little(egg, architecture, tta, n
     assert difference.mean() < 0.2 * whole[head].std()
 
 
-def test_a_window_shows_the_neighbours_heads_too(egg):
-    """The narrow last slice, seen with the wider ones before it."""
-    alone, beside = Noted(), Noted(channel=3 * 2 + 1)
+def test_a_window_contains_the_heads_of_the_neighbours_as_well(egg):
+    """The narrow last slice, together with the wider ones before it."""
+    alone, together = Noted(), Noted(channel=3 * 2 + 1)
     finish(predictor(alone, 1).predict(egg[0], [10]))
-    _, probability = finish(predictor(beside, 1, neighbouring_slices=2).predict(egg[0], [10]))
-    assert beside.pixels > alone.pixels
-    assert beside.seen[0][1] == input_channels(("a", "b", "c"), 2)
+    _, probability = finish(predictor(together, 1, neighbouring_slices=2).predict(egg[0], [10]))
+    assert together.pixels > alone.pixels
+    assert together.seen[0][1] == input_channels(("a", "b", "c"), 2)
     upper = Noted(channel=1)
     _, probability = finish(predictor(upper, 1, neighbouring_slices=2).predict(egg[0], [10]))
     _, expected = finish(predictor(Noted(), 1).predict(egg[0], [8]))
     np.testing.assert_allclose(probability, expected, atol=1e-6)
 
 
-def test_a_slice_without_head_stays_empty_beside_one_with_head(egg):
+def test_a_slice_without_head_stays_empty_next_to_one_with_head(egg):
     network = Noted(channel=3 * 2 + 1)
     _, probability = finish(predictor(network, neighbouring_slices=1).predict(egg[0]))
     assert not probability[list(EMPTY)].any()
@@ -180,7 +181,7 @@ def test_a_slice_without_head_stays_empty_beside_one_with_head(egg):
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 3])
-def test_out_of_memory_halves_the_batch_and_nothing_is_lost(egg, at_most):
+def test_out_of_memory_halves_the_batch_without_losing_slices(egg, at_most):
     _, expected = finish(predictor(Noted(), 8).predict(egg[0]))
     network = Noted(at_most=at_most)
     events, probability = finish(predictor(network, 8).predict(egg[0]))
@@ -190,12 +191,12 @@ def test_out_of_memory_halves_the_batch_and_nothing_is_lost(egg, at_most):
     np.testing.assert_allclose(probability, expected, atol=1e-6)
 
 
-def test_no_memory_for_one_slice(egg):
+def test_too_little_memory_for_one_slice(egg):
     with pytest.raises(DeviceError, match="not enough memory for a single slice"):
         finish(predictor(Noted(at_most=0)).predict(egg[0]))
 
 
-def test_closing_stops(egg):
+def test_closing_the_generator_stops_the_work(egg):
     network = Noted()
     work = predictor(network, 2).predict(egg[0])
     assert [next(work), next(work)] == [SlicesDone(0, 12), SlicesDone(2, 12)]
@@ -207,7 +208,7 @@ def test_closing_stops(egg):
 
 
 @pytest.mark.real_data
-def test_windows_of_real_patients_hold_the_tumour_and_are_smaller(lgg_dataset):
+def test_windows_of_real_patients_contain_the_tumour_and_are_smaller(lgg_dataset):
     seen, whole = 0, 0
     for folder in patient_folders(lgg_dataset)[::9]:
         patient = read_patient(folder)

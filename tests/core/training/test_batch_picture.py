@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import imageio.v3
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_lgg_seg.core.errors import ExportError
 from napari_lgg_seg.core.training.batch_picture import (
@@ -27,7 +27,7 @@ def batch(n=5, channels=3):
 
 
 def tile(picture, row, column, sequence, channels=3):
-    """One sequence of one slice."""
+    """The pixels of one sequence of one slice."""
     top = row * (channels * (SIDE + SEQUENCE_GAP) - SEQUENCE_GAP + SLICE_GAP) + sequence * (
         SIDE + SEQUENCE_GAP
     )
@@ -36,7 +36,7 @@ def tile(picture, row, column, sequence, channels=3):
 
 
 @pytest.mark.parametrize(("n", "channels", "rows", "columns"), [(5, 3, 2, 4), (1, 3, 1, 1), (4, 1, 1, 4)])
-def test_size_of_the_sheet(n, channels, rows, columns):
+def test_size_of_the_contact_sheet(n, channels, rows, columns):
     picture = batch_picture(*batch(n, channels))
     height = channels * SIDE + (channels - 1) * SEQUENCE_GAP
     assert picture.dtype == np.uint8
@@ -47,13 +47,13 @@ def test_size_of_the_sheet(n, channels, rows, columns):
     )
 
 
-def test_columns():
+def test_more_columns_make_it_wider_and_lower():
     wide, narrow = (batch_picture(*batch(6), columns=columns) for columns in (3, 2))
     assert wide.shape[1] > narrow.shape[1]
     assert wide.shape[0] < narrow.shape[0]
 
 
-def test_slices_are_grey_from_dark_to_bright():
+def test_slices_are_grey_and_use_the_full_range():
     plain = tile(batch_picture(*batch()), 0, 1, 0)
     assert (plain[..., 0] == plain[..., 1]).all()
     assert (plain[..., 0] == plain[..., 2]).all()
@@ -62,7 +62,7 @@ def test_slices_are_grey_from_dark_to_bright():
     assert (np.diff(plain[0, :, 0].astype(int)) >= 0).all()
 
 
-def test_each_sequence_has_its_own_scale_and_outliers_do_not_darken_it():
+def test_sequences_are_scaled_separately_and_ignore_outliers():
     images, masks = batch()
     images[:, 2] = 1000 * images[:, 2] + 7
     images[1, 0, 3, 3] = 1e6
@@ -71,7 +71,7 @@ def test_each_sequence_has_its_own_scale_and_outliers_do_not_darken_it():
     np.testing.assert_allclose(tile(picture, 0, 2, 2), tile(picture, 0, 2, 1), atol=1)
 
 
-def test_slices_can_be_compared():
+def test_slices_of_a_batch_share_one_scale():
     images, masks = batch()
     images[3] *= 0.5
     picture = batch_picture(images, masks)
@@ -79,7 +79,7 @@ def test_slices_can_be_compared():
 
 
 @pytest.mark.parametrize("sequence", range(3))
-def test_outline_is_around_the_tumour_of_its_slice_alone(sequence):
+def test_outline_surrounds_the_tumour_of_its_slice_only(sequence):
     images, masks = batch()
     picture = batch_picture(images, masks)
     coloured = (tile(picture, 0, 0, sequence) == TUMOUR_COLOUR).all(axis=-1)
@@ -90,7 +90,7 @@ def test_outline_is_around_the_tumour_of_its_slice_alone(sequence):
     assert not (tile(picture, 0, 1, sequence) == TUMOUR_COLOUR).all(axis=-1).any()
 
 
-def test_neighbours_are_beside_their_slice_which_alone_has_the_outline():
+def test_neighbours_are_next_to_their_slice_and_have_no_outline():
     images, masks = batch(n=2, channels=9)
     images[:, :3] *= 0.2
     images[:, 6:] *= 0.5
@@ -102,41 +102,43 @@ def test_neighbours_are_beside_their_slice_which_alone_has_the_outline():
         coloured = [(tile == TUMOUR_COLOUR).all(axis=-1).any() for tile in tiles]
         assert coloured == [False, True, False]
         below, itself, above = (np.ptp(tile[0]) for tile in tiles)
-        assert 0 < below < above < itself, "all slices of a sequence have one scale"
+        assert 0 < below < above < itself, "all slices of a sequence share one scale"
 
 
-def test_separators():
+def test_slices_and_sequences_are_separated():
     picture = batch_picture(*batch())
     assert (picture[:, SIDE : SIDE + SLICE_GAP] == SEPARATOR).all()
     assert (picture[SIDE : SIDE + SEQUENCE_GAP] == SEPARATOR).all()
 
 
-def test_constant_and_half_precision_slices():
+def test_constant_slices_in_half_precision_are_black():
     images, masks = batch()
-    assert batch_picture(torch.zeros_like(images).bfloat16(), masks.requires_grad_()).any()
+    picture = batch_picture(torch.zeros_like(images).bfloat16(), masks.requires_grad_())
+    assert not tile(picture, 0, 1, 0).any()
+    assert (tile(picture, 0, 0, 0) == TUMOUR_COLOUR).all(axis=-1).any()
 
 
-def test_the_colour_is_the_viewers():
+def test_outline_has_the_colour_of_the_viewer():
     assert "#{:02x}{:02x}{:02x}".format(*TUMOUR_COLOUR) == COLOURS["vermilion"]
 
 
-def test_written_and_read_back(tmp_path):
+def test_written_picture_can_be_read_back(tmp_path):
     picture = batch_picture(*batch())
     path = tmp_path / "new" / "batch.png"
     write_picture(path, picture)
     write_picture(path, picture)
-    np.testing.assert_array_equal(imageio.v3.imread(path), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
     assert [p.name for p in path.parent.iterdir()] == ["batch.png"]
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_full_disk_leaves_the_old_picture_intact(tmp_path, monkeypatch):
     path = tmp_path / "batch.png"
     path.write_bytes(b"old")
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(imageio.v3, "imwrite", full)
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(ExportError, match="No space left on device"):
         write_picture(path, batch_picture(*batch()))
     assert path.read_bytes() == b"old"

@@ -163,7 +163,7 @@ def test_a_single_patients_folders_are_enough(compare_all, cohort):
 def test_folders_of_nothing_are_a_sentence(compare_all, cohort):
     (cohort / "nothing").mkdir()
     widget = compare_all("nothing")
-    assert "nothing holds no patient's labels" in widget.folders.status.value
+    assert "nothing contains no patient's labels" in widget.folders.status.value
     assert not widget.folders.export.enabled
 
 
@@ -175,7 +175,7 @@ def test_folders_must_be_chosen_first(dock, wait_until, cohort):
     folders.truth.value = cohort / "patients"
     wait_until(lambda: folders.button.enabled)
     folders.run()
-    wait_until(lambda: "nowhere is no folder" in folders.status.value)
+    wait_until(lambda: "nowhere is not a folder" in folders.status.value)
 
 
 # --- cancel and close --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..data.label_files import LabelArray
 from ..data.patients import FLAIR, Patient, UInt8Array, has_slices, parse_name, read_patient
 from ..errors import PatientError
-from ..evaluation.compare import in_size
+from ..evaluation.compare import format_shape
 from ..evaluation.metrics import dice
 
 #: Largest side of a thumbnail, in pixels.
@@ -120,8 +120,8 @@ def summarize_patient(patient: Patient, labels: LabelArray | None) -> PatientSum
     """
     if labels is not None and labels.shape != patient.shape:
         raise PatientError(
-            f"The labels kept for {patient.folder.name} are {in_size(labels.shape)} voxels but its slices "
-            f"{in_size(patient.shape)}; segment it again."
+            f"The labels kept for {patient.folder.name} are {format_shape(labels.shape)} voxels but its "
+            f"slices {format_shape(patient.shape)}; segment it again."
         )
     truth = patient.truth
     agreement = None

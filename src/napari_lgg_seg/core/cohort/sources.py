@@ -10,7 +10,7 @@ from typing import Protocol
 from ..data.label_files import LabelArray
 from ..data.patients import Patient, read_patient
 from ..errors import PatientError
-from ..evaluation.compare import in_size
+from ..evaluation.compare import format_shape
 from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
 from ..inference.uncertainty import voxel_entropy
 from .edits import Edits, SavedEdits, keep
@@ -177,8 +177,8 @@ class FilesSource:
         patient = read_patient(case.images)
         if patient.shape != volumes.prediction.shape:
             raise PatientError(
-                f"{case.labels} has {in_size(volumes.prediction.shape)} voxels but {patient.folder} has "
-                f"{in_size(patient.shape)}; they must be the same slices."
+                f"{case.labels} has {format_shape(volumes.prediction.shape)} voxels but {patient.folder} has "
+                f"{format_shape(patient.shape)}; they must be the same slices."
             )
         return dataclasses.replace(patient, name=case.name, truth=volumes.truth)
 

@@ -1,1 +1,1 @@
-"""Metrics, comparison, reports, and the shape features of the original study."""
+"""Metrics, measurements, comparison of masks, reports, and the analyses of the original study."""

@@ -1,4 +1,4 @@
-"""How far two masks of one patient agree: the one place where any figure about that is computed."""
+"""Agreement of two masks of one patient: the only place where these metrics are computed."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from .metrics import dice
 
 Mask = npt.NDArray[np.bool_]
 
-#: Surfaces agree where they are no further apart than this: in voxel steps, or in millimetres where
-#: the spacing is known.
+#: Surfaces agree where they are at most this far apart: in millimetres where the spacing is known, otherwise
+#: in voxels.
 SURFACE_TOLERANCE = 1.0
-#: Values of :func:`overlay`: tumour in both masks, in the truth alone, in the prediction alone.
+#: Values of :func:`overlay`: tumour in both masks, only in the ground truth, only in the prediction.
 AGREED, FALSE_NEGATIVE, FALSE_POSITIVE = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a patient's prediction agrees with the truth.
+    """Agreement of a patient's prediction with the ground truth.
 
-    Two empty masks agree: Dice, IoU and surface Dice are 1. If only one of them is empty, these are 0.
-    What would be divided by nothing is None.
+    Two empty masks agree: their Dice, IoU and surface Dice are 1. If only one mask is empty, these are 0.
+    Undefined ratios are None.
 
     Attributes
     ----------
     dice : float
-        Over the whole volume.
+        Dice coefficient over the whole volume.
     median_slice_dice : float or None
-        Of ``slice_dice``; None without any tumour.
+        Median of ``slice_dice``; None without any tumour.
     slice_dice : dict of int to float
-        By slice number. Slices that are empty in both do not count; a slice with tumour in one of
-        them alone has 0.
+        Dice by slice number. Slices that are empty in both masks are left out; slices with tumour in only
+        one of them have 0.
     true_voxels, true_slices, true_lesions : int
-        Of the truth: volume, slices with tumour, pieces (joined also by a corner).
+        Voxels, slices with tumour, and lesions of the ground truth. A lesion is a 26-connected component
+        of any size.
     missed_lesions, false_positive_lesions : int
-        Pieces of the truth that no predicted voxel touches, and the reverse; of any size.
+        Lesions of the ground truth without any predicted voxel, and predicted lesions without any true
+        voxel.
     hd95 : float or None
-        95th percentile of the distances between the surfaces, the larger of both directions: in
-        millimetres where the spacing is known, else in voxel steps, with slices one pixel apart,
-        since files do not say how far they are. None if one of them is empty.
+        95th percentile of the surface distances, the larger of both directions: in millimetres where the
+        spacing is known, otherwise in voxels, with slices one pixel apart. None if a mask is empty.
     surface_dice : float
-        Share of both surfaces that is within :data:`SURFACE_TOLERANCE` of the other.
+        Share of both surfaces that lies within :data:`SURFACE_TOLERANCE` of the other one.
     iou : float
-        Intersection over union, over the whole volume.
+        Intersection over union of the whole volume.
     precision : float or None
-        Share of the predicted voxels that are true; None if nothing was predicted.
+        Share of the predicted voxels that are true; None if there are none.
     recall : float or None
-        Share of the true voxels that were predicted; None if there are none.
+        Share of the true voxels that are predicted; None if there are none.
     predicted_voxels, predicted_lesions : int
-        Of the prediction: volume, pieces.
+        Voxels and lesions of the prediction.
     volume_error : float or None
-        Predicted less true volume, as a share of the true one; None if that is nothing.
+        Predicted minus true volume, relative to the true volume; None if that is 0.
     false_voxels_on_empty_slices : int
-        Predicted voxels on slices that show no tumour in the truth.
+        Predicted voxels on slices without tumour in the ground truth.
     worst_slice : int or None
-        Number of the slice with the lowest Dice, of several the one with most wrong voxels; None
+        Number of the slice with the lowest Dice; among equals, the one with the most wrong voxels. None
         without any tumour.
     spacing : tuple of float or None
-        Distance of voxels along z, y and x in millimetres (along y and x of a single slice), if it
-        is known.
+        Voxel size along z, y and x (y and x for a single slice) in millimetres, if known.
     """
 
     dice: float
@@ -94,27 +94,27 @@ def compare(
     *,
     slice_numbers: Sequence[int] | None = None,
 ) -> Agreement:
-    """Compare two masks of the same slices, for instance a prediction and the truth.
+    """Compare a prediction with the ground truth.
 
     Parameters
     ----------
-    prediction, truth : array_like of bool or whole numbers
-        Shape (z, y, x) or (y, x); non-zero is tumour.
+    prediction, truth : array_like of bool or integers
+        Masks of the same slices, shape (z, y, x) or (y, x); non-zero is tumour.
     spacing : sequence of float, optional
-        Distance of voxels along z, y and x in millimetres (of a single slice, along y and x), if it
-        is known. It makes distances between surfaces millimetres; without it they are voxel steps.
+        Voxel size along z, y and x (y and x suffice for a single slice) in millimetres. With it, surface
+        distances are in millimetres; without it, in voxels.
     slice_numbers : sequence of int, optional
-        What the slices are called in ``slice_dice``; 1, 2, ... by default.
+        The slices' numbers in ``slice_dice``; 1, 2, ... by default.
 
     Returns
     -------
     Agreement
-        Dice, IoU, precision, recall, distances, volumes, lesions.
+        Overlap, surface distances, volumes and lesions.
 
     Raises
     ------
     ComparisonError
-        One sentence: shapes that differ, masks that are none, an impossible spacing.
+        If the shapes differ, an array is not a mask, or the spacing or slice numbers do not fit.
 
     Examples
     --------
@@ -131,58 +131,65 @@ def compare(
     (4.0, 2.0)
     """
     predicted, true = _as_masks(prediction, truth)
-    steps = _as_spacing(spacing, predicted.shape)
     numbers = range(1, len(true) + 1) if slice_numbers is None else slice_numbers
     if len(numbers) != len(true):
         raise ComparisonError(f"{len(numbers)} slice numbers were given for {len(true)} slices.")
+    return _measure(predicted, true, _as_spacing(spacing, predicted.shape), numbers)
+
+
+def _measure(
+    predicted: Mask, true: Mask, spacing: tuple[float, ...] | None, numbers: Sequence[int]
+) -> Agreement:
     by_slice = {
         int(number): dice(p, t)
         for number, p, t in zip(numbers, predicted, true, strict=True)
         if (p | t).any()
     }
     both, voxels, true_voxels = (int(mask.sum()) for mask in (predicted & true, predicted, true))
+    with_tumour = true.any(axis=(1, 2))
     box = _box(predicted | true)
-    hd95, surface_dice = _surfaces(predicted[box], true[box], steps)
+    hd95, surface_dice = _surfaces(predicted[box], true[box], spacing)
     return Agreement(
         dice=(whole := dice(predicted, true)),
         median_slice_dice=float(np.median(list(by_slice.values()))) if by_slice else None,
         slice_dice=by_slice,
         true_voxels=true_voxels,
-        true_slices=int(true.any(axis=(1, 2)).sum()),
-        true_lesions=count_pieces(true[box]),
-        missed_lesions=_untouched(true[box], predicted[box]),
-        false_positive_lesions=_untouched(predicted[box], true[box]),
+        true_slices=int(with_tumour.sum()),
+        true_lesions=count_components(true[box]),
+        missed_lesions=_count_untouched(true[box], predicted[box]),
+        false_positive_lesions=_count_untouched(predicted[box], true[box]),
         hd95=hd95,
         surface_dice=surface_dice,
         iou=whole / (2 - whole),
         precision=both / voxels if voxels else None,
         recall=both / true_voxels if true_voxels else None,
         predicted_voxels=voxels,
-        predicted_lesions=count_pieces(predicted[box]),
+        predicted_lesions=count_components(predicted[box]),
         volume_error=(voxels - true_voxels) / true_voxels if true_voxels else None,
-        false_voxels_on_empty_slices=int(predicted[~true.any(axis=(1, 2))].sum()),
-        worst_slice=_worst(by_slice, numbers, predicted ^ true),
-        spacing=steps,
+        false_voxels_on_empty_slices=int(predicted[~with_tumour].sum()),
+        worst_slice=_worst_slice(by_slice, numbers, predicted ^ true),
+        spacing=spacing,
     )
 
 
 def overlay(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.uint8]:
-    """Where two masks agree and where they do not.
+    """Label the voxels in which two masks agree or differ.
 
     Parameters
     ----------
-    prediction, truth : array_like of bool or whole numbers
-        As :func:`compare` takes them.
+    prediction, truth : array_like of bool or integers
+        As for :func:`compare`.
 
     Returns
     -------
     ndarray of uint8
-        Of their shape: :data:`AGREED`, :data:`FALSE_NEGATIVE`, :data:`FALSE_POSITIVE`, and 0 elsewhere.
+        :data:`AGREED`, :data:`FALSE_NEGATIVE`, :data:`FALSE_POSITIVE`, or 0 where both are background, in
+        the shape of ``truth``.
 
     Raises
     ------
     ComparisonError
-        As :func:`compare` does.
+        If the shapes differ or an array is not a mask.
     """
     predicted, true = _as_masks(prediction, truth)
     result = np.zeros(predicted.shape, np.uint8)
@@ -192,86 +199,88 @@ def overlay(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> npt.NDArray[np.u
     return result.reshape(np.shape(truth))
 
 
-def count_pieces(mask: Mask) -> int:
-    """Pieces of a mask (z, y, x), joined also by a corner."""
-    return _pieces(mask)[1]
+def count_components(mask: Mask) -> int:
+    """Count the 26-connected components of a mask, shape (z, y, x)."""
+    return _components(mask)[1]
 
 
-# --- what may be compared ----------------------------------------------------------------------
+def format_shape(shape: Sequence[int]) -> str:
+    """Format an array's shape for messages: "30 x 256 x 256"."""
+    return " x ".join(str(n) for n in shape)
+
+
+# --- input -------------------------------------------------------------------------------------
 
 
 def _as_masks(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[Mask, Mask]:
-    """Both as (z, y, x)."""
-    arrays = {"prediction": np.asarray(prediction), "truth": np.asarray(truth)}
+    """Both arrays as boolean masks of shape (z, y, x)."""
+    arrays = {"prediction": np.asarray(prediction), "ground truth": np.asarray(truth)}
     for name, array in arrays.items():
         if array.ndim not in (2, 3) or not array.size:
-            raise ComparisonError(f"The {name} has the shape {array.shape}; give (z, y, x) or (y, x).")
+            raise ComparisonError(f"The {name} has the shape {array.shape}; it must be (z, y, x) or (y, x).")
         if array.dtype.kind not in "buif" or (array.dtype.kind == "f" and (array % 1 != 0).any()):
-            raise ComparisonError(f"The {name} ({array.dtype}) is no mask; give whole numbers, 0 outside.")
+            raise ComparisonError(
+                f"The {name} ({array.dtype}) is not a mask; use integers, 0 for background."
+            )
     predicted, true = arrays.values()
     if predicted.shape != true.shape:
         raise ComparisonError(
-            f"The prediction has {in_size(predicted.shape)} voxels but the truth has {in_size(true.shape)}; "
-            "they must be the same slices."
+            f"The prediction has {format_shape(predicted.shape)} voxels but the ground truth has "
+            f"{format_shape(true.shape)}; they must be the same slices."
         )
     slices = (-1, *true.shape[-2:])
     return (predicted != 0).reshape(slices), (true != 0).reshape(slices)
 
 
-def in_size(shape: Sequence[int]) -> str:
-    """A shape for people: "30 x 256 x 256"."""
-    return " x ".join(str(n) for n in shape)
-
-
 def _as_spacing(spacing: Sequence[float] | None, shape: tuple[int, ...]) -> tuple[float, ...] | None:
-    """The spacing along those axes on which surfaces are measured: two of a single slice."""
+    """The spacing along the axes in which surfaces are measured: only two for a single slice."""
     if spacing is None:
         return None
     sizes = tuple(float(size) for size in spacing)
     axes = 3 if shape[0] > 1 else 2
     if len(sizes) not in (axes, 3) or not all(0 < size < np.inf for size in sizes):
         raise ComparisonError(
-            f"The spacing {sizes} is impossible; give a size above 0 in millimetres for each axis."
+            f"The spacing {sizes} is invalid; give a size above 0 in millimetres for each axis."
         )
     return sizes[-axes:]
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- metrics -----------------------------------------------------------------------------------
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
-    """Where a mask is, and one voxel around it, so that the box's own border makes no surface different."""
+    """Bounding box of a mask with a margin of one voxel, so that cropping does not alter surfaces."""
     from scipy.ndimage import find_objects
 
     boxes = find_objects(mask.astype(np.uint8))
     return tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in boxes[0]) if boxes else ()
 
 
-def _worst(by_slice: Mapping[int, float], numbers: Sequence[int], wrong: Mask) -> int | None:
+def _worst_slice(by_slice: Mapping[int, float], numbers: Sequence[int], wrong: Mask) -> int | None:
     errors = dict(zip(numbers, wrong.sum(axis=(1, 2)).tolist(), strict=True))
     return min(by_slice, key=lambda number: (by_slice[number], -errors[number]), default=None)
 
 
-def _pieces(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
+def _components(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
     from scipy.ndimage import label
 
-    pieces, count = label(mask, structure=np.ones((3, 3, 3)))
-    return pieces, int(count)
+    components, count = label(mask, structure=np.ones((3, 3, 3)))
+    return components, int(count)
 
 
-def _untouched(mask: Mask, other: Mask) -> int:
-    pieces, count = _pieces(mask)
-    touched = np.unique(pieces[mask & other])
-    return count - len(touched)
+def _count_untouched(mask: Mask, other: Mask) -> int:
+    """Number of components of a mask that do not overlap with the other mask."""
+    components, count = _components(mask)
+    return count - len(np.unique(components[mask & other]))
 
 
 def _surfaces(predicted: Mask, true: Mask, spacing: tuple[float, ...] | None) -> tuple[float | None, float]:
-    """HD95 and surface Dice, on the surfaces that MONAI takes: a mask without its erosion."""
+    """HD95 and surface Dice. As in MONAI, the surface is the mask minus its erosion."""
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
     if not predicted.any() or not true.any():
         return None, 0.0 if predicted.any() or true.any() else 1.0
-    # Of a single slice the surface is the outline.
+    # The surface of a single slice is its outline.
     masks = (predicted[0], true[0]) if len(true) == 1 else (predicted, true)
     surfaces = [mask & ~binary_erosion(mask) for mask in masks]
     distances = [

@@ -1,4 +1,4 @@
-"""The patients of a report: predicted labels, truth and images, matched by name and read on one grid."""
+"""Predicted labels, ground truth and images of patients, matched by name and read on one grid."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 from ..data.label_files import find_labels, read_labels
 from ..data.patients import UInt8Array, find_slices, has_slices, read_patient
 from ..errors import PatientError
-from .compare import in_size
+from .compare import format_shape
 
 
 @dataclass(frozen=True)
 class LabelPair:
-    """Where one patient's labels, truth and images are.
+    """Where the predicted labels, ground truth and images of one patient are.
 
     Attributes
     ----------
@@ -26,9 +26,9 @@ class LabelPair:
     labels : Path
         Predicted labels, as :func:`napari_lgg_seg.core.data.label_files.read_labels` takes them.
     truth : Path or None
-        True labels, likewise.
+        Ground truth, likewise; None if there is none.
     images : Path or None
-        Folder with the patient's slices.
+        Folder with the patient's slices; None if there is none.
     """
 
     name: str
@@ -39,42 +39,42 @@ class LabelPair:
 
 @dataclass(frozen=True)
 class LabelPairs:
-    """What was found in the folders of a report.
+    """What :func:`find_pairs` found.
 
     Attributes
     ----------
-    cases : tuple of LabelPair
-        Patients with predicted labels, by name.
+    pairs : tuple of LabelPair
+        Patients with predicted labels, sorted by name.
     without_prediction : tuple of str
-        Patients with truth alone.
+        Patients with ground truth only.
     problems : tuple of str
-        A sentence for each folder that cannot be told what it is.
+        One sentence for each folder that cannot be used.
     """
 
-    cases: tuple[LabelPair, ...]
+    pairs: tuple[LabelPair, ...]
     without_prediction: tuple[str, ...]
     problems: tuple[str, ...]
 
 
 def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None = None) -> LabelPairs:
-    """Match predicted labels, true labels and images of patients by the names in their files.
+    """Match predicted labels, ground truth and images of patients by the names in their files.
 
     Parameters
     ----------
     predictions, truth, images : Path
-        Each a patient's folder or a folder of patients' folders. A single patient in each is one
-        patient, whatever its names. Images are taken from where the truth is, or else from where the
-        predictions are, if no folder is given for them.
+        Each a patient's folder or a folder of patients' folders. If each holds a single patient, they are
+        matched whatever their names. Without ``images``, images are taken from ``truth``, or else from
+        ``predictions``.
 
     Returns
     -------
     LabelPairs
-        At least one case, or one problem.
+        At least one pair or one problem.
 
     Raises
     ------
     PatientError
-        If a folder holds nothing of the kind.
+        If a folder contains nothing of the kind.
     """
     predicted, problems = _found_in(predictions, find_labels, "labels")
     true, more = _found_in(truth, find_labels, "labels") if truth is not None else ({}, [])
@@ -85,31 +85,56 @@ def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None
         predicted = dict(zip(true, predicted.values(), strict=True))
     if len(predicted) == len(seen) == 1:
         seen = dict(zip(predicted, seen.values(), strict=True))
-    cases = [LabelPair(name, predicted[name], true.get(name), seen.get(name)) for name in sorted(predicted)]
+    pairs = [LabelPair(name, predicted[name], true.get(name), seen.get(name)) for name in sorted(predicted)]
     without = tuple(sorted(set(true) - set(predicted)))
-    return LabelPairs(tuple(cases), without, tuple(dict.fromkeys(problems)))
+    return LabelPairs(tuple(pairs), without, tuple(dict.fromkeys(problems)))
 
 
 def _found_in(
     folder: Path, find: Callable[[Path], dict[str, Path]], wanted: str | None
 ) -> tuple[dict[str, Path], list[str]]:
-    """What is in a folder, and sentences about subfolders that spoil the search in the whole."""
-    problems: list[str] = []
+    found, problems = search_folder(folder, find)
+    if not found and not problems and wanted is not None:
+        raise PatientError(f"{folder} contains no patient's {wanted}; choose another folder.")
+    return found, problems
+
+
+def search_folder(folder: Path, find: Callable[[Path], dict[str, Path]]) -> tuple[dict[str, Path], list[str]]:
+    """Find patients in a folder, also if some of its subfolders cannot be used.
+
+    Parameters
+    ----------
+    folder : Path
+        A patient's folder or a folder of patients' folders.
+    find : callable
+        Searches one folder, with its subfolders; returns name -> path.
+
+    Returns
+    -------
+    found : dict of str to Path
+        By patient.
+    problems : list of str
+        One sentence for each subfolder that cannot be used.
+
+    Raises
+    ------
+    PatientError
+        If the folder is a single patient's and cannot be used.
+    """
     try:
-        found = find(folder)
-    except PatientError as whole:
+        return find(folder), []
+    except PatientError as error:
         if has_slices(folder):
             raise
-        found = {}
-        for subfolder in _subfolders(folder):
-            try:
-                found = {**find(subfolder), **found}
-            except PatientError as error:
-                problems.append(str(error))
-        problems = problems or [str(whole)]
-    if not found and not problems and wanted is not None:
-        raise PatientError(f"{folder} holds no patient's {wanted}; choose another folder.")
-    return found, problems
+        whole = str(error)
+    found: dict[str, Path] = {}
+    problems: list[str] = []
+    for subfolder in _subfolders(folder):
+        try:
+            found |= {name: path for name, path in find(subfolder).items() if name not in found}
+        except PatientError as error:
+            problems.append(str(error))
+    return found, problems or [whole]
 
 
 def _find_images(folder: Path) -> dict[str, Path]:
@@ -125,14 +150,14 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Volumes:
-    """One patient's labels and what there is to show them on, on one grid.
+    """One patient's labels and images on one grid.
 
     Attributes
     ----------
     name : str
         The patient's name.
     slice_numbers : tuple of int
-        Number of each slice in the files' names, or 1, 2, ...
+        The number in each slice's file name, or 1, 2, ...
     prediction : ndarray of uint8
         Shape (z, y, x), 0 and 1.
     truth : ndarray of uint8 or None
@@ -149,40 +174,45 @@ class Volumes:
 
     @property
     def tumour(self) -> npt.NDArray[np.bool_]:
-        """Tumour in prediction or truth, (z, y, x)."""
+        """Tumour in the prediction or the ground truth, shape (z, y, x)."""
         tumour: npt.NDArray[np.bool_] = self.prediction != 0
         return tumour if self.truth is None else tumour | (self.truth != 0)
 
 
-def read_pair(case: LabelPair, *, with_images: bool = True) -> Volumes:
-    """Read a patient's labels, truth and images.
+def read_pair(pair: LabelPair, *, with_images: bool = True) -> Volumes:
+    """Read a patient's labels, ground truth and images.
 
     Parameters
     ----------
-    case : LabelPair
+    pair : LabelPair
         From :func:`find_pairs`.
     with_images : bool
-        Whether images are read; their files give the slices' numbers all the same.
+        Whether to read the images; slice numbers are taken from their file names in either case.
+
+    Returns
+    -------
+    Volumes
+        All on the grid of the predicted labels.
 
     Raises
     ------
     PatientError
-        If something cannot be read, or grids differ.
+        If a file cannot be read or the grids differ.
     """
-    prediction = read_labels(case.labels)
-    truth = None if case.truth is None else read_labels(case.truth)
-    images = None if case.images is None or not with_images else read_patient(case.images).volume
-    for path, array in ((case.truth, truth), (case.images, images)):
+    prediction = read_labels(pair.labels)
+    truth = None if pair.truth is None else read_labels(pair.truth)
+    images = None if pair.images is None or not with_images else read_patient(pair.images).volume
+    for path, array in ((pair.truth, truth), (pair.images, images)):
         if array is not None and array.shape[:3] != prediction.shape:
             raise PatientError(
-                f"{case.labels} has {in_size(prediction.shape)} voxels but {path} has "
-                f"{in_size(array.shape[:3])}; they must be the same slices."
+                f"{pair.labels} has {format_shape(prediction.shape)} voxels but {path} has "
+                f"{format_shape(array.shape[:3])}; they must be the same slices."
             )
-    return Volumes(case.name, _slice_numbers(case, len(prediction)), prediction, truth, images)
+    return Volumes(pair.name, _slice_numbers(pair, len(prediction)), prediction, truth, images)
 
 
-def _slice_numbers(case: LabelPair, count: int) -> tuple[int, ...]:
-    for path in (case.images, case.truth, case.labels):
+def _slice_numbers(pair: LabelPair, count: int) -> tuple[int, ...]:
+    for path in (pair.images, pair.truth, pair.labels):
         if path is not None and path.is_dir():
             files = find_slices(path)
             return tuple(files.images or files.masks)

@@ -1,4 +1,4 @@
-"""Figures about one patient's labels: volume, slices, largest diameter."""
+"""Measurements of one patient's labels: volume, slices, largest diameter."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class TumourMeasurements:
-    """What is said about a segmented patient.
+    """Measurements of a patient's tumour.
 
     Attributes
     ----------
     voxels : int
-        Volume in voxels.
+        Tumour volume in voxels.
     slices : int
-        Slices that show tumour.
+        Number of slices with tumour.
     of_slices : int
-        Slices of the volume.
+        Number of slices in the volume.
     diameter : float
-        Largest distance between two tumour voxels within one slice, edges included: in pixels, or in
-        millimetres where the spacing is known.
+        Largest in-plane diameter, pixel edges included: in millimetres where the spacing is known, otherwise
+        in pixels.
     millilitres : float or None
-        Volume, where the spacing is known.
+        Tumour volume in ml, where the spacing is known.
     """
 
     voxels: int
@@ -34,7 +34,7 @@ class TumourMeasurements:
     millilitres: float | None = None
 
     def summary(self) -> str:
-        """One line for people."""
+        """Describe the tumour in one line."""
         if not self.voxels:
             return "No tumour found."
         volume = f"{self.voxels:,} voxels"
@@ -47,26 +47,26 @@ class TumourMeasurements:
         )
 
     def as_columns(self) -> dict[str, list[float | int | None]]:
-        """A one-row table, for a layer's features."""
+        """Return a one-row table, for a layer's features."""
         return {name: [value] for name, value in asdict(self).items()}
 
 
 def measure_labels(
     labels: npt.NDArray[np.generic], spacing: tuple[float, float, float] | None = None
 ) -> TumourMeasurements:
-    """Figures of a volume's labels.
+    """Measure the tumour in a label volume.
 
     Parameters
     ----------
     labels : ndarray of bool or integers
         Shape (z, y, x); non-zero is tumour.
     spacing : tuple of float, optional
-        Distance of voxels along z, y and x in millimetres, if it is known.
+        Voxel size along z, y and x in millimetres, if known.
 
     Returns
     -------
     TumourMeasurements
-        Of the whole volume.
+        Of all tumour in the volume.
     """
     tumour = labels != 0
     by_slice = tumour.sum(axis=(1, 2), dtype=np.int64)
@@ -83,11 +83,11 @@ def measure_labels(
 
 
 def _diameter(mask: npt.NDArray[np.bool_], pixel: tuple[float, ...]) -> float:
-    """Largest distance between two corners of a slice's tumour pixels."""
+    """Largest distance between any two corners of a slice's tumour pixels."""
     from scipy.spatial import ConvexHull
     from scipy.spatial.distance import pdist
 
-    # The first and last tumour pixel of each row are enough to span the hull.
+    # The first and last tumour pixel of each row suffice for the convex hull.
     rows = np.flatnonzero(mask.any(axis=1))
     first = mask[rows].argmax(axis=1)
     last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)

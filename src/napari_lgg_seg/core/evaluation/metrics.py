@@ -1,4 +1,4 @@
-"""Figures about masks, for a patient and for a cohort."""
+"""Dice, for one patient and summarised over a cohort."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import numpy.typing as npt
 
 
 def dice(prediction: npt.NDArray[np.generic], truth: npt.NDArray[np.generic]) -> float:
-    """Dice coefficient of two masks over all their voxels; non-zero counts as tumour.
+    """Dice coefficient of two masks over all their voxels.
 
-    Two empty masks agree: 1.0.
+    Parameters
+    ----------
+    prediction, truth : ndarray
+        Any shape, the same for both; non-zero is tumour.
+
+    Returns
+    -------
+    float
+        0 to 1; two empty masks agree: 1.
 
     Raises
     ------
@@ -33,7 +41,7 @@ class Summary:
     Attributes
     ----------
     patients : int
-        How many.
+        Number of patients.
     mean, median : float
         Of the Dice per patient.
     below_half : tuple of str
@@ -50,7 +58,13 @@ class Summary:
 
 
 def summarise(dice_per_patient: Mapping[str, float]) -> Summary:
-    """Mean, median and failures of a cohort's Dice per patient (at least one patient)."""
+    """Mean, median and failures of a cohort's Dice per patient.
+
+    Parameters
+    ----------
+    dice_per_patient : mapping of str to float
+        At least one patient.
+    """
     values = np.array(list(dice_per_patient.values()))
     worst_first = sorted(dice_per_patient, key=dice_per_patient.__getitem__)
     return Summary(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..model.geometry import Extent
+from ..model.geometry import Rectangle
 
 if TYPE_CHECKING:
     from ..model.geometry import Box
@@ -73,10 +73,10 @@ def refine_regions(
     probability: Probability,
     limit: float,
     slices: Sequence[int],
-    extents: Sequence[Extent | None],
+    extents: Sequence[Rectangle | None],
     box: Box,
     size: int,
-) -> tuple[Extent | None, ...]:
+) -> tuple[Rectangle | None, ...]:
     """The part of each slice that is worth a closer look, by the slice itself and those beside it.
 
     Parameters
@@ -87,7 +87,7 @@ def refine_regions(
         The probability from which a voxel is worth it.
     slices : sequence of int
         Those that may hold tumour, ascending.
-    extents : sequence of Extent or None
+    extents : sequence of Rectangle or None
         Where the head lies in each slice of the volume.
     box : Box
         What is resampled to ``size``.
@@ -96,14 +96,14 @@ def refine_regions(
 
     Returns
     -------
-    tuple of Extent or None
+    tuple of Rectangle or None
         For each slice of the volume, on its own grid; None where nothing is.
     """
     around = round(_AROUND * box.side / size)
-    found: list[Extent | None] = [None] * len(probability)
+    found: list[Rectangle | None] = [None] * len(probability)
     for z in slices:
         found[z] = _span_of(probability[z] >= limit)
-    grown: list[Extent | None] = [None] * len(probability)
+    grown: list[Rectangle | None] = [None] * len(probability)
     for before, z, after in zip((None, *slices), slices, (*slices[1:], None), strict=False):
         near = _union([e for i in (before, z, after) if i is not None and (e := found[i]) is not None])
         head = extents[z]
@@ -150,18 +150,18 @@ class Remainder:
             np.minimum(probability, self._limit, out=probability, where=remains)
 
 
-def _span_of(plane: npt.NDArray[np.bool_]) -> Extent | None:
+def _span_of(plane: npt.NDArray[np.bool_]) -> Rectangle | None:
     rows = np.flatnonzero(plane.any(axis=1))
     if not len(rows):
         return None
     columns = np.flatnonzero(plane[rows[0] : rows[-1] + 1].any(axis=0))
-    return Extent(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+    return Rectangle(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
 
 
-def _union(extents: Sequence[Extent]) -> Extent | None:
+def _union(extents: Sequence[Rectangle]) -> Rectangle | None:
     if not extents:
         return None
-    return Extent(
+    return Rectangle(
         min(e.top for e in extents),
         max(e.bottom for e in extents),
         min(e.left for e in extents),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .. import devices, memory
 from ..data.patients import SEQUENCES
 from ..errors import DeviceError, EngineError, ImageError
-from ..model.geometry import Extent
+from ..model.geometry import Rectangle
 from ..model.neighbours import IntArray, input_channels, with_neighbours
 from ..model.preprocess import back_to_grid, crop_and_resample, intensity_stats_of, measure, normalise_each
 from ..model.windows import AIR, window_around
@@ -301,10 +301,10 @@ class Predictor:
             height, width = volume.shape[1:3]
             return transfer.fetch(back_to_grid(values, box, (height, width)))
 
-    def _window(self, extents: Sequence[Extent | None], look: _Look) -> Extent:
+    def _window(self, extents: Sequence[Rectangle | None], look: _Look) -> Rectangle:
         """What the network sees of resampled slices."""
         if self._whole_slices:
-            return Extent(0, look.size, 0, look.size)
+            return Rectangle(0, look.size, 0, look.size)
         air = AIR * look.size // self.card.preprocess.working_size
         return window_around(extents, look.preparation.box, look.size, self._multiple, air)
 

@@ -1,1 +1,1 @@
-"""Networks, model files, and preprocessing with the way back to the patient's grid."""
+"""Networks, model files, and preprocessing with its inverse back to the patient's grid."""

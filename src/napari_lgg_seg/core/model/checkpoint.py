@@ -1,7 +1,7 @@
-"""One model file: weights and everything needed to use and to judge them. Data, never code.
+"""Model files: the weights, and everything needed to use and assess them. Data only, no code.
 
-A safetensors file whose header holds one JSON text. Convolution weights are stored in half
-precision; batch normalisation, where half precision would cost accuracy, stays in fp32.
+A safetensors file whose metadata holds the model card as JSON. Convolution kernels are stored in half
+precision; biases and batch normalisation, where half precision would cost accuracy, stay in fp32.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from ..options import SegmentOptions
 
 SCHEMA_VERSION = 1
-#: Fields of files from version 0.1.0, by the names they have now.
+#: Field names of version 0.1.0, and what they are called now.
 _RENAMED = {"figures": "results", "quick_look": "coarse_threshold"}
+#: The metadata entry of the safetensors file that holds the model card.
 HEADER_KEY = "napari_lgg_seg"
 
 #: The weights that ship with the package.
@@ -36,42 +37,45 @@ DEFAULT_MODEL = Path(__file__).parents[2] / "models" / "default.safetensors"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The header of a model file.
+    """What a model file says about its model.
 
     Attributes
     ----------
     name : str
-        For people, for instance "Default U-Net".
+        Display name, for instance "Default U-Net".
     architecture : str
         One of :data:`napari_lgg_seg.core.choices.NETWORK_NAMES`.
     sequences : tuple of str
-        The network's input channels of a slice, in order.
+        The MRI sequences of a slice that the network takes as input channels, in order.
     neighbouring_slices : int
-        Slices above, and as many below, that the network sees as well; 0 for none. Their channels are
-        in the order of :mod:`napari_lgg_seg.core.model.neighbours`.
+        Number of adjacent slices on each side that the network sees as well (2.5D); 0 for none. The
+        channel order is that of :mod:`napari_lgg_seg.core.model.neighbours`.
     preprocess : PreprocessOptions
         Working size and normalisation.
     threshold : float or "auto"
-        Probability from which a voxel counts as tumour, where the user chooses no other.
+        Default probability threshold from which a voxel counts as tumour.
     clean_up : str
-        What happens to separate pieces, where the user chooses nothing else: one of
+        Default clean-up of connected components, one of
         :data:`napari_lgg_seg.core.choices.CLEAN_UP_CHOICES`.
     coarse_threshold : float or None
-        Probability from which, in half the working size, a voxel is worth a closer look, as
-        :mod:`napari_lgg_seg.core.inference.calibrate_coarse` found; None where everything is looked at
-        closely.
+        Probability from which a voxel of the coarse pass is a candidate and computed at full resolution,
+        as calibrated by :mod:`napari_lgg_seg.core.inference.calibrate_coarse`; None if the model always
+        runs at full resolution.
     training_patients, validation_patients : tuple of str
-        The split, by patient.
+        The patient-level split.
     earlier_patients : tuple of str
-        Patients that the model it was fine-tuned from, or one before that, was trained on.
+        Training patients of the model that this one was fine-tuned from, and of that model's ancestors.
     training : dict
-        Options of the training run, seed included, its history and the versions it ran with.
+        The training run's options including the seed, its history, and package versions.
     results : dict
-        What was measured: data, split, command, and the values.
+        Measured performance: data, split, command, and values.
     data, licence, created, package_version : str
-        Where the weights come from, under which licence, when (ISO date), and with which version.
+        Source of the training data, licence of the weights, creation date (ISO 8601), and the version of
+        this package that wrote the file.
     intended_use : str
-        What it is for and what not; empty if nobody said.
+        Intended use and its limits; empty if not stated.
+    schema_version : int
+        Version of this header's format.
     """
 
     name: str
@@ -95,30 +99,37 @@ class ModelCard:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """The header's text."""
+        """Serialise the card as the JSON text of a model file's header."""
         return json.dumps(dataclasses.asdict(self))
 
-    def sentence(self) -> str:
-        """What the model is, for a tooltip: its data, its Dice, its date."""
+    def summary(self) -> str:
+        """Describe the model in a sentence or two, for a tooltip: date, training data, Dice."""
         text = f"{self.name}, {self.created}: trained on {len(self.training_patients)} patients"
         if self.earlier_patients:
-            text += f" after {len(self.earlier_patients)} others"
+            text += f", fine-tuned from a model trained on {len(self.earlier_patients)}"
         summary = self.results.get("summary")
         if summary:
             text += (
                 f"; Dice per patient {summary['mean']:.2f} (mean), {summary['median']:.2f} (median) "
-                f"over {len(self.validation_patients)} others"
+                f"in {len(self.validation_patients)} validation patients"
             )
         return f"{text}. Research use only."
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> ModelCard:
-        """Read and check a header.
+        """Parse and validate a header.
+
+        Parameters
+        ----------
+        text : str
+            The header, as :meth:`to_json` writes it; headers of version 0.1.0 are accepted.
+        path : Path
+            The model file, for error messages.
 
         Raises
         ------
         ModelError
-            One sentence that names ``path``.
+            If the header is damaged, from a newer version, or has values that this version cannot use.
         """
         try:
             values = json.loads(text)
@@ -126,23 +137,23 @@ class ModelCard:
             if version > SCHEMA_VERSION:
                 raise ModelError(
                     f"{path} was written by a newer version of napari-lgg-seg "
-                    f"(schema {version}, this one knows {SCHEMA_VERSION}); update napari-lgg-seg."
+                    f"(schema {version}; this version reads up to {SCHEMA_VERSION}); update napari-lgg-seg."
                 )
             values = {_RENAMED.get(name, name): value for name, value in values.items()}
-            values.setdefault("earlier_patients", ())  # younger than the first files
+            values.setdefault("earlier_patients", ())  # missing from the oldest files
             for key in ("sequences", "training_patients", "validation_patients", "earlier_patients"):
                 values[key] = tuple(values[key])
             values["preprocess"] = PreprocessOptions(**values["preprocess"])
             card = cls(**values)
             card._check(path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(
                 f"{path} has a damaged model header ({error}); train or export the model again."
             ) from error
         return card
 
     def complete(self, options: SegmentOptions) -> SegmentOptions:
-        """The options with this model's own threshold and clean-up where they name none."""
+        """Fill in the model's default threshold and clean-up where ``options`` leaves them unset."""
         return dataclasses.replace(
             options,
             threshold=self.threshold if options.threshold is None else options.threshold,
@@ -150,32 +161,36 @@ class ModelCard:
         )
 
     def uses_coarse_to_fine(self, options: SegmentOptions) -> bool:
-        """Whether a quick look says where to look closely: what that misses, clean-up would drop anyway."""
+        """Whether to segment coarse to fine with these options.
+
+        Only together with a clean-up that drops small components: it would remove what the coarse pass
+        misses anyway.
+        """
         allowed = self.coarse_threshold is not None and self.complete(options).clean_up in DROPS_MINOR
         return allowed and not options.full_resolution
 
     def seen_patients(self) -> set[str]:
-        """Patients whose truth the weights have learned from, in this training or an earlier one."""
+        """Patients whose ground truth the weights were trained on, in this or an earlier training."""
         return {*self.training_patients, *self.earlier_patients}
 
     def _check(self, path: Path) -> None:
         problem = None
         if not isinstance(self.architecture, str):
-            raise TypeError("the network has no name")
+            raise TypeError("the architecture is not a string")
         if self.architecture not in NETWORK_NAMES:
-            problem = f"holds an unknown network, {self.architecture!r}"
+            problem = f"contains an unknown network, {self.architecture!r}"
         elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
-            problem = f"wants unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
+            problem = f"needs unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
         elif not isinstance(self.neighbouring_slices, int) or (
             self.neighbouring_slices not in range(MOST_NEIGHBOURS + 1)
         ):
-            problem = f"wants {self.neighbouring_slices} neighbouring slices"
+            problem = f"needs {self.neighbouring_slices} neighbouring slices"
         elif self.threshold != "auto" and not 0 < float(self.threshold) < 1:
             problem = f"has a threshold of {self.threshold}, outside 0 to 1"
         elif self.clean_up not in CLEAN_UP_CHOICES:
-            problem = f"wants an unknown clean-up, {self.clean_up!r}"
+            problem = f"asks for an unknown clean-up, {self.clean_up!r}"
         elif self.coarse_threshold is not None and not 0 < float(self.coarse_threshold) < 1:
-            problem = f"wants a quick look with a limit of {self.coarse_threshold}, outside 0 to 1"
+            problem = f"has a coarse threshold of {self.coarse_threshold}, outside 0 to 1"
         elif self.preprocess.working_size not in range(8, 4097):
             problem = f"has a working size of {self.preprocess.working_size} pixels"
         elif not 0 < self.preprocess.clip_percentile <= 100:
@@ -186,7 +201,17 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Model:
-    """A network ready for use, in eval mode, with its card and the file it came from."""
+    """A loaded model.
+
+    Attributes
+    ----------
+    network : Module
+        In eval mode, fp32, on the CPU.
+    card : ModelCard
+        The header of its file.
+    path : Path
+        The file it was loaded from.
+    """
 
     network: nn.Module
     card: ModelCard
@@ -194,7 +219,22 @@ class Model:
 
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write a model file atomically: an older file stays whole until the new one is complete."""
+    """Write a model file atomically: an existing file stays intact until the new one is complete.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.safetensors`` file; missing folders are created.
+    network : Module
+        The network, on any device; it is not changed.
+    card : ModelCard
+        The header.
+
+    Raises
+    ------
+    ExportError
+        If the disk is full or the folder cannot be written.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -202,7 +242,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={HEADER_KEY: card.to_json()})
-        except SafetensorError as error:  # so it reports a full disk
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
 
 
@@ -210,38 +250,46 @@ def _stored(name: str, tensor: Tensor) -> Tensor:
     import torch
 
     tensor = tensor.detach().cpu().contiguous()
-    # Only convolution kernels have four dimensions; they are 99.8 % of the file.
+    # Only convolution kernels have four dimensions; they make up 99.8 % of the file.
     return tensor.to(torch.float16) if tensor.ndim == 4 else tensor
 
 
 def read_card(path: str | Path = DEFAULT_MODEL) -> ModelCard:
-    """The header of a model file, without its weights.
+    """Read the header of a model file without loading its weights, and without importing torch.
+
+    Parameters
+    ----------
+    path : path
+        A ``.safetensors`` file of this package; the shipped model by default.
 
     Raises
     ------
     ModelError
-        One sentence: not there, not a model file, damaged, or of another version.
+        If the file cannot be opened, is not a model file, is damaged, or is from a newer version.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     try:
-        # The format is 8 bytes of length and a JSON text; reading it here spares importing torch.
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= 100_000_000:
-                raise ValueError("no header")
-            metadata = json.loads(file.read(length))["__metadata__"]
-            text = metadata[HEADER_KEY]
+        # Opened by Python first, whose errors say why a file cannot be opened.
+        with path.open("rb"), safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(HEADER_KEY)
     except OSError as error:
         raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except SafetensorError as error:
         raise ModelError(
-            f"{path} is not a napari-lgg-seg model; choose a .safetensors file made by its training."
+            f"{path} is not a napari-lgg-seg model or is damaged; "
+            "choose a .safetensors file that a training wrote, or copy the file again."
         ) from error
+    if text is None:
+        raise ModelError(
+            f"{path} is not a napari-lgg-seg model; choose a .safetensors file that a training wrote."
+        )
     return ModelCard.from_json(text, path)
 
 
 def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
-    """Load a model file.
+    """Load a network with its weights and model card.
 
     Parameters
     ----------
@@ -251,12 +299,12 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     Returns
     -------
     Model
-        Network in fp32 on the CPU, in eval mode.
+        The network in fp32 on the CPU, in eval mode.
 
     Raises
     ------
     ModelError
-        One sentence: not there, not a model file, damaged, or of another version.
+        If the file cannot be opened, is not a model file, is damaged, or is from a newer version.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -273,6 +321,6 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     except (SafetensorError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or its weights do not fit a {card.architecture!r} network; "
-            "copy it again or train the model anew."
+            "copy the file again or retrain the model."
         ) from error
     return Model(network.eval(), card, path)

@@ -1,4 +1,4 @@
-"""Where slices lie on the network's grid and on the patient's."""
+"""Regions of slices, on the patient's grid or at the network's working size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Box:
-    """A square in the plane of the slices; it may reach beyond the picture, where voxels are 0."""
+    """A square in the slice plane, in pixels; it may extend beyond the image, where voxels count as 0."""
 
     top: int
     left: int
@@ -19,30 +19,30 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Extent:
-    """Rows from ``top`` to ``bottom`` and columns from ``left`` to ``right``, the ends not included."""
+class Rectangle:
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right`` of a slice, ends excluded, in pixels."""
 
     top: int
     bottom: int
     left: int
     right: int
 
-    def grown(self, by: int) -> Extent:
-        """With so much more on each side."""
-        return Extent(self.top - by, self.bottom + by, self.left - by, self.right + by)
+    def grown(self, by: int) -> Rectangle:
+        """Enlarge by ``by`` pixels on each side."""
+        return Rectangle(self.top - by, self.bottom + by, self.left - by, self.right + by)
 
-    def within(self, other: Extent) -> Extent | None:
-        """What both have; None where that is nothing."""
+    def within(self, other: Rectangle) -> Rectangle | None:
+        """Intersect with another rectangle; None if they do not overlap."""
         top, bottom = max(self.top, other.top), min(self.bottom, other.bottom)
         left, right = max(self.left, other.left), min(self.right, other.right)
-        return Extent(top, bottom, left, right) if top < bottom and left < right else None
+        return Rectangle(top, bottom, left, right) if top < bottom and left < right else None
 
     def cut(self, slices: Tensor) -> Tensor:
-        """That part of slices, (..., y, x)."""
+        """Crop slices of shape (..., y, x)."""
         return slices[..., self.top : self.bottom, self.left : self.right]
 
     def put_back(self, values: Tensor, size: int) -> Tensor:
-        """What was computed of the part, (n, h, w), in squares of a size, (n, size, size); 0 elsewhere."""
+        """Pad the values of a crop, (n, h, w), with zeros to whole slices, (n, size, size)."""
         from torch.nn.functional import pad
 
         return pad(values, (self.left, size - self.right, self.top, size - self.bottom))

@@ -1,7 +1,7 @@
-"""Neighbouring slices as further input of the network ("2.5D"): which they are, and in what order.
+"""Neighbouring slices as additional input channels ("2.5D").
 
-The channels of a slice are, for each offset from -n to n, the sequences of the slice that lies so far
-from it in the volume. Beyond an end of the volume its last slice is repeated.
+The channels of a slice are the sequences of the slices at offsets -n to n, in that order. Beyond either end
+of the volume its outermost slice is repeated.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ IntArray = npt.NDArray[np.intp]
 
 
 def input_channels(sequences: Sequence[str], neighbours: int) -> int:
-    """Input channels of a network that sees so many slices above each slice, and as many below."""
+    """Number of input channels of a network that sees ``neighbours`` slices on each side of a slice."""
     return len(sequences) * (2 * neighbours + 1)
 
 
 def with_neighbours(slices: IntArray, total: int, neighbours: int) -> IntArray:
-    """What the network sees of each slice: it and its neighbours, from the lowest index to the highest.
+    """Indices of the slices that the network sees for each slice, in ascending order.
 
     Parameters
     ----------
     slices : ndarray of int
-        Shape (m,), indices from 0 to ``total`` - 1.
+        Shape (m,), slice indices from 0 to ``total`` - 1.
     total : int
-        Slices of the volume.
+        Number of slices in the volume.
     neighbours : int
-        How many on each side.
+        Number of neighbouring slices on each side.
 
     Returns
     -------
     ndarray of int
-        Shape (m, 2 * neighbours + 1), indices of the volume's slices.
+        Shape (m, 2 * neighbours + 1), slice indices, clipped to the volume.
     """
     offsets = np.arange(-neighbours, neighbours + 1)
     around: IntArray = (slices[:, None] + offsets).clip(0, total - 1)

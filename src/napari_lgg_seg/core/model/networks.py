@@ -1,4 +1,4 @@
-"""The networks: slices in, one logit a pixel out. Nothing here knows patients, files or devices."""
+"""The networks: slices in, one logit per pixel out. Independent of patients, files and devices."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Trainable parameters of :class:`UNet` with three input channels.
-UNET_PARAMETERS = 10_655_809
-
-#: Trainable parameters of :class:`BudaUNet` with three input channels.
-BUDA_PARAMETERS = 7_763_041
-
 _WIDTHS = (64, 128, 256, 512)
 _CONVOLUTIONS_DOWN = (2, 2, 3, 3)
 
 
 class ReLU(nn.ReLU):
-    """ReLU in place, and without gradients quicker than torch's own for bf16 on the CPU.
+    """In-place ReLU with a fast path for bf16 inference on the CPU.
 
-    There the bits are looked at as 16-bit integers, which have the same sign; torch's own goes through
-    floats. A prediction takes three quarters of the time (``benchmarks/relu.py``, torch 2.13 on 2 cores). A
-    NaN with the sign bit becomes 0.
+    The fast path clamps the bits as 16-bit integers, which have the same sign, where torch converts to
+    float and back: predictions take three quarters of the time (``benchmarks/relu.py``, torch 2.13 on 2
+    cores). NaNs with the sign bit set become 0.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Negative values become 0; shape, dtype and device stay."""
+        """Set negative values to 0 in place; shape, dtype and device are unchanged."""
         if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.is_grad_enabled():
             x.view(torch.int16).clamp_(min=0)
             return x
@@ -37,7 +31,7 @@ class ReLU(nn.ReLU):
 
 
 def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
-    """``count`` times 3 x 3 convolution with bias, batch normalisation, ReLU."""
+    """``count`` blocks of 3 x 3 convolution with bias, batch normalisation and ReLU."""
     layers: list[nn.Module] = []
     for index in range(count):
         layers += [
@@ -49,7 +43,7 @@ def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
 
 
 class _Up(nn.Module):
-    """Twice the size, the skip connection beside it, two convolutions."""
+    """Upsample by 2, concatenate the skip connection, two convolutions."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -66,12 +60,12 @@ class _Up(nn.Module):
 
 
 class UNet(nn.Module):
-    """The four-level U-Net of the project: 10,655,809 trainable parameters.
+    """The four-level U-Net of this project, with 10,655,809 trainable parameters.
 
-    Down: 64, 64 | 128, 128 | 256, 256, 256 | 512, 512, 512 channels with 2 x 2 max pooling between
-    the levels; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two
-    convolutions, three times; head: a 3 x 3 convolution to one channel. Every convolution but the
-    head is followed by batch normalisation and ReLU.
+    Encoder: 64, 64 | 128, 128 | 256, 256, 256 | 512, 512, 512 channels with 2 x 2 max pooling between
+    the levels. Decoder: three times a 2 x 2 transposed convolution with stride 2, the skip connection and
+    two convolutions. Head: a 3 x 3 convolution to one channel. Every convolution except the head is
+    followed by batch normalisation and ReLU.
 
     Parameters
     ----------
@@ -84,7 +78,7 @@ class UNet(nn.Module):
     (2015), https://arxiv.org/abs/1505.04597.
     """
 
-    #: By what the size of a slice is divided on the way down.
+    #: The factor by which the encoder reduces the size of a slice.
     multiple: ClassVar[int] = 2 ** (len(_WIDTHS) - 1)
 
     def __init__(self, in_channels: int = 3) -> None:
@@ -100,13 +94,13 @@ class UNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, slices: Tensor) -> Tensor:
-        """Logits of "tumour" for a batch of slices.
+        """Compute the logits of the tumour class for a batch of slices.
 
         Parameters
         ----------
         slices : Tensor
-            Shape (n, in_channels, h, w), floating point, normalised as the model asks. Any h and
-            w: sides that are not a multiple of 8 are padded with zeros and cut off again.
+            Shape (n, in_channels, h, w), floating point, normalised as the model card says. Sides that
+            are not a multiple of 8 are zero-padded, and the padding is removed from the result.
 
         Returns
         -------
@@ -125,12 +119,12 @@ class UNet(nn.Module):
         return logits[..., :height, :width]
 
     def encoder(self) -> list[nn.Module]:
-        """The modules on the way down, from the top; what fine-tuning may freeze."""
+        """The encoder's levels, from the first to the bottleneck."""
         return list(self.down)
 
 
 def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
-    """Twice 3 x 3 convolution without bias, batch normalisation, ReLU, under the published names."""
+    """Two blocks of 3 x 3 convolution without bias, batch normalisation, ReLU; published names."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, channels in enumerate((inputs, outputs), start=1):
         layers[f"{name}conv{index}"] = nn.Conv2d(channels, outputs, kernel_size=3, padding=1, bias=False)
@@ -140,11 +134,11 @@ def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
 
 
 class BudaUNet(nn.Module):
-    """The network of the dataset's original study, five levels: 7,763,041 trainable parameters.
+    """The five-level U-Net of the dataset's original study with 7,763,041 trainable parameters.
 
-    Down: 32, 64, 128, 256, 512 channels, two convolutions each, with 2 x 2 max pooling between the
-    levels; up: a 2 x 2 transposed convolution with stride 2, the skip connection, two convolutions,
-    four times; head: a 1 x 1 convolution to one channel. The 3 x 3 convolutions have no bias and are
+    Encoder: 32, 64, 128, 256, 512 channels, two convolutions each, with 2 x 2 max pooling between the
+    levels. Decoder: four times a 2 x 2 transposed convolution with stride 2, the skip connection and two
+    convolutions. Head: a 1 x 1 convolution to one channel. The 3 x 3 convolutions have no bias and are
     followed by batch normalisation and ReLU.
 
     Parameters
@@ -157,11 +151,11 @@ class BudaUNet(nn.Module):
     After Buda et al., "Association of genomic subtypes of lower-grade gliomas with shape features
     automatically extracted by a deep learning algorithm" (2019), https://arxiv.org/abs/1906.03720.
     The state dict has the keys and shapes of the authors' PyTorch code,
-    https://github.com/mateuszbuda/brain-segmentation-pytorch, so that its published weights load. The
-    published network ends with the sigmoid; this one with logits, as all networks here.
+    https://github.com/mateuszbuda/brain-segmentation-pytorch, so that the published weights can be loaded.
+    The published network ends with a sigmoid; this one returns logits, like all networks here.
     """
 
-    #: By what the size of a slice is divided on the way down.
+    #: The factor by which the encoder reduces the size of a slice.
     multiple: ClassVar[int] = 16
 
     def __init__(self, in_channels: int = 3) -> None:
@@ -184,13 +178,13 @@ class BudaUNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, slices: Tensor) -> Tensor:
-        """Logits of "tumour" for a batch of slices.
+        """Compute the logits of the tumour class for a batch of slices.
 
         Parameters
         ----------
         slices : Tensor
-            Shape (n, in_channels, h, w), floating point, normalised as the model asks. Any h and
-            w: sides that are not a multiple of 16 are padded with zeros and cut off again.
+            Shape (n, in_channels, h, w), floating point, normalised as the model card says. Sides that
+            are not a multiple of 16 are zero-padded, and the padding is removed from the result.
 
         Returns
         -------
@@ -217,13 +211,13 @@ class BudaUNet(nn.Module):
         return logits[..., :height, :width]
 
     def encoder(self) -> list[nn.Module]:
-        """The modules on the way down, from the top; what fine-tuning may freeze."""
+        """The encoder's levels, from the first to the bottleneck."""
         return [self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck]
 
 
 def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     bottom, right = (-x.shape[-2]) % multiple, (-x.shape[-1]) % multiple
-    # A traced network has to do for sizes other than the one it was traced with.
+    # A traced network must accept other sizes than the one it was traced with.
     pads = torch.jit.is_tracing() or bottom or right  # type: ignore[attr-defined,no-untyped-call]
     return functional.pad(x, (0, right, 0, bottom)) if pads else x
 
@@ -236,22 +230,27 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-#: Any of the networks: slices in, logits out, and an ``encoder()`` to freeze.
+#: Any of the networks.
 Network = UNet | BudaUNet
 
-#: The networks by their names in model files.
+#: The networks by their names in model cards.
 NETWORKS: dict[str, type[UNet] | type[BudaUNet]] = {"unet": UNet, "buda": BudaUNet}
 
 
 def build_network(architecture: str, in_channels: int) -> Network:
-    """A new, untrained network by its name in model files.
+    """Build an untrained network by its name in model cards.
 
     Parameters
     ----------
     architecture : str
         A key of :data:`NETWORKS`.
     in_channels : int
-        Channels of a slice.
+        Input channels of a slice.
+
+    Returns
+    -------
+    Network
+        In training mode, initialised for ReLU.
 
     Raises
     ------
@@ -262,5 +261,5 @@ def build_network(architecture: str, in_channels: int) -> Network:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Count the trainable parameters of a network."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,7 +1,7 @@
-"""A patient's volume -> what the network sees, and the way back to the patient's own grid.
+"""Preprocessing: from a patient's volume to the network's input, and from its output back to the grid.
 
-Per volume, never per slice: a square box around the head, and for each sequence a clipping value,
-mean and standard deviation over the voxels of the head. torch is imported when slices are resampled.
+Everything is measured per volume, not per slice: a square box around the head, and for each sequence a
+clipping value and the mean and standard deviation of the head voxels. torch is imported on first use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .geometry import Box, Extent
+from .geometry import Box, Rectangle
 from .windows import head_extents
 
 if TYPE_CHECKING:
@@ -24,19 +24,19 @@ Volume = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class PreprocessOptions:
-    """How volumes are normalised; stored with every model, since weights depend on it.
+    """How volumes are normalised; part of the model card, since the weights depend on it.
 
     Attributes
     ----------
     working_size : int
-        Side, in pixels, of the square slices that the network sees.
+        Side of the network's square input slices, in pixels.
     clip_percentile : float
-        Values above this percentile of a sequence are cut to it.
+        Intensities of a sequence are clipped at this percentile, 0 to 100.
     head_threshold : float
-        A voxel belongs to the head where the sequences, each divided by its clipping value,
-        average to more than this.
+        A voxel belongs to the head if the mean of its sequences, each divided by its clipping value,
+        exceeds this.
     margin : int
-        Pixels kept around the head on each side.
+        Margin around the head on each side, in pixels of the original grid.
     """
 
     working_size: int = 192
@@ -47,45 +47,46 @@ class PreprocessOptions:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was measured on one volume.
+    """What :func:`measure` found in one volume.
 
     Attributes
     ----------
     box : Box
-        Around the head in all slices.
-    extents : tuple of Extent or None
-        Where the head lies in each slice; None where there is none.
+        Square around the head over all slices, on the original grid.
+    extents : tuple of Rectangle or None
+        Bounding rectangle of the head in each slice, on the original grid; None for slices without head.
     clip, mean, sd : tuple of float
-        Of each sequence.
+        Clipping value, mean and standard deviation of each sequence, in raw intensities.
     """
 
     box: Box
-    extents: tuple[Extent | None, ...]
+    extents: tuple[Rectangle | None, ...]
     clip: tuple[float, ...]
     mean: tuple[float, ...]
     sd: tuple[float, ...]
 
 
 def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
-    """Box and intensity figures of a volume.
+    """Locate the head in a volume and measure its intensities.
 
     Parameters
     ----------
     volume : ndarray
-        Shape (z, y, x, c), finite and not negative; any real dtype.
+        Shape (z, y, x, c), finite and non-negative; any real dtype.
     options : PreprocessOptions
-        As stored with the model.
+        From the model card.
 
     Returns
     -------
     Preparation
-        Of a volume without contrast: the whole picture, with the clipping value (or 1) as deviation.
+        For a volume without contrast, the box is the whole image and the standard deviation the clipping
+        value (or 1).
     """
-    # Every second pixel each way is enough for a box and for figures over the whole head.
+    # Every second pixel in each direction is enough for the box and the intensity statistics.
     step = 2 if min(volume.shape[1:3]) >= 64 else 1
     sparse = np.asarray(volume[:, ::step, ::step], np.float32)
     clip = np.array([_percentile(sparse[..., c], options.clip_percentile) for c in range(sparse.shape[-1])])
-    # One sequence after the other takes less memory.
+    # Summed sequence by sequence, to save memory.
     relative = np.zeros(sparse.shape[:-1], np.float32)
     for c, limit in enumerate(np.where(clip > 0, clip, 1).astype(np.float32)):
         relative += sparse[..., c] / limit
@@ -99,7 +100,7 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
         values = np.minimum(sparse[..., c][head], limit)
         mean.append(float(values.mean(dtype=np.float64)))
         spread = float(values.std(dtype=np.float64))
-        # Equal floats have a spread by rounding; without contrast the clipping value sets the scale.
+        # Without contrast, the standard deviation is rounding error; the clipping value sets the scale.
         sd.append(spread if spread > 1e-6 * limit else float(limit) or 1.0)
     box = _head_box(head, step, volume.shape[1:3], options.margin)
     return Preparation(
@@ -116,7 +117,7 @@ def _percentile(values: npt.NDArray[np.float32], percentile: float) -> float:
 
 
 def _head_box(head: npt.NDArray[np.bool_], step: int, grid: tuple[int, ...], margin: int) -> Box:
-    """The square around the rows and columns that hold more than stray voxels of the head."""
+    """The square around the rows and columns that contain more than stray head voxels."""
     spans = []
     for axis, length in ((2, grid[0]), (1, grid[1])):
         counts = head.sum(axis=(0, axis))
@@ -132,7 +133,7 @@ def _head_box(head: npt.NDArray[np.bool_], step: int, grid: tuple[int, ...], mar
 def crop_and_resample(
     slices: Volume, box: Box, size: int, send: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Cut the box out of each slice and bring it to the working size.
+    """Crop slices to the box and resample them to the working size.
 
     Parameters
     ----------
@@ -143,19 +144,19 @@ def crop_and_resample(
     size : int
         Working size in pixels.
     send : callable, optional
-        Brings what was cut out to the device that resamples it; the CPU by default.
+        Moves the cropped tensor to the device that resamples it; the CPU by default.
 
     Returns
     -------
     Tensor
-        Shape (n, c, size, size), float32, still raw intensities.
+        Shape (n, c, size, size), float32, raw intensities.
     """
     import torch
 
     _, height, width, _ = slices.shape
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.top + box.side, height), min(box.left + box.side, width)
-    # Bytes stay bytes until they are there: a quarter of what there is to copy.
+    # uint8 is converted on the device: a quarter of the data to transfer.
     dtype = np.uint8 if slices.dtype == np.uint8 else np.float32
     inside = torch.from_numpy(np.ascontiguousarray(slices[:, top:bottom, left:right], dtype))
     square = (send(inside) if send is not None else inside).float().permute(0, 3, 1, 2)
@@ -167,26 +168,31 @@ def crop_and_resample(
 
 
 def normalise(slices: Tensor, preparation: Preparation) -> Tensor:
-    """Clip and z-score raw slices of one volume, (n, c, h, w), sequence by sequence."""
+    """Clip and z-score raw slices of one volume, shape (n, c, h, w), sequence by sequence."""
     return normalise_each(slices, intensity_stats_of(preparation).to(slices))
 
 
 def intensity_stats_of(preparation: Preparation) -> Tensor:
-    """Clip, mean and sd of a volume's sequences, shape (1, 3, c), for :func:`normalise_each`."""
+    """Clipping value, mean and sd of a volume's sequences, shape (1, 3, c), for :func:`normalise_each`."""
     import torch
 
     return torch.tensor([[preparation.clip, preparation.mean, preparation.sd]])
 
 
 def normalise_each(slices: Tensor, intensity_stats: Tensor) -> Tensor:
-    """Clip and z-score raw slices, each with figures of its own.
+    """Clip and z-score raw slices of different volumes.
 
     Parameters
     ----------
     slices : Tensor
         Shape (n, c, h, w), raw intensities.
-    figures : Tensor
-        Shape (n, 3, c) or (1, 3, c): clip, mean and sd of each slice's volume.
+    intensity_stats : Tensor
+        Shape (n, 3, c) or (1, 3, c): clipping value, mean and sd of each slice's volume.
+
+    Returns
+    -------
+    Tensor
+        Shape (n, c, h, w).
     """
     import torch
 
@@ -195,9 +201,21 @@ def normalise_each(slices: Tensor, intensity_stats: Tensor) -> Tensor:
 
 
 def back_to_grid(values: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
-    """The way back: slices of the working size, (n, size, size), on the original grid, (n, y, x).
+    """Resample slices of the working size back to the original grid.
 
-    Outside the box the result is 0.
+    Parameters
+    ----------
+    values : Tensor
+        Shape (n, size, size), floating point.
+    box : Box
+        From :func:`measure`.
+    grid : tuple of int
+        Height and width of the original slices, (y, x).
+
+    Returns
+    -------
+    Tensor
+        Shape (n, y, x), 0 outside the box.
     """
     import torch
 
@@ -212,7 +230,7 @@ def back_to_grid(values: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
 
 
 def resample(slices: Tensor, size: int) -> Tensor:
-    """Square slices, (n, c, side, side), at another side: linear, smoothed first if made smaller."""
+    """Resample square slices, (n, c, side, side), to (n, c, size, size): bilinear, antialiased if smaller."""
     from torch.nn.functional import interpolate
 
     if slices.shape[-1] == size:

@@ -1,8 +1,8 @@
-"""Which part of each slice the network has to see: slices without head are skipped, air is left out.
+"""Crop slices to the head before they go through the network, and skip slices that show only air.
 
-The networks are convolutional, so that a window of a slice gives what the whole slice gives there, up to
-the effect of its border. Windows lie on the grid of the coarsest level, so that pooling meets the same
-pixels, and slices are resampled as a whole before: only air is missing.
+The networks are fully convolutional: a window of a slice gives the same result as the whole slice, except
+near its border. Windows are aligned with the grid of the coarsest level, so that pooling sees the same pixel
+groups, and slices are resampled before they are cropped.
 """
 
 from __future__ import annotations
@@ -14,84 +14,89 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .geometry import Extent
+from .geometry import Rectangle
 
 if TYPE_CHECKING:
     from .geometry import Box
 
-#: Air kept around the head on each side, in pixels of the working size. By ``benchmarks/agreement.py``
-#: labels then agree with those of whole slices; with 8 they do not over all voxels.
+#: Air kept around the head on each side, in pixels of the working size. With 16, labels pass the agreement
+#: test against whole slices (``benchmarks/agreement.py``); with 8 they do not.
 AIR = 16
 
-#: Sides of windows differ by so many pixels: OpenVINO prepares itself anew for each size that it meets, which
-#: takes as long as half a slice. Single patients take longer with 8, and all with 32.
+#: Window sides are multiples of this many pixels. OpenVINO compiles the network anew for each input size,
+#: which takes as long as half a slice: 8 is slower for some patients, 32 for all.
 _STEP = 16
 
-#: Voxels of the head (every second one is looked at) that a row or column may hold and still be air.
+#: Rows and columns with at most this many head voxels (of every second voxel) count as air.
 _STRAY = 2
 
 
-def head_extents(head: npt.NDArray[np.bool_], step: int, box: Box) -> tuple[Extent | None, ...]:
-    """Where the head lies in each slice, within the box of all; None where a slice has none.
+def head_extents(head: npt.NDArray[np.bool_], step: int, box: Box) -> tuple[Rectangle | None, ...]:
+    """Bounding rectangle of the head in each slice, clipped to the volume's box.
 
     Parameters
     ----------
     head : ndarray of bool
-        Shape (z, y, x): which voxels belong to the head, of every ``step``-th row and column.
+        Shape (z, y, x): head voxels, sampled at every ``step``-th row and column.
     step : int
-        That distance.
+        Sampling distance in pixels.
     box : Box
-        Around the head in all slices, but for stray voxels.
+        The box around the head over all slices, which ignores stray voxels.
+
+    Returns
+    -------
+    tuple of Rectangle or None
+        One for each slice, in pixels of the original grid; None for slices without head.
     """
     found = [_extent(plane, step) if plane.any() else None for plane in head]
-    whole = Extent(box.top, box.top + box.side, box.left, box.left + box.side)
+    whole = Rectangle(box.top, box.top + box.side, box.left, box.left + box.side)
     return tuple(extent.within(whole) if extent is not None else None for extent in found)
 
 
-def _extent(plane: npt.NDArray[np.bool_], step: int) -> Extent:
+def _extent(plane: npt.NDArray[np.bool_], step: int) -> Rectangle:
     spans = []
     for axis in (1, 0):
         counts = plane.sum(axis=axis)
         inside = np.flatnonzero(counts > min(_STRAY, counts.max() - 1))
         spans += [int(inside[0]) * step, (int(inside[-1]) + 1) * step]
-    return Extent(*spans)
+    return Rectangle(*spans)
 
 
 def window_around(
-    extents: Iterable[Extent | None], box: Box, size: int, multiple: int, air: int = AIR
-) -> Extent:
-    """The window of resampled slices that shows the heads of all of them.
+    extents: Iterable[Rectangle | None], box: Box, size: int, multiple: int, air: int = AIR
+) -> Rectangle:
+    """One window of the resampled slices that contains the head in all of them.
 
     Parameters
     ----------
-    extents : iterable of Extent or None
-        Of the slices, on the patient's own grid; at least one of them is not None.
+    extents : iterable of Rectangle or None
+        Bounding rectangles of the slices' heads on the original grid; at least one is not None.
     box : Box
-        What is resampled to ``size``.
+        The part of the slices that is resampled to ``size``.
     size : int
         Working size in pixels.
     multiple : int
-        By what the network divides the size of a slice on its way down.
+        The factor by which the network's encoder reduces the size of a slice.
     air : int
-        What is kept around the head on each side, in pixels of the working size.
+        Margin around the head on each side, in pixels of the working size.
 
     Returns
     -------
-    Extent
-        Within (0, size), from and to multiples of ``multiple``, or to the end of the slice; sides are
-        multiples of 16 if the slice's own are.
+    Rectangle
+        Within (0, size). Its edges are multiples of ``multiple`` or the slice's own; its sides are multiples
+        of 16 if ``size`` is.
     """
     edges = np.array([(e.top, e.bottom, e.left, e.right) for e in extents if e is not None])
     scaled = (edges - (box.top, box.top, box.left, box.left)) * (size / box.side)
     (first_row, _, first_column, _), (_, last_row, _, last_column) = scaled.min(axis=0), scaled.max(axis=0)
-    return Extent(
+    return Rectangle(
         *_span(first_row - air, last_row + air, size, multiple),
         *_span(first_column - air, last_column + air, size, multiple),
     )
 
 
 def _span(first: float, last: float, size: int, multiple: int) -> tuple[int, int]:
-    """From a multiple to a multiple, of one of few lengths, around what there is to be seen."""
+    """Start and stop on the grid of ``multiple``, with a length that is a multiple of ``_STEP``."""
     start = int(max(first, 0) // multiple) * multiple
     length = math.ceil((min(last, size) - start) / _STEP) * _STEP
     if start + length < size:

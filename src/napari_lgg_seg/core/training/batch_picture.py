@@ -1,4 +1,4 @@
-"""Pictures of what a network trains on, for people to judge. No Qt, no napari."""
+"""Contact sheets of training batches, to check what a network is trained on."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ UInt8Array = npt.NDArray[np.uint8]
 
 #: The tumour's colour, as in the viewer (Okabe and Ito's vermilion).
 TUMOUR_COLOUR = (0xD5, 0x5E, 0x00)
-#: Thickness, in pixels, of the lines between slices and between what is seen of one, and their grey.
+#: Width in pixels of the separators between slices and between the images of a slice, and their grey value.
 SLICE_GAP, SEQUENCE_GAP, SEPARATOR = 3, 1, 96
 
 
 def batch_picture(images: Tensor, masks: Tensor, columns: int = 4, neighbours: int = 0) -> UInt8Array:
-    """A contact sheet of a training batch.
+    """Draw a contact sheet of a training batch.
 
-    Each slice shows its sequences one below the other, with the tumour's outline around its pixels, and
-    its neighbours, where the network sees them, to its left and right. A sequence is scaled from its 1st
-    to its 99th percentile over the whole batch, so that slices can be compared.
+    Each slice shows its sequences one below the other, with an outline around the tumour, and the
+    neighbouring slices that the network sees to its left and right. Each sequence is scaled from its 1st to
+    its 99th percentile over the whole batch, so that slices can be compared.
 
     Parameters
     ----------
     images : Tensor
-        Shape (n, c, h, w), n at least 1; any scale; with neighbours in the order of :mod:`.neighbours`.
+        Shape (n, c, h, w), any scale; with neighbours, channels in the order of
+        :mod:`napari_lgg_seg.core.model.neighbours`.
     masks : Tensor
         Shape (n, 1, h, w), 0 to 1; tumour from 0.5.
     columns : int
-        Slices in a row.
+        Slices per row.
     neighbours : int
-        Slices above, and as many below, whose channels are among the c.
+        Number of neighbouring slices on each side among the channels.
 
     Returns
     -------
@@ -46,7 +47,7 @@ def batch_picture(images: Tensor, masks: Tensor, columns: int = 4, neighbours: i
     """
     by_slice = images.reshape(len(images), 2 * neighbours + 1, -1, *images.shape[2:])
     pixels = _coloured(_to_grey(_as_array(by_slice)), _outline(_as_array(masks)[:, 0] >= 0.5))
-    # Sequences below one another, neighbours and then slices beside one another, then rows of slices.
+    # Stack sequences vertically, join neighbours and then slices horizontally, and stack the rows.
     slices = [
         _joined([_joined(list(sequences), SEQUENCE_GAP, axis=0) for sequences in seen], SEQUENCE_GAP, axis=1)
         for seen in pixels
@@ -58,17 +59,24 @@ def batch_picture(images: Tensor, masks: Tensor, columns: int = 4, neighbours: i
 
 
 def write_picture(path: str | os.PathLike[str], pixels: UInt8Array) -> None:
-    """Write a picture, (height, width, 3) uint8, as a PNG; an older file is replaced only by a whole one.
+    """Write a picture as PNG, atomically: an existing file stays intact until the new one is complete.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    pixels : ndarray of uint8
+        Shape (height, width, 3), RGB.
 
     Raises
     ------
     ExportError
         If the disk is full or the folder cannot be written.
     """
-    import imageio.v3
+    from PIL import Image
 
     with replacing(path) as temporary:
-        imageio.v3.imwrite(temporary, pixels, extension=".png")
+        Image.fromarray(pixels).save(temporary, "PNG")
 
 
 def _as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
@@ -84,7 +92,7 @@ def _to_grey(images: npt.NDArray[np.float32]) -> UInt8Array:
 
 
 def _outline(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The pixels around each slice's tumour, (n, h, w): its own stay to be seen."""
+    """The pixels around each slice's tumour, (n, h, w), which leave the tumour itself visible."""
     from scipy.ndimage import binary_dilation
 
     within_slices = np.ones((1, 3, 3), bool)
@@ -93,7 +101,7 @@ def _outline(tumour: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _coloured(grey: UInt8Array, outline: npt.NDArray[np.bool_]) -> UInt8Array:
-    """Grey slices with neighbours, (n, 2k + 1, c, h, w), as RGB, with the outline on each slice itself."""
+    """Grey slices with neighbours, (n, 2k + 1, c, h, w), as RGB with outlines on the middle slices."""
     colours = np.repeat(grey[..., None], 3, axis=-1)
     middle = colours[:, grey.shape[1] // 2]
     middle[np.broadcast_to(outline[:, None], middle.shape[:-1])] = TUMOUR_COLOUR
@@ -101,7 +109,7 @@ def _coloured(grey: UInt8Array, outline: npt.NDArray[np.bool_]) -> UInt8Array:
 
 
 def _joined(tiles: list[UInt8Array], gap: int, axis: int) -> UInt8Array:
-    """Pictures of one size in a line, with separators between them."""
+    """Join pictures of equal size along an axis, with separators between them."""
     shape = list(tiles[0].shape)
     shape[axis] = gap
     separator = np.full(shape, SEPARATOR, np.uint8)

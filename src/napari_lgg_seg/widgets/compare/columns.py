@@ -33,7 +33,7 @@ class ComparedRow:
     @property
     def name(self) -> str:
         """The patient's name."""
-        return self.compared.case.name
+        return self.compared.pair.name
 
     @property
     def problem(self) -> str:
@@ -48,7 +48,7 @@ class ComparedRow:
     @property
     def tooltip(self) -> str:
         """Where the predicted labels are."""
-        return str(self.compared.case.labels)
+        return str(self.compared.pair.labels)
 
 
 def _figure(

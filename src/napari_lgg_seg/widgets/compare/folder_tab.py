@@ -15,7 +15,7 @@ from ...core.cohort.sources import Source
 from ...core.errors import LggSegError
 from ...core.evaluation.compare_folders import FolderEvent, PairCompared, PairsFound, compare_folders
 from ...core.evaluation.label_pairs import LabelPair
-from ...core.evaluation.report import PatientMetrics, measure_cohort, write_table
+from ...core.evaluation.patient_metrics import PatientMetrics, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
 from ..shared.scrolling import show_from
 from ..shared.table_model import CohortModel
@@ -93,7 +93,7 @@ class FolderComparison:
     def _connect(self, open_pair: Callable[[LabelPair], None]) -> None:
         self.button.clicked.connect(self._clicked)
         self.export.clicked.connect(self.export_csv)
-        self.table.wanted.connect(lambda name: open_pair(self.patients.row_of(name).compared.case))
+        self.table.wanted.connect(lambda name: open_pair(self.patients.row_of(name).compared.pair))
         self._soon = QTimer(self.native, singleShot=True, interval=300)  # after the last key
         self._soon.timeout.connect(self._describe)
         for path in (self.predictions, self.truth, self.images):
@@ -189,13 +189,13 @@ class FolderComparison:
     def _show(self, event: FolderEvent | None) -> None:
         if isinstance(event, PairsFound):
             self._found = event
-            self.progress.max = len(event.cases)
+            self.progress.max = len(event.pairs)
         elif isinstance(event, PairCompared):
             self.patients.add(ComparedRow(event))
         if self._found is not None:
             done = len(self.patients.rows)
             self.progress.value = done
-            self.say(f"{done:,} of {len(self._found.cases):,} patients compared...")
+            self.say(f"{done:,} of {len(self._found.pairs):,} patients compared...")
 
     def _show_failure(self, result: Failure | None) -> None:
         if isinstance(result, Failure):
@@ -219,7 +219,7 @@ class FolderComparison:
         if found is None:
             self.say(self._ending or messages.COMPARE_ALL)
             return
-        metrics, done, total = self.metrics, len(self.patients.rows), len(found.cases)
+        metrics, done, total = self.metrics, len(self.patients.rows), len(found.pairs)
         begun = f"{self._ending or messages.stopped(done, total)} " if done < total else ""
         text = messages.cohort(
             measure_cohort(metrics),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, SURFACE_TOLERANCE, Agreement
-from ...core.evaluation.report import CohortMetrics
+from ...core.evaluation.patient_metrics import CohortMetrics
 from ..shared.messages import counted
 
 NO_LABELS = (

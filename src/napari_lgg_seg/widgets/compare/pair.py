@@ -17,7 +17,7 @@ from ...core.evaluation.compare import (
     FALSE_POSITIVE,
     Agreement,
     compare,
-    in_size,
+    format_shape,
     overlay,
 )
 from ...layers import TRUTH, TUMOUR, described, is_comparison
@@ -108,8 +108,8 @@ def check_pair(pair: Pair) -> None:
     shapes = [data_of(layer).shape for layer in pair.layers]
     if shapes[0] != shapes[1]:
         raise ComparisonError(
-            f"{prediction.name} has {in_size(shapes[0])} voxels but {truth.name} has {in_size(shapes[1])}; "
-            "choose two layers of the same slices."
+            f"{prediction.name} has {format_shape(shapes[0])} voxels but {truth.name} has "
+            f"{format_shape(shapes[1])}; choose two layers of the same slices."
         )
     _spacing(pair)
 

@@ -91,7 +91,7 @@ class ModelChooser:
         except LggSegError as error:
             self.card, self.combo.tooltip = None, str(error)
             return str(error)
-        self.combo.tooltip = self.card.sentence()
+        self.combo.tooltip = self.card.summary()
         return ""
 
     def _models_changed(self, path: Path) -> None:

@@ -3,16 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.errors import ExportError, PatientError
-from napari_lgg_seg.core.evaluation.shape import (
+from napari_lgg_seg.core.evaluation.study.shape import (
     Shape,
     angular_standard_deviation,
     bounding_ellipsoid_volume_ratio,
     margin_fluctuation,
     measure_shape,
     minimum_ellipsoid,
-    read_shapes,
-    write_shapes,
 )
 
 #: Volume of a box / volume of the smallest ellipsoid around it: abc / (4/3 pi (abc / 8) 3 sqrt(3)).
@@ -20,7 +17,7 @@ BOX = 2 / (np.pi * np.sqrt(3))
 
 
 def ellipsoid(*semi_axes: float, shift: float = 0.0) -> np.ndarray:
-    """Voxels whose centre is inside an ellipsoid in the middle of its box."""
+    """Voxels whose centres lie inside an ellipsoid centred in its box."""
     axes = [np.arange(-np.ceil(a) - 1, np.ceil(a) + 2) for a in semi_axes]
     z, y, x = np.meshgrid(*axes, indexing="ij")
     a, b, c = semi_axes
@@ -35,13 +32,13 @@ def flower(lobes: int, amplitude: float, radius: float = 150.0) -> np.ndarray:
 
 
 def outline(lobes: int, amplitude: float, points: int = 990) -> np.ndarray:
-    """The flower's boundary; an amplitude of little leaves its points at equal distances."""
+    """The flower's boundary; with a small amplitude, its points are equidistant."""
     angles = np.linspace(-np.pi, np.pi, points, endpoint=False)
     radii = 7 * (1 + amplitude * np.cos(lobes * angles))
     return np.stack([radii * np.sin(angles), radii * np.cos(angles)], axis=1)
 
 
-# --- the smallest ellipsoid --------------------------------------------------------------------
+# --- the minimum ellipsoid ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sides", [(1, 1, 1), (2, 3, 5), (0.1, 40, 7)])
@@ -52,14 +49,14 @@ def test_ellipsoid_around_a_box(sides):
     np.testing.assert_allclose(found.centre, np.array(sides) / 2, atol=1e-4 * max(sides))
 
 
-def test_ellipsoid_around_a_tetrahedron_and_an_octahedron_is_their_ball():
+def test_ellipsoid_around_a_tetrahedron_and_an_octahedron_is_a_ball():
     tetrahedron = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     octahedron = np.concatenate([np.eye(3), -np.eye(3)])
     assert minimum_ellipsoid(tetrahedron).volume == pytest.approx(4 / 3 * np.pi * 3**1.5, rel=1e-4)
     assert minimum_ellipsoid(octahedron).volume == pytest.approx(4 / 3 * np.pi, rel=1e-4)
 
 
-def test_ellipsoid_around_points_of_an_ellipsoid_is_that_one():
+def test_ellipsoid_around_points_of_an_ellipsoid_is_that_ellipsoid():
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((4000, 3))
     points = directions / np.linalg.norm(directions, axis=1)[:, None] * (2, 5, 9) + (100, -3, 40)
@@ -90,8 +87,8 @@ def test_ellipsoid_is_smaller_than_the_one_along_principal_axes():
 
 
 @pytest.mark.parametrize("points", [np.zeros((0, 3)), np.eye(3), np.mgrid[:3, :3, :1].reshape(3, -1).T])
-def test_points_without_volume_have_no_ellipsoid(points):
-    with pytest.raises(ValueError, match="span no volume"):
+def test_coplanar_points_have_no_ellipsoid(points):
+    with pytest.raises(ValueError, match="coplanar points"):
         minimum_ellipsoid(points)
 
 
@@ -105,35 +102,35 @@ def test_bevr_of_a_box_is_its_analytic_value(box):
     assert measure_shape(tumour).bevr == pytest.approx(BOX, rel=1e-4)
 
 
-def test_bevr_of_a_ball_goes_to_one_with_resolution():
+def test_bevr_of_a_ball_approaches_one_with_resolution():
     ratios = [bounding_ellipsoid_volume_ratio(ellipsoid(r, r, r)) for r in (5, 10, 20, 40)]
     assert ratios == sorted(ratios)
     assert ratios[-1] > 0.93
     assert max(ratios) < 1
 
 
-def test_bevr_of_an_ellipsoid_goes_to_one_as_well():
+def test_bevr_of_an_ellipsoid_is_close_to_one():
     assert bounding_ellipsoid_volume_ratio(ellipsoid(20.5, 30.5, 45.5)) > 0.9
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_bevr_does_not_change_when_an_axis_is_stretched_or_slices_are_thick(axis):
+def test_bevr_is_invariant_to_stretching_and_slice_orientation(axis):
     tumour = ellipsoid(4, 9, 7) | ellipsoid(4, 9, 7, shift=3)
     plain = bounding_ellipsoid_volume_ratio(tumour)
     assert bounding_ellipsoid_volume_ratio(tumour.repeat(3, axis=axis)) == pytest.approx(plain, rel=1e-4)
     assert bounding_ellipsoid_volume_ratio(np.moveaxis(tumour, axis, 0)) == pytest.approx(plain, rel=1e-4)
 
 
-def test_bevr_of_a_disc_of_one_slice_is_that_of_a_cylinder():
-    # Of height 2h, the cylinder fills pi h of the ellipsoid's 4/3 pi (sqrt(3) h) (sqrt(3/2))^2.
+def test_bevr_of_a_disc_in_one_slice_is_that_of_a_cylinder():
+    # The volume is 2 pi h for radius 1 and height 2h, that of the ellipsoid 4/3 pi (sqrt(3) h) (3/2).
     disc = ellipsoid(1, 60, 60)[[2]]
     assert bounding_ellipsoid_volume_ratio(disc) == pytest.approx(1 / np.sqrt(3), rel=0.03)
 
 
-def test_bevr_counts_all_pieces():
+def test_bevr_includes_all_components():
     ball = ellipsoid(15, 15, 15)
     tumour = np.concatenate([ball, np.zeros((33, 33, 33), bool), ball], axis=2)
-    # The smallest ellipsoid of revolution around two balls, over its ratio of axes.
+    # The smallest ellipsoid of revolution around two balls, minimised over its axis ratio.
     angles = np.linspace(0, 2 * np.pi, 2000)
     distance = (tumour.shape[2] - ball.shape[2]) / 2
     along, across = distance + 15 * np.cos(angles), 15 * np.sin(angles)
@@ -148,14 +145,14 @@ def test_bevr_counts_all_pieces():
 
 
 @pytest.mark.parametrize("lobes", [1, 2, 3, 5, 10, 20])
-def test_margin_fluctuation_of_a_wave_is_what_the_average_takes_from_it(lobes):
-    # The mean of cos(k angle) over a tenth of a turn is sin(pi k / 10) / (pi k / 10) of it.
+def test_margin_fluctuation_of_a_wave_is_what_the_moving_average_removes(lobes):
+    # Averaging cos(k angle) over a tenth of a turn scales it by sin(pi k / 10) / (pi k / 10).
     expected = 1e-3 / np.sqrt(2) * abs(1 - np.sinc(lobes / 10))
     assert margin_fluctuation(outline(lobes, 1e-3)) == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("lobes", [1, 2, 3, 5, 10, 20])
-def test_angular_standard_deviation_of_a_wave_is_its_deviation_within_the_bins(lobes):
+def test_angular_standard_deviation_of_a_wave_is_that_within_the_bins(lobes):
     # In an interval of width w around m: E[cos] = cos m sin(w/2) / (w/2), E[cos^2] = 1/2 + cos 2m sin w/2w.
     width = lobes * np.pi / 5
     middle = lobes * (-np.pi + np.pi / 5 * (np.arange(10) + 0.5))
@@ -165,7 +162,7 @@ def test_angular_standard_deviation_of_a_wave_is_its_deviation_within_the_bins(l
     assert angular_standard_deviation(outline(lobes, 1e-3)) == pytest.approx(expected, rel=0.01)
 
 
-def test_a_disc_has_neither_deviation_nor_fluctuation():
+def test_a_disc_has_almost_no_deviation_or_fluctuation():
     shape = measure_shape(flower(10, 0.0, radius=60))
     assert 0 <= shape.asd < 0.008
     assert 0 <= shape.mf < 0.008
@@ -174,20 +171,20 @@ def test_a_disc_has_neither_deviation_nor_fluctuation():
 def test_deviation_and_fluctuation_of_a_flower_grow_with_its_lobes():
     shapes = [measure_shape(flower(10, amplitude)) for amplitude in (0.01, 0.02, 0.04, 0.08)]
     for amplitude, shape in zip((0.01, 0.02, 0.04), shapes, strict=False):
-        # A lobe in each bin, and the average over a lobe is flat: both are the wave's deviation.
+        # One lobe per bin, over which the average is constant: both equal the wave's standard deviation.
         assert shape.asd == pytest.approx(amplitude / np.sqrt(2), rel=0.08)
         assert shape.mf == pytest.approx(amplitude / np.sqrt(2), rel=0.08)
     assert shapes[3].asd > shapes[2].asd
     assert shapes[3].mf > shapes[2].mf
 
 
-def test_size_does_not_matter():
+def test_asd_and_mf_are_scale_invariant():
     small, large = measure_shape(flower(6, 0.2, radius=40)), measure_shape(flower(6, 0.2, radius=160))
     assert small.asd == pytest.approx(large.asd, rel=0.03)
     assert small.mf == pytest.approx(large.mf, rel=0.03)
 
 
-def test_slice_is_the_one_with_the_largest_area():
+def test_measured_slice_has_the_largest_area():
     stack = flower(10, 0.2).repeat(3, axis=0)
     stack[0, 100:] = 0
     stack[2, 300:] = 0
@@ -197,7 +194,7 @@ def test_slice_is_the_one_with_the_largest_area():
     assert shape.mf == measure_shape(stack[[1]]).mf
 
 
-def test_largest_piece_counts_without_holes_and_at_the_edge():
+def test_holes_small_components_and_the_image_edge_do_not_matter():
     disc = flower(1, 0.0, radius=30)
     expected = measure_shape(disc)
     changed = disc.copy()
@@ -211,7 +208,7 @@ def test_largest_piece_counts_without_holes_and_at_the_edge():
     assert (at_edge.asd, at_edge.mf) == pytest.approx((expected.asd, expected.mf), rel=1e-9)
 
 
-def test_centre_outside_the_tumour_leaves_bins_without_boundary_out():
+def test_angular_bins_without_boundary_are_left_out():
     arc = flower(1, 0.0, radius=60)
     arc[0, 20:110, 20:] = 0
     shape = measure_shape(arc)
@@ -231,61 +228,6 @@ def test_an_empty_mask_has_no_features():
     assert measure_shape(np.zeros((3, 4, 5), bool)) == Shape(None, None, None, None, 0)
 
 
-def test_a_slice_alone_is_no_volume():
+def test_a_single_slice_is_not_a_volume():
     with pytest.raises(ValueError, match="2 dimensions"):
         measure_shape(np.ones((4, 4)))
-
-
-# --- the table ---------------------------------------------------------------------------------
-
-SHAPES = {"a": Shape(0.4, 0.1, 1 / 3, 7, 1234), "b, with comma": Shape(None, None, None, None, 0)}
-
-
-def test_table_comes_back_as_it_was(tmp_path):
-    file = tmp_path / "new" / "shapes.csv"
-    write_shapes(file, SHAPES)
-    assert read_shapes(file) == SHAPES
-    lines = file.read_text().splitlines()
-    assert lines[0] == "patient,bevr,asd,mf,slice,voxels,note"
-    assert lines[2] == '"b, with comma",,,,,0,no tumour'
-    assert [path.name for path in file.parent.iterdir()] == ["shapes.csv"]
-
-
-def test_table_is_not_replaced_silently(tmp_path):
-    file = tmp_path / "shapes.csv"
-    file.write_text("mine")
-    with pytest.raises(ExportError, match="exists already"):
-        write_shapes(file, SHAPES)
-    assert file.read_text() == "mine"
-    write_shapes(file, SHAPES, overwrite=True)
-    assert read_shapes(file) == SHAPES
-    with pytest.raises(ExportError, match="is a folder"):
-        write_shapes(tmp_path, SHAPES, overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "no column patient"),
-        ("patient,bevr,asd,mf,slice,voxels\n", "no patients"),
-        ("patient,bevr,asd\na,1,2\n", "no column mf"),
-        ("patient,bevr,asd,mf,slice,voxels\na,much,1,1,1,1\n", "line 2"),
-        ("patient,bevr,asd,mf,slice,voxels\na,.5,.1,.1,3,\n", "line 2"),
-        ("patient,bevr,asd,mf,slice,voxels\na,.5,,.1,3,9\n", "without features"),
-        ("patient,bevr,asd,mf,slice,voxels\na,nan,.1,.1,3,9\n", "without features"),
-        ("patient,bevr,asd,mf,slice,voxels\na,1,1,1,1,1\na,1,1,1,1,1\n", "a twice"),
-    ],
-)
-def test_broken_tables_are_one_sentence(tmp_path, text, says):
-    file = tmp_path / "shapes.csv"
-    file.write_text(text)
-    with pytest.raises(PatientError, match=says):
-        read_shapes(file)
-
-
-def test_what_is_no_table_is_one_sentence(tmp_path):
-    file = tmp_path / "shapes.csv"
-    file.write_bytes(b"\xff\xfe\x00")
-    for path in (file, tmp_path / "none.csv"):
-        with pytest.raises(PatientError, match="cannot be read"):
-            read_shapes(path)

@@ -1,4 +1,4 @@
-"""A patient's contact sheet: slices with prediction and truth outlined, probability, Dice by slice."""
+"""A patient's contact sheet: slices with prediction and ground truth outlined, probability, Dice by slice."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.patients import UInt8Array
-from .label_pairs import Volumes
-from .report import PatientMetrics
+from ...data.patients import UInt8Array
+from ..label_pairs import Volumes
+from ..patient_metrics import PatientMetrics
 from .tiles import (
     PREDICTION_COLOUR,
     PREDICTION_WIDTH,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from PIL import ImageFont
     from PIL.ImageDraw import ImageDraw
 
-#: Most slices that a sheet shows.
+#: Maximum number of slices on a sheet.
 MOST_SLICES = 24
 
-# Sizes in pixels of the sheet.
+# Sizes in pixels.
 GAP, SEAM, MARGIN, CAPTION, BAR = 10, 2, 28, 26, 6
 _CHART = 150
 _BACKGROUND, _TRACK, _MUTED, _TEXT = (15, 18, 23), (44, 50, 60), (152, 162, 176), (234, 237, 241)
@@ -44,9 +44,19 @@ _BARS = (186, 194, 204)
 
 
 def chosen_slices(volumes: Volumes, most: int = MOST_SLICES) -> list[int]:
-    """Indices of the slices to show: those with tumour in prediction or truth, and one either side.
+    """Choose the slices to show: those with tumour in either mask, and one on each side.
 
-    If these are more than ``most``, evenly chosen ones of them; without any tumour, of the volume.
+    Parameters
+    ----------
+    volumes : Volumes
+        The patient; without any tumour, all its slices are candidates.
+    most : int
+        Maximum number of slices; if there are more, evenly spaced ones are chosen.
+
+    Returns
+    -------
+    list of int
+        Slice indices in ascending order.
     """
     tumour = np.any(volumes.tumour, axis=(1, 2))
     around = tumour.copy()
@@ -66,11 +76,11 @@ def draw_sheet(
     Parameters
     ----------
     volumes : Volumes
-        FLAIR is shown where there are images; outlines are on black where there are none.
-    figures : PatientMetrics
-        Of these volumes.
+        The patient; outlines are drawn on FLAIR, or on black without images.
+    metrics : PatientMetrics
+        The metrics of these volumes.
     probability : ShownProbability, optional
-        Shown below each slice.
+        Tumour probability to show below each slice.
 
     Returns
     -------
@@ -110,7 +120,7 @@ def draw_sheet(
 
 
 def as_webp(picture: UInt8Array, quality: int = 82) -> bytes:
-    """A picture, (height, width, 3), as a lossy WebP of a fraction of a PNG's size."""
+    """Encode a picture, (height, width, 3), as lossy WebP, a fraction of the size of a PNG."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -119,11 +129,11 @@ def as_webp(picture: UInt8Array, quality: int = 82) -> bytes:
 
 
 def _columns(slices: int) -> int:
-    """4 to 6 slices in a row, whichever leaves the fewest empty places."""
+    """4 to 6 slices per row, whichever leaves the fewest empty places."""
     return min((6, 5, 4), key=lambda columns: -slices % columns)
 
 
-# --- words -------------------------------------------------------------------------------------
+# --- text --------------------------------------------------------------------------------------
 
 
 def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]:
@@ -131,7 +141,7 @@ def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]
     agreement = metrics.agreement
     if agreement is not None:
         parts.append(
-            f"truth {agreement.true_voxels:,} voxels in {_count(agreement.true_slices, 'slice')} of "
+            f"ground truth {agreement.true_voxels:,} voxels in {_count(agreement.true_slices, 'slice')} of "
             f"{metrics.of_slices}"
         )
         if agreement.median_slice_dice is not None:
@@ -140,12 +150,12 @@ def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]
             parts.append(f"HD95 {agreement.hd95:.1f} pixels")
         parts.append(f"surface Dice {agreement.surface_dice:.3f}")
         parts.append(f"{agreement.missed_lesions} of {_count(agreement.true_lesions, 'lesion')} missed")
-        parts.append(f"{agreement.false_positive_lesions} invented")
+        parts.append(_count(agreement.false_positive_lesions, "false-positive lesion"))
         if agreement.false_voxels_on_empty_slices:
             parts.append(f"{_count(agreement.false_voxels_on_empty_slices, 'voxel')} on empty slices")
     else:
         parts[0] += f" of {metrics.of_slices}"
-        parts.append(_count(metrics.lesions, "piece"))
+        parts.append(_count(metrics.lesions, "component"))
     every = len(chosen_slices(volumes, most=len(volumes.prediction)))
     parts.append(f"{shown} of {every} slices shown" if shown < every else f"{_count(shown, 'slice')} shown")
     return parts
@@ -155,9 +165,9 @@ def _notes(metrics: PatientMetrics, probability: ShownProbability | None) -> lis
     notes = []
     if metrics.agreement is not None:
         notes.append(
-            "Bars: Dice of each slice with tumour in prediction or truth; 0 where one of them alone has "
-            "tumour; slices empty in both do not count. Distances count neighbouring slices as one pixel "
-            "apart."
+            "Bars: Dice of each slice with tumour in the prediction or the ground truth; 0 where only one of "
+            "them has tumour; slices that are empty in both are left out. For distances, neighbouring slices "
+            "count as one pixel apart."
         )
     if probability is not None:
         notes.append(probability.note)
@@ -169,7 +179,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _wrapped(words: Sequence[str], size: int, width: int) -> list[str]:
-    """Lines of words; parts of a sentence, which hold blanks, are joined by a dot."""
+    """Wrap words, or phrases with a dot between them, to lines of at most ``width`` pixels."""
     joint = "  ·  " if any(" " in word for word in words) else " "
     lines: list[str] = []
     for word in words:
@@ -183,7 +193,7 @@ def _wrapped(words: Sequence[str], size: int, width: int) -> list[str]:
 
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, so that a sheet looks the same everywhere."""
+    """Pillow's built-in font, so that a sheet looks the same everywhere."""
     from PIL import ImageFont
 
     font: Any = ImageFont.load_default(size)
@@ -193,7 +203,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _write(
     draw: ImageDraw, at: tuple[float, float], text: str, size: int, colour: Colour, anchor: str = "la"
 ) -> None:
-    """Text, in the letters that the font has."""
+    """Draw text, with characters that the font lacks replaced."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(c if c.isascii() or c == "·" else "?" for c in plain if not unicodedata.combining(c))
     draw.text(at, plain, fill=colour, font=_font(size), anchor=anchor)
@@ -215,7 +225,7 @@ def _draw_header(
     top = MARGIN + 54 + 27 * len(lines) + 20
     left = _legend(draw, MARGIN, top, "prediction", PREDICTION_COLOUR, PREDICTION_WIDTH + 1)
     if metrics.agreement is not None:
-        left = _legend(draw, left, top, "truth", TRUTH_COLOUR, TRUTH_WIDTH + 1)
+        left = _legend(draw, left, top, "ground truth", TRUTH_COLOUR, TRUTH_WIDTH + 1)
     if probability:
         for step, colour in enumerate(magma(np.linspace(0, 1, 120))):
             draw.line([(left + 16 + step, top - 6), (left + 16 + step, top + 6)], tuple(map(int, colour)))
@@ -235,7 +245,7 @@ def _legend(draw: ImageDraw, left: int, y: int, text: str, colour: Colour, thick
 def _draw_caption(
     draw: ImageDraw, cell: tuple[int, int, int], volumes: Volumes, index: int, metrics: PatientMetrics
 ) -> None:
-    """A slice's number above it and, where the truth is known, its Dice in words and as a bar."""
+    """A slice's number above it and, with ground truth, its Dice as text and as a bar."""
     left, top, height = cell
     number = volumes.slice_numbers[index]
     _write(draw, (left, top + CAPTION / 2 - 2), f"slice {number}", 17, _TEXT, "lm")
@@ -246,9 +256,9 @@ def _draw_caption(
         return
     words, colour = f"{score:.2f}", _TEXT
     if not volumes.truth[index].any():
-        words, colour = "prediction alone", PREDICTION_COLOUR
+        words, colour = "prediction only", PREDICTION_COLOUR
     elif not volumes.prediction[index].any():
-        words, colour = "truth alone", TRUTH_COLOUR
+        words, colour = "ground truth only", TRUTH_COLOUR
     _write(draw, (left + TILE, top + CAPTION / 2 - 2), words, 17, colour, "rm")
     y = top + height - BAR - GAP + 4
     draw.rectangle([left, y, left + TILE - 1, y + BAR - 1], _TRACK)
@@ -260,7 +270,7 @@ def _draw_caption(
 
 
 def _draw_charts(draw: ImageDraw, top: int, width: int, volumes: Volumes, metrics: PatientMetrics) -> None:
-    """Dice by slice, where the truth is known, and tumour pixels by slice."""
+    """Tumour pixels by slice and, with ground truth, Dice by slice."""
     areas = {PREDICTION_COLOUR: volumes.prediction.sum(axis=(1, 2), dtype=np.int64)}
     chart = _Chart(draw, MARGIN + 56, top + 36, width - 2 * MARGIN - 56, volumes.slice_numbers)
     if volumes.truth is not None and metrics.agreement is not None:
@@ -277,14 +287,14 @@ def _draw_charts(draw: ImageDraw, top: int, width: int, volumes: Volumes, metric
 
 
 def _round_number(value: int) -> int:
-    """An even number of two digits and zeros that is not below a value."""
+    """Round up to an even number with two significant digits."""
     step = int(2 * 10 ** max(len(str(value)) - 2, 0))
     return max(step, -(-value // step) * step)
 
 
 @dataclass(frozen=True)
 class _Chart:
-    """A chart over all slices of a volume; heights go from 0 to 1."""
+    """A chart over all slices of a volume, with heights from 0 to 1."""
 
     draw: ImageDraw
     left: int
@@ -293,7 +303,7 @@ class _Chart:
     numbers: Sequence[int]
 
     def axes(self, title: str, highest: float) -> None:
-        """Title, a line for none, half and all, and slice numbers."""
+        """Draw the title, lines at 0, half and all of the height, and slice numbers."""
         _write(self.draw, (self.left - 56, self.top - 36), title, 18, _TEXT)
         for share in (0.0, 0.5, 1.0):
             y = self._y(share)
@@ -307,7 +317,7 @@ class _Chart:
                 _write(self.draw, (x, self.top + _CHART + 7), str(number), 15, _MUTED, "ma")
 
     def bars(self, heights: Mapping[int, float]) -> None:
-        """A bar for each slice number; one of no height is a stroke on the line."""
+        """Draw a bar for each slice number; a height of 0 is a thin line."""
         step = self.width / len(self.numbers)
         for index, number in enumerate(self.numbers):
             if number not in heights:
@@ -317,7 +327,7 @@ class _Chart:
             self.draw.rectangle([round(left), round(top), round(right), self._y(0)], _BARS)
 
     def steps(self, heights: npt.NDArray[np.floating], colour: Colour, thickness: int) -> None:
-        """A line over all slices that is level within each."""
+        """Draw a step line over all slices."""
         step = self.width / len(heights)
         points = []
         for index, share in enumerate(heights):

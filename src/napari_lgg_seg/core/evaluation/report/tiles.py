@@ -1,4 +1,4 @@
-"""The slices of a contact sheet: FLAIR with prediction and truth outlined, and probability."""
+"""The slices of a contact sheet: FLAIR with prediction and ground truth outlined, and probability."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..data.patients import FLAIR, UInt8Array
-from .label_pairs import Volumes
+from ...data.patients import FLAIR, UInt8Array
+from ..label_pairs import Volumes
 
 Colour = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float32]
@@ -17,12 +17,12 @@ FloatArray = npt.NDArray[np.float32]
 #: Colours of the outlines, as in the viewer (Okabe and Ito's vermilion and sky blue).
 PREDICTION_COLOUR: Colour = (0xD5, 0x5E, 0x00)
 TRUTH_COLOUR: Colour = (0x56, 0xB4, 0xE9)
-#: The truth's line is broader, below the prediction's: where they run together both are seen.
+#: Line widths in pixels: the wider line of the ground truth stays visible below that of the prediction.
 PREDICTION_WIDTH, TRUTH_WIDTH = 2.0, 4.0
 #: Width of a slice on the sheet, in pixels.
 TILE = 256
 
-# matplotlib's magma, by which the viewer shows probabilities, at equal steps from 0 to 1.
+# matplotlib's magma, the viewer's colormap for probabilities, sampled at equal steps from 0 to 1.
 _MAGMA = (
     (0, 0, 4),
     (28, 16, 68),
@@ -38,14 +38,14 @@ _MAGMA = (
 
 @dataclass(frozen=True)
 class ShownProbability:
-    """Probability of tumour on the slices that a sheet shows.
+    """Tumour probability of the slices that a sheet shows.
 
     Attributes
     ----------
     values : ndarray of float32
-        Shape (n, y, x), 0 to 1, for the slices of :func:`chosen_slices`.
+        Shape (n, y, x), 0 to 1, for the slices from :func:`.contact_sheet.chosen_slices`.
     note : str
-        Where it comes from, in one sentence.
+        Its origin, in one sentence.
     """
 
     values: FloatArray
@@ -54,7 +54,15 @@ class ShownProbability:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of each slice that is shown, in pixels of the slices: all of the head, little around it."""
+    """The part of each slice that is shown, in pixels; it may extend beyond the slice.
+
+    Attributes
+    ----------
+    top, left : int
+        First row and column.
+    height, width : int
+        Number of rows and columns.
+    """
 
     top: int
     left: int
@@ -63,12 +71,12 @@ class Window:
 
     @property
     def tile_height(self) -> int:
-        """Height of a tile; its width is TILE."""
+        """Height of a tile in pixels; its width is :data:`TILE`."""
         return round(TILE * self.height / self.width)
 
 
 def find_window(volumes: Volumes) -> Window:
-    """Rows and columns with more than stray bright voxels, and all of the tumour."""
+    """Find the window around the head, ignoring stray bright voxels, and all tumour."""
     tumour = np.any(volumes.tumour, axis=0)
     head = np.ones_like(tumour)
     if volumes.images is not None:
@@ -81,14 +89,14 @@ def find_window(volumes: Volumes) -> Window:
         found = np.flatnonzero((counts > min(3, counts.max() - 1)) | tumour.any(axis=axis))
         spans.append((max(int(found[0]) - 5, 0), min(int(found[-1]) + 6, len(counts))))
     (top, bottom), (left, right) = spans
-    # Neither very flat nor very high tiles; what lies beyond the slice is black.
+    # Aspect ratios are limited; beyond the slice, tiles are black.
     height = max(bottom - top, round(0.7 * (right - left)))
     width = max(right - left, round(0.7 * height))
     return Window((top + bottom - height) // 2, (left + right - width) // 2, height, width)
 
 
 def find_strip(volumes: Volumes, shown: Sequence[int], window: Window, values: FloatArray) -> Window:
-    """The rows of a window in which there is tumour, or some probability of it, on the shown slices."""
+    """Find the rows of a window with tumour, or a probability of at least 0.1, on the shown slices."""
     rows = np.any(volumes.tumour[shown] | (values >= 0.1), axis=(0, 2))
     found = np.flatnonzero(rows) if rows.any() else np.array([window.top + window.height // 2])
     least = window.height // 3
@@ -106,9 +114,23 @@ def draw_tiles(
     strip: Window,
     probability: ShownProbability | None,
 ) -> Iterator[list[UInt8Array]]:
-    """For each slice the pictures to be shown, one below the other, each (height, TILE, 3).
+    """Draw the shown slices.
 
-    FLAIR of the window, outlined; below it the probability in the strip, on dimmed FLAIR.
+    Parameters
+    ----------
+    volumes : Volumes
+        The patient.
+    shown : sequence of int
+        Indices of the slices.
+    window, strip : Window
+        The parts of a slice shown with outlines and with probability.
+    probability : ShownProbability or None
+        Drawn over dimmed FLAIR, if given.
+
+    Yields
+    ------
+    list of ndarray of uint8
+        The pictures of one slice from top to bottom, each (height, TILE, 3), RGB.
     """
     low, high = 0.0, 1.0
     if volumes.images is not None:
@@ -125,20 +147,20 @@ def draw_tiles(
         pictures = [picture.round().astype(np.uint8)]
         if probability is not None:
             values = _fitted(probability.values[place], strip).clip(0, 1)
-            # FLAIR fades where there is probability, so that colours are those of the legend.
+            # FLAIR fades with increasing probability, so that colours match the legend.
             dimmed = 0.45 * (1 - values[..., None]) * _grey(flair, strip)
             pictures.append((magma(values) + dimmed).clip(0, 255).astype(np.uint8))
         yield pictures
 
 
 def _grey(flair: FloatArray, window: Window) -> FloatArray:
-    """The window of a slice, 0 to 1, as RGB, 0 to 255."""
+    """Crop and scale a slice with values from 0 to 1 to an RGB tile from 0 to 255."""
     grey: FloatArray = np.repeat(255 * _fitted(flair, window).clip(0, 1)[..., None], 3, axis=-1)
     return grey
 
 
 def _fitted(page: npt.NDArray[np.generic], window: Window) -> FloatArray:
-    """The window of a slice, black where it reaches beyond, at the size of a tile."""
+    """Crop a slice to the window, 0 beyond the slice, and scale it to the size of a tile."""
     from PIL import Image
 
     whole = Image.fromarray(page.astype(np.float32))
@@ -154,13 +176,13 @@ def _outline(
     colour: Colour,
     width: float,
 ) -> None:
-    """Draw the border of a mask into a tile, without stairs; half the line is on either side."""
+    """Draw the antialiased outline of a mask into a tile, centred on the mask's border."""
     from scipy.ndimage import distance_transform_edt, maximum_filter
 
     if not mask.any():
         return
     shrink = -(-window.width // TILE)
-    # What is smaller than a pixel of the tile must not vanish.
+    # Structures smaller than a pixel of the tile must not vanish.
     inside = _fitted(maximum_filter(mask, shrink) if shrink > 1 else mask, window) >= 0.5
     distance = np.where(inside, distance_transform_edt(inside), distance_transform_edt(~inside)) - 0.5
     share = (width / 2 + 0.5 - distance).clip(0, 1)[..., None]
@@ -168,7 +190,7 @@ def _outline(
 
 
 def magma(values: npt.NDArray[np.floating]) -> UInt8Array:
-    """Colours of values from 0 to 1."""
+    """Map values from 0 to 1 to RGB colours, shape (..., 3)."""
     steps = np.linspace(0, 1, len(_MAGMA))
     channels = [np.interp(values, steps, channel) for channel in np.array(_MAGMA).T]
     return np.stack(channels, axis=-1).round().astype(np.uint8)

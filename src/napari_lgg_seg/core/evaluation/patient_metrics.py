@@ -1,11 +1,11 @@
-"""The figures of a report: about each patient, and about all of them together."""
+"""The metrics of a report, for each patient and for the cohort, and their files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..atomic import replacing
-from .compare import Agreement, compare, count_pieces
+from .compare import Agreement, compare, count_components
 from .label_pairs import Volumes
 from .metrics import Summary, summarise
 
-#: Figures of an :class:`Agreement` that a row of a table leaves out: they are no single figure, or the
-#: prediction's own, which stand there under their names.
+#: Fields of an :class:`Agreement` that table rows leave out: they are not scalars, or repeat the columns of
+#: the prediction.
 _NOT_IN_ROWS = ("slice_dice", "spacing", "predicted_voxels", "predicted_lesions")
 
-#: How often a cohort is drawn anew for its intervals, and the seed of the draws.
+#: Number of bootstrap resamples for the confidence intervals, and their seed.
 RESAMPLES, SEED = 5000, 0
 
 
@@ -31,18 +31,18 @@ RESAMPLES, SEED = 5000, 0
 
 @dataclass(frozen=True)
 class PatientMetrics:
-    """What a report says about one patient.
+    """A report's metrics of one patient.
 
     Attributes
     ----------
     patient : str
         The patient's name.
     of_slices : int
-        Slices of the volume.
+        Number of slices in the volume.
     voxels, slices, lesions : int
-        Of the prediction: volume, slices with tumour, pieces (joined also by a corner).
+        Tumour voxels, slices with tumour, and 26-connected components of the prediction.
     agreement : Agreement or None
-        With the truth, where it is known.
+        Agreement with the ground truth, if there is one.
     """
 
     patient: str
@@ -53,7 +53,7 @@ class PatientMetrics:
     agreement: Agreement | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """Flat figures, without those of single slices."""
+        """Return the scalar metrics as one flat row; those of a missing agreement are None."""
         row = {name: value for name, value in asdict(self).items() if name != "agreement"}
         row |= {
             name: getattr(self.agreement, name, None)
@@ -64,7 +64,13 @@ class PatientMetrics:
 
 
 def measure_patient(volumes: Volumes) -> PatientMetrics:
-    """Figures about a patient's prediction and, where there is a truth, about their agreement."""
+    """Measure a patient's prediction and, if there is ground truth, its agreement with it.
+
+    Parameters
+    ----------
+    volumes : Volumes
+        The patient's labels on one grid.
+    """
     predicted = volumes.prediction != 0
     agreement = None
     if volumes.truth is not None:
@@ -74,7 +80,7 @@ def measure_patient(volumes: Volumes) -> PatientMetrics:
         of_slices=len(predicted),
         voxels=int(predicted.sum()),
         slices=int(predicted.any(axis=(1, 2)).sum()),
-        lesions=count_pieces(predicted) if agreement is None else agreement.predicted_lesions,
+        lesions=count_components(predicted) if agreement is None else agreement.predicted_lesions,
         agreement=agreement,
     )
 
@@ -84,14 +90,14 @@ def measure_patient(volumes: Volumes) -> PatientMetrics:
 
 @dataclass(frozen=True)
 class CohortMetrics:
-    """Dice per patient over a cohort, with how sure one can be of it.
+    """Dice per patient over a cohort, with confidence intervals.
 
     Attributes
     ----------
     summary : Summary
         Mean, median and failures.
     mean_interval, median_interval : tuple of float or None
-        95 % bootstrap intervals (percentiles over patients drawn anew); None of a single patient.
+        95 % percentile bootstrap intervals over patients; None for a single patient.
     """
 
     summary: Summary
@@ -100,7 +106,13 @@ class CohortMetrics:
 
 
 def measure_cohort(patients: Sequence[PatientMetrics]) -> CohortMetrics | None:
-    """Figures over the patients with truth; None if there are none."""
+    """Summarise the Dice of the patients with ground truth; None if there are none.
+
+    Parameters
+    ----------
+    patients : sequence of PatientMetrics
+        Those without agreement are ignored.
+    """
     scores = {p.patient: p.agreement.dice for p in patients if p.agreement is not None}
     if not scores:
         return None
@@ -108,13 +120,17 @@ def measure_cohort(patients: Sequence[PatientMetrics]) -> CohortMetrics | None:
     if len(scores) == 1:
         return CohortMetrics(summary, None, None)
     values = np.array(list(scores.values()))
-    drawn = np.random.default_rng(SEED).choice(values, (RESAMPLES, len(values)))
-    return CohortMetrics(summary, _interval(drawn.mean(axis=1)), _interval(np.median(drawn, axis=1)))
+    return CohortMetrics(summary, _interval(values, np.mean), _interval(values, np.median))
 
 
-def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
+def _interval(values: npt.NDArray[np.float64], statistic: Callable[..., Any]) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
+    # In batches, so that thousands of patients do not take gigabytes.
+    interval = bootstrap(
+        (values,), statistic, n_resamples=RESAMPLES, batch=500, method="percentile", rng=SEED
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def write_metrics(
@@ -123,7 +139,18 @@ def write_metrics(
     without_prediction: Sequence[str] = (),
     failed: Sequence[str] = (),
 ) -> None:
-    """Write ``metrics.json`` (everything) and ``metrics.csv`` (a row a patient).
+    """Write ``metrics.json`` with all metrics and ``metrics.csv`` with one row per patient.
+
+    Parameters
+    ----------
+    output : Path
+        The folder; existing files are replaced.
+    patients : sequence of PatientMetrics
+        The measured patients.
+    without_prediction : sequence of str
+        Names of patients with ground truth only.
+    failed : sequence of str
+        One sentence for each patient that could not be measured.
 
     Raises
     ------
@@ -142,7 +169,14 @@ def write_metrics(
 
 
 def write_table(path: Path, patients: Sequence[PatientMetrics]) -> None:
-    """Write the figures of patients as CSV, a row a patient; an older file is replaced.
+    """Write the metrics of patients as CSV with one row per patient; an existing file is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file.
+    patients : sequence of PatientMetrics
+        The measured patients.
 
     Raises
     ------

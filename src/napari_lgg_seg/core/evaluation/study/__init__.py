@@ -1,0 +1,1 @@
+"""The original study's shape features of tumours, and their associations with genomic clusters."""
