@@ -69,6 +69,8 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "three times as many steps": "recipe-long",
     },
 }
+#: Questions without a figure of the patients.
+TABLES_ONLY = ("callbacks", "sequences-without-filled")
 
 
 def main() -> None:
@@ -111,7 +113,8 @@ def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
     if question == "sequences-without-filled":
         rows = _complete(rows)
     baseline = next(iter(rows))
-    plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
+    if question not in TABLES_ONLY:
+        plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
     # Split by slice, other slices are tested, so there are no pairs.
     parts = {question: summary_table(rows, None if question == "split" else baseline)}
     if question == "loss":

@@ -34,8 +34,14 @@ def test_pages_and_figures_are_those_that_the_script_writes(figures, tmp_path):
         assert text == page.read_text(encoding="utf-8"), f"{page} is out of date: run write_report.py"
         unused -= {name for name in parts if f"<!-- {name} -->" in text}
     assert unused == {"folds-short"}  # for the README
-    drawn = {path.name for path in figures.glob("*.png")}
-    assert drawn == {path.name for path in write_report.FIGURES.glob("*.png")} - {"failures.png"}
+    stored = {path.name for path in write_report.FIGURES.glob("*.png")}
+    assert {path.name for path in figures.glob("*.png")} == stored - {"failures.png"}
+
+
+def test_every_figure_is_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in write_report.PAGES)
+    for figure in write_report.FIGURES.glob("*.png"):
+        assert f"(figures/{figure.name})" in text
 
 
 def test_a_page_without_a_marker_is_refused(tmp_path):
