@@ -18,16 +18,7 @@ def _measured(*seconds, **others):
     return {"seconds": list(seconds), **others}
 
 
-@pytest.fixture
-def sections():
-    """Results as a run stores them."""
-    about = {
-        "date": "2026-01-01",
-        "patients": "synthetic",
-        "busy": 0.01,
-        "busy_after": 0.02,
-        "versions": {"a": "1"},
-    }
+def _network_section():
     gflop = {"unet": {"256": 83.0, "192": 47.0}, "buda": {"256": 24.0, "192": 13.5}}
     names = ("torch one", "torch batch", "study one", "study batch", "torch whole", "torch working")
     methods = {name: _measured(0.4, 0.5) for name in names} | {
@@ -49,6 +40,19 @@ def sections():
         "ghz": 2.6,
     }
     sizes = {"size": 256, "working_size": 192, "one": 4, "batch": 16}
+    return {**sizes, "gflop": gflop, "processor": processor, "methods": methods}
+
+
+@pytest.fixture
+def sections():
+    """Results as a run stores them."""
+    about = {
+        "date": "2026-01-01",
+        "patients": "synthetic",
+        "busy": 0.01,
+        "busy_after": 0.02,
+        "versions": {"a": "1"},
+    }
     programs = {
         "keras": _FAILED,
         "study": _measured(9.0),
@@ -58,7 +62,7 @@ def sections():
     run = {"first_sign": 0.5, "first_slices": 1.5, "seconds": 4.0, "stall": 0.2}
     cohort = {"seconds": 9.0, "peak_mb": 900.0, "slices": 30}
     found = {
-        "network": {**sizes, "gflop": gflop, "processor": processor, "methods": methods},
+        "network": _network_section(),
         "patient": {
             "slices": [30, 32],
             "warm": {**programs, "openvino": _measured(2.0, outside=[0.1])},
