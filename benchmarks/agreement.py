@@ -1,19 +1,20 @@
-"""Whether the shortcuts of a segmentation change its labels, and what they save.
+"""Whether engines and shortcuts change a segmentation's labels, and how much time they save.
 
     OMP_NUM_THREADS=1 python benchmarks/agreement.py kaggle_3m
 
-Each validation patient is segmented by PyTorch with whole slices, and in turn by every other way there is:
-windows around the heads, a quick look before, OpenVINO where it is installed, as it is and in 8 bits. The
-labels must agree: Dice 0.999 over all voxels, and 0.99 for each patient, with the model's own threshold, with
-0.5 and "auto", with clean-up and without; with a quick look only with it, since without clean-up there is
-none. CPU seconds are compared as ratios, since the ways take turns; the first patient is segmented once
-before, so that loading and compiling are not counted. ``--everybody`` takes all patients, also those that the
-model was trained on.
+Each validation patient is segmented by PyTorch with whole slices, and alternately by every other method: head
+windows at full resolution, coarse to fine, OpenVINO where it is installed, in bf16 or fp32 and in 8 bits. The
+labels must agree: Dice >= 0.999 overall and >= 0.99 per patient, with the model's own threshold, with 0.5 and
+with "auto", with and without clean-up. Coarse to fine is only tested with clean-up, because it is only used
+with it. CPU times are compared as ratios, since the methods run alternately; the first patient is segmented
+once before, so that loading and compiling are not counted. ``--all-patients`` includes those that the model
+was trained on.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -32,103 +33,108 @@ from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
 from napari_lgg_seg.core.options import SegmentOptions
 
-#: How slices are looked at: the predictor's arguments.
-LOOKS = {
+#: The predictor's arguments for what is computed of each slice.
+EXTENTS = {
     "whole slices": {"whole_slices": True},
-    "windows": {},
-    "a quick look before": {"coarse_to_fine": True},
+    "full resolution everywhere": {},
+    "coarse to fine": {"coarse_to_fine": True},
 }
 
-#: The engines, the one to compare with first.
-ORDER = ("torch", *(name for name in devices.offered_engines() if name != "torch"))
+#: The engines, the reference first.
+ENGINES = ("torch", *(name for name in devices.offered_engines() if name != "torch"))
 
 
 @dataclass
-class Way:
-    """One way to segment, and what was found and spent with it."""
+class Method:
+    """A way to segment, its labels, and the CPU time that it took."""
 
     name: str
     predictor: Predictor
     seconds: float = 0.0
-    #: For each setting, of each patient.
+    #: Labels of each patient, and their Dice with the ground truth, for each setting.
     labels: dict[str, list[npt.NDArray[np.uint8]]] = field(default_factory=dict)
-    truths: dict[str, list[float]] = field(default_factory=dict)
+    scores: dict[str, list[float]] = field(default_factory=dict)
 
-    def probability(self, volume: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Of tumour, for each voxel of a volume."""
-        return run_to_end(self.predictor.predict(volume))
-
-    def add(self, patient: Patient, settings: dict[str, SegmentOptions]) -> None:
-        """Segment one patient."""
+    def segment(self, patient: Patient, settings: Mapping[str, SegmentOptions]) -> None:
+        """Segment one patient with all settings."""
         started = time.process_time()
-        probability = self.probability(patient.volume)
+        probability = run_to_end(self.predictor.predict(patient.volume))
         self.seconds += time.process_time() - started
         for name, options in settings.items():
             if self.predictor.coarse_to_fine and options.clean_up not in DROPS_MINOR:
                 continue
             labels = postprocess(probability, options)
             self.labels.setdefault(name, []).append(labels)
-            self.truths.setdefault(name, []).append(dice(labels, patient.truth))
+            self.scores.setdefault(name, []).append(dice(labels, patient.truth))
 
 
 def main(
     cohort: Path,
     model: Annotated[Path, typer.Option()] = DEFAULT_MODEL,
-    patients: Annotated[Path, typer.Option(help="Their names, one a line.")] = Path(
+    patients: Annotated[Path, typer.Option(help="File with one patient name per line.")] = Path(
         "docs/validation-patients.txt"
     ),
-    everybody: Annotated[bool, typer.Option("--everybody", help="All patients of COHORT.")] = False,
+    all_patients: Annotated[bool, typer.Option("--all-patients", help="All patients of COHORT.")] = False,
 ) -> None:
-    """Compare all ways to segment the patients of COHORT on the CPU."""
+    """Compare all methods on the patients of COHORT, on the CPU."""
     loaded = load_model(model)
-    ways = [
-        Way(f"{devices.ENGINE_NAMES[engine]}, {look}", Predictor(loaded, "cpu", engine=engine, **how))
-        for engine in ORDER
-        for look, how in LOOKS.items()
+    methods = [
+        Method(f"{devices.ENGINE_NAMES[engine]}, {extent}", Predictor(loaded, "cpu", engine=engine, **how))
+        for engine in ENGINES
+        for extent, how in EXTENTS.items()
     ]
     settings = {
         f"threshold {threshold}, clean-up {clean_up}": SegmentOptions(threshold, clean_up)
         for threshold in dict.fromkeys((loaded.card.threshold, 0.5, "auto"))
         for clean_up in ("minor", "off")
     }
-    names = [f.name for f in patient_folders(cohort)] if everybody else patients.read_text().split()
-    for way in ways:
-        way.probability(read_patient(cohort / names[0]).volume)
-    print(f"Dice with {ways[0].name}: {', '.join(way.name for way in ways[1:])}")
-    for name in names:
-        patient = read_patient(cohort / name)
-        for way in ways:
-            way.add(patient, settings)
-        for setting in settings:
-            agreement = [
-                dice(way.labels[setting][-1], ways[0].labels[setting][-1])
-                if setting in way.labels
-                else np.nan
-                for way in ways[1:]
-            ]
-            print(f"{name}, {setting}:", *(f"{value:.4f}" for value in agreement), flush=True)
+    names = [f.name for f in patient_folders(cohort)] if all_patients else patients.read_text().split()
+    _segment_all(methods, settings, cohort, names)
     failed = [
-        f"{way.name} ({setting})"
+        f"{method.name} ({setting})"
         for setting in settings
-        for way in ways
-        if setting in way.labels and not _report(way, ways[0], setting)
+        for method in methods
+        if setting in method.labels and not _report(method, methods[0], setting)
     ]
     if failed:
         print(f"Labels differ too much: {'; '.join(failed)}")
         raise typer.Exit(1)
 
 
-def _report(way: Way, reference: Way, setting: str) -> bool:
-    """Print the figures of a way; returns whether its labels are those of the reference."""
-    pairs = list(zip(way.labels[setting], reference.labels[setting], strict=True))
+def _segment_all(
+    methods: list[Method], settings: Mapping[str, SegmentOptions], cohort: Path, names: list[str]
+) -> None:
+    """Segment every patient with all methods alternately, and print how well their labels agree."""
+    warm_up = read_patient(cohort / names[0]).volume
+    for method in methods:
+        run_to_end(method.predictor.predict(warm_up))
+    reference, *others = methods
+    print(f"Dice with the labels of {reference.name}: {', '.join(method.name for method in others)}")
+    for name in names:
+        patient = read_patient(cohort / name)
+        for method in methods:
+            method.segment(patient, settings)
+        for setting in settings:
+            agreement = [
+                dice(method.labels[setting][-1], reference.labels[setting][-1])
+                if setting in method.labels
+                else np.nan
+                for method in others
+            ]
+            print(f"{name}, {setting}:", *(f"{value:.4f}" for value in agreement), flush=True)
+
+
+def _report(method: Method, reference: Method, setting: str) -> bool:
+    """Print the results of a method; returns whether its labels agree with those of the reference."""
+    pairs = list(zip(method.labels[setting], reference.labels[setting], strict=True))
     overall = dice(
         *(np.concatenate([labels.ravel() for labels in side]) for side in zip(*pairs, strict=True))
     )
     worst = min(dice(*pair) for pair in pairs)
     print(
-        f"{way.name}, {setting}: CPU time {way.seconds / reference.seconds:.2f}; agreement "
-        f"{overall:.5f} over all voxels, {worst:.4f} in the worst patient; "
-        f"mean Dice with truth {np.mean(way.truths[setting]):.4f}"
+        f"{method.name}, {setting}: CPU time {method.seconds / reference.seconds:.2f}; agreement "
+        f"{overall:.5f} overall, {worst:.4f} in the worst patient; "
+        f"mean Dice with the ground truth {np.mean(method.scores[setting]):.4f}"
     )
     return overall >= OVERALL and worst >= EACH
 

@@ -1,4 +1,4 @@
-"""How far probabilities can be taken at their word: observed against predicted share of tumour."""
+"""Calibration of the probabilities: the observed share of tumour against the predicted one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: Equal parts of the range of probabilities.
+#: Number of bins of equal width.
 BINS = 20
-#: What surrounds the truth and is counted with it: slices above and below, pixels on each side.
+#: Margin around the ground truth: slices above and below, pixels on each side.
 MARGIN = (1, 16)
 
 Counts = npt.NDArray[np.float64]
@@ -17,14 +17,14 @@ Counts = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reliability:
-    """Voxels by the probability they were given; those of several patients add up.
+    """Voxel counts by predicted probability; those of several patients can be added.
 
     Attributes
     ----------
     voxels : ndarray of float
-        Shape (BINS,): how many voxels have a probability in each bin.
+        Shape (BINS,): number of voxels in each bin.
     probability, tumour : ndarray of float
-        Shape (BINS,): sum of their probabilities, and how many of them are tumour.
+        Shape (BINS,): sum of their probabilities, and number of tumour voxels among them.
     """
 
     voxels: Counts
@@ -32,16 +32,17 @@ class Reliability:
     tumour: Counts
 
     def __add__(self, other: Reliability) -> Reliability:
-        """Both patients' voxels."""
+        """The counts of both."""
         return Reliability(
             self.voxels + other.voxels, self.probability + other.probability, self.tumour + other.tumour
         )
 
     @property
     def error(self) -> float:
-        """Expected calibration error: how far, voxel for voxel, bins' mean probability is from their share.
+        """Expected calibration error of the probability of tumour.
 
-        Of Guo et al. 2017, https://arxiv.org/abs/1706.04599, for the probability of tumour.
+        The mean over voxels of the difference between a bin's mean probability and its share of tumour: Guo
+        et al. 2017, https://arxiv.org/abs/1706.04599.
         """
         return float(np.abs(self.probability - self.tumour).sum() / self.voxels.sum())
 
@@ -49,23 +50,23 @@ class Reliability:
 def measure_reliability(
     probability: npt.NDArray[np.floating], truth: npt.NDArray[np.generic]
 ) -> Reliability | None:
-    """Count a patient's voxels in the foreground region: the box around the truth with a margin.
+    """Count a patient's voxels in the foreground region: the box around the ground truth with a margin.
 
-    Over the whole volume nearly all voxels are background that nobody doubts, which makes every model look
-    calibrated; so the region follows Mehrtash et al. 2020, https://doi.org/10.1109/TMI.2020.3006437, with
-    the margin :data:`MARGIN`.
+    In a whole volume nearly all voxels are obvious background, which makes every model look calibrated. The
+    region therefore follows Mehrtash et al. 2020, https://doi.org/10.1109/TMI.2020.3006437, with the margin
+    :data:`MARGIN`.
 
     Parameters
     ----------
     probability : ndarray of float
         Shape (z, y, x), 0 to 1.
     truth : ndarray
-        Likewise; non-zero is tumour.
+        The ground truth, in the same shape; non-zero is tumour.
 
     Returns
     -------
     Reliability or None
-        None without tumour.
+        None if the ground truth has no tumour.
 
     Raises
     ------
@@ -73,13 +74,13 @@ def measure_reliability(
         If the shapes differ.
     """
     if probability.shape != truth.shape:
-        raise ValueError(f"probability of {probability.shape} and truth of {truth.shape} differ in shape")
+        raise ValueError(f"probability {probability.shape} and ground truth {truth.shape} differ in shape")
     tumour = truth != 0
     if not tumour.any():
         return None
     region = tuple(
-        slice(max(int(places.min()) - margin, 0), int(places.max()) + 1 + margin)
-        for places, margin in zip(np.nonzero(tumour), (MARGIN[0], MARGIN[1], MARGIN[1]), strict=True)
+        slice(max(int(indices.min()) - margin, 0), int(indices.max()) + 1 + margin)
+        for indices, margin in zip(np.nonzero(tumour), (MARGIN[0], MARGIN[1], MARGIN[1]), strict=True)
     )
     values, is_tumour = probability[region].ravel().astype(np.float64), tumour[region].ravel()
     bins = np.minimum((values * BINS).astype(np.intp), BINS - 1)

@@ -1,10 +1,12 @@
-"""The experiments of docs/protocol.md: folds, plan, and single runs with what they measured.
+"""The experiments of docs/protocol.md: folds, plan, and single runs with their results.
 
-python benchmarks/experiment.py folds kaggle_3m                    # writes docs/folds.json
-python benchmarks/experiment.py plan                               # writes a file for each run
-python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m
-python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m --repeat again.json
-python benchmarks/experiment.py score docs/experiments/NAME.json kaggle_3m
+Commands::
+
+    python benchmarks/experiment.py folds kaggle_3m                    # writes docs/folds.json
+    python benchmarks/experiment.py plan                               # writes a file for each run
+    python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m
+    python benchmarks/experiment.py run docs/experiments/NAME.json kaggle_3m --repeat again.json
+    python benchmarks/experiment.py score docs/experiments/NAME.json kaggle_3m
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from napari_lgg_seg.core.training.train import train
 
 DOCS = Path(__file__).parent.parent / "docs"
 FOLDS, FOLD_COUNT = DOCS / "folds.json", 5
-#: Share of the training patients that choose the epoch.
+#: Share of the training patients with which the epoch is chosen.
 VALIDATION = 0.1
 
 _BUDGET = {
@@ -45,15 +47,15 @@ _BUDGET = {
     "threshold": 0.5,
     "clean_up": "off",
 }
-#: Few patients and many epochs, so that a network can learn them by heart.
+#: Few patients and many epochs, so that a network can overfit.
 _FEW = {"working_size": 128, "training_patients": 12, "validation_share": 0.25, "test_last": True}
 _MANY_EPOCHS = {"epochs": 40, "slices_per_epoch": 160, "validate_every": 1}
-#: What the folds are trained with.
+#: The options of the folds.
 _RECIPE = {"loss": "bce", "threshold": "auto", "clean_up": "minor"}
-#: The same with less than half of its budget, for runs that are compared with each other alone.
+#: The same with less than half of the budget, for runs that are only compared with each other.
 _SHORT = {**_RECIPE, "epochs": 4}
 _ADAMW = {"optimiser": "adamw"}
-#: Question and run -> what differs from the baseline; each on folds 0 and 1.
+#: Name of a run -> how it differs from the baseline; each runs on folds 0 and 1.
 QUESTIONS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "loss-bce": {"options": {"loss": "bce"}},
@@ -66,20 +68,19 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "callbacks-none": {**_FEW, "options": {**_MANY_EPOCHS, "average_decay": 0.0}},
     "callbacks-all": {**_FEW, "options": {**_MANY_EPOCHS, "patience": 10}},
 }
-#: Runs to choose the recipe by, on fold 0: around AdamW, around the baseline, around the recipe.
+#: Runs with which the recipe was chosen, on fold 0: variants of AdamW, of the baseline, of the recipe.
 RECIPE: dict[str, dict[str, Any]] = {
     "recipe-adamw": {"options": _ADAMW},
     "recipe-adamw-dice": {"options": {**_ADAMW, "loss": "dice"}},
     "recipe-adamw-batch-4": {"options": {**_ADAMW, "batch_size": 4}},
     "recipe-adamw-size-128": {"working_size": 128, "options": _ADAMW},
-    "recipe-adamw-draw-patients": {"options": {**_ADAMW, "draw": "patients"}},
     "recipe-augmentation-2": {"options": {"augmentation": 2.0}},
     "recipe-long": {"options": {**_RECIPE, "epochs": 30}},
 }
 #: The recipe on all folds.
 FOLD: dict[str, dict[str, Any]] = {"fold": {"options": _RECIPE}}
 
-#: What a run is given; everything else in its file is what it measured.
+#: The keys of a file that configure its run; all others are results.
 CONFIGURATION = (
     "fold",
     "options",
@@ -91,11 +92,14 @@ CONFIGURATION = (
     "test_last",
 )
 
+#: Options of version 0.1.0 that no longer exist, with the value that changes nothing.
+REMOVED_OPTIONS = {"freeze_encoder": False, "crop_share": 0.0, "draw": "slices"}
+
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
 def make_folds(names: list[str], seed: int = 0) -> list[list[str]]:
-    """Folds by patient: institution after institution, shuffled, dealt out in turn."""
+    """Split patients into folds, each with its share of every institution, shuffled within institutions."""
     shuffler = random.Random(seed)
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -114,10 +118,10 @@ def folds(dataset: Path) -> None:
 
 @app.command()
 def plan() -> None:
-    """Write a file for each run, if it is not there."""
-    for runs, on in ((QUESTIONS, (0, 1)), (RECIPE, (0,)), (FOLD, range(FOLD_COUNT))):
+    """Write the file of each run that has none."""
+    for runs, tested_folds in ((QUESTIONS, (0, 1)), (RECIPE, (0,)), (FOLD, range(FOLD_COUNT))):
         for name, differs in runs.items():
-            for fold in on:
+            for fold in tested_folds:
                 path = DOCS / "experiments" / f"{name}-fold{fold}.json"
                 if not path.exists():
                     options = {**_BUDGET, "seed": fold, **differs.get("options", {})}
@@ -128,11 +132,15 @@ def plan() -> None:
 def run(
     file: Path,
     dataset: Path,
-    work: Annotated[Path, typer.Option(help="Where the model and its training state go.")] = Path("runs"),
-    minutes: Annotated[float | None, typer.Option(help="Stop after this time; call again to go on.")] = None,
-    repeat: Annotated[Path | None, typer.Option(help="Repeat a run that has results into FILE.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for the model and its training state.")] = Path("runs"),
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time; the same command resumes.")
+    ] = None,
+    repeat: Annotated[
+        Path | None, typer.Option(help="Repeat a run that has results, and write to FILE.")
+    ] = None,
 ) -> None:
-    """Do the run that FILE describes, or go on with it, and add what it measured."""
+    """Start or resume the run that FILE configures, and add its results to FILE."""
     config = json.loads(file.read_text(encoding="utf-8"))
     file = repeat or file
     if repeat is not None and repeat.exists():
@@ -140,12 +148,10 @@ def run(
     elif repeat is not None:
         config = {key: config[key] for key in CONFIGURATION if key in config}
     if "patients" in config:
-        print(f"{file} has its results already.")
+        print(f"{file} already has results.")
         return
     memory.keep_memory_mapped()
-    options = TrainOptions(**{"init": "scratch", "patience": 0, **config["options"]}).complete(
-        fine_tuning=False
-    )
+    options = training_options(config["options"])
     training, test = _sets(config, dataset)
     share = config.get("validation_share", VALIDATION)
     names, held_out = split_patients([p.name for p in training], share, options.seed)
@@ -162,7 +168,7 @@ def run(
         return
     model, history = load_model(output), _history(output)
     config |= {
-        # All of them, so that the run can be repeated when defaults have changed.
+        # All options, so that the run can be repeated after defaults have changed.
         "options": {k: v for k, v in dataclasses.asdict(options).items() if v is not None},
         "training": sorted(names),
         "validation": sorted(held_out),
@@ -178,13 +184,29 @@ def run(
     print(json.dumps(config["cohort"]))
 
 
+def training_options(stored: dict[str, Any]) -> TrainOptions:
+    """The options of a stored run, completed; options that no longer exist are left out.
+
+    Raises
+    ------
+    typer.BadParameter
+        If the run cannot be repeated without one of them.
+    """
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    for name in stored.keys() - known:
+        if name not in REMOVED_OPTIONS or stored[name] != REMOVED_OPTIONS[name]:
+            raise typer.BadParameter(f"The option {name} was removed; repeat this run with version 0.1.0.")
+    kept = {name: value for name, value in stored.items() if name in known}
+    return TrainOptions(**{"init": "scratch", "patience": 0, **kept}).complete(fine_tuning=False)
+
+
 @app.command()
 def score(
     file: Path,
     dataset: Path,
-    work: Annotated[Path, typer.Option(help="Where the model of the run is.")] = Path("runs"),
+    work: Annotated[Path, typer.Option(help="Folder with the model of the run.")] = Path("runs"),
 ) -> None:
-    """Score the model of a run that has results anew, for figures that are younger than the run."""
+    """Evaluate the model of a finished run again, for metrics that were added after the run."""
     memory.keep_memory_mapped()
     config = json.loads(file.read_text(encoding="utf-8"))
     _, test = _sets(config, dataset)
@@ -198,7 +220,7 @@ def _train(
     options: TrainOptions,
     preprocess: PreprocessOptions,
 ) -> bool:
-    """Train, or go on; returns whether the training came to its end."""
+    """Start or resume the training; returns whether it finished."""
     ending = ""
     for event in train(training, validation, output, options, preprocess, resume=True):
         if isinstance(event, EpochDone):
@@ -208,11 +230,11 @@ def _train(
         elif isinstance(event, Ended):
             ending = event.reason
     print(ending, flush=True)
-    return "minutes are over" not in ending
+    return "minutes" not in ending
 
 
 def _last(model: Model, output: Path) -> Model:
-    """The model as the last epoch left it, which nobody would have kept without looking at a validation."""
+    """The model after the last epoch instead of the best one."""
     import torch
 
     average = torch.load(state_file(output), map_location="cpu", weights_only=True)["average"]
@@ -223,7 +245,7 @@ def _last(model: Model, output: Path) -> Model:
 
 
 def _sets(config: dict[str, Any], dataset: Path) -> tuple[list[Patient], list[Patient]]:
-    """Patients to train on and to test on, as the protocol says."""
+    """Training and test patients, according to the protocol."""
     fold = set(json.loads(FOLDS.read_text(encoding="utf-8"))[config["fold"]])
     patients = [read_patient(folder) for folder in patient_folders(dataset)]
     if config.get("without_filled"):
@@ -237,7 +259,7 @@ def _sets(config: dict[str, Any], dataset: Path) -> tuple[list[Patient], list[Pa
 
 
 def _by_slice(patients: list[Patient], fold: int) -> tuple[list[Patient], list[Patient]]:
-    """The leaky split: of each patient's slices a fifth is tested, and the rest of them trains."""
+    """The leaky split: a fifth of each patient's slices for testing, the rest for training."""
     sides: tuple[list[Patient], list[Patient]] = [], []
     for patient in patients:
         order = np.random.default_rng(fold).permutation(len(patient.slice_numbers))
@@ -256,7 +278,7 @@ def _by_slice(patients: list[Patient], fold: int) -> tuple[list[Patient], list[P
 
 
 def _history(output: Path) -> list[dict[str, float]]:
-    """The whole history, also after the best epoch; numbers in few digits."""
+    """The whole history, including epochs after the best one; numbers with five digits."""
     with (state_folder(output) / "history.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [{name: float(f"{float(value):.5g}") for name, value in row.items() if value} for row in rows]
@@ -268,14 +290,14 @@ def _write(path: Path, values: Any) -> None:
 
 
 def _as_text(values: Any) -> str:
-    """JSON with a line for each entry of the file, and one for each member of a long list."""
+    """JSON with one line per entry, and one per member of a list of dictionaries."""
     if not isinstance(values, dict):
         return json.dumps(values, indent=1)
-    lines = [f" {json.dumps(key)}: {_member(value)}" for key, value in values.items()]
+    lines = [f" {json.dumps(key)}: {_value_text(value)}" for key, value in values.items()]
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-def _member(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
     return json.dumps(value)

@@ -1,10 +1,10 @@
-"""Where the network fails: outlines of truth and prediction, without and with the patients' pixels.
+"""Where the network fails: outlines of ground truth and prediction, without and with the images.
 
     python benchmarks/failures.py outline RUNS kaggle_3m       # docs/experiments/failures.json and its figure
-    python benchmarks/failures.py draw kaggle_3m --output DIR  # the same over your copy of the images
+    python benchmarks/failures.py draw kaggle_3m --output DIR  # the same over your own copy of the images
 
 RUNS is the folder with the models of the folds (`experiment.py run --work RUNS`). The licence of the images
-forbids to show them here; outlines of masks are all that is kept.
+does not allow showing them here, so only the outlines of the masks are stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import plots
 import typer
-from results import DOCS, EXPERIMENTS, load
+from results import EXPERIMENTS, FIGURES, load
 from skimage.measure import find_contours
 
 from napari_lgg_seg.core.data.patients import FLAIR, Patient, read_patient
@@ -27,7 +27,7 @@ from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions
 
 FILE = EXPERIMENTS / "failures.json"
-#: Patients below this Dice are failures; this many slices of each are kept.
+#: Dice below which a patient is a failure, and how many slices of each are shown.
 BELOW, SLICES = 0.7, 3
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -36,7 +36,7 @@ Mask = npt.NDArray[np.bool_]
 
 @app.command()
 def outline(runs: Path, dataset: Path) -> None:
-    """Outlines of the worst slices of each patient below a Dice of 0.7, by the fold that did not see it."""
+    """Store outlines of the worst slices of each patient below a Dice of 0.7 in its test fold."""
     found = []
     for run in load("fold").runs:
         worst = [row for row in run["patients"] if row["dice"] < BELOW]
@@ -45,16 +45,18 @@ def outline(runs: Path, dataset: Path) -> None:
             found += [_outlined(row, read_patient(dataset / row["patient"]), predictor) for row in worst]
     found.sort(key=lambda patient: patient["dice"])
     FILE.write_text("[\n " + ",\n ".join(json.dumps(p) for p in found) + "\n]\n", encoding="utf-8")
-    _draw(found, DOCS / "figures" / "failures.png")
+    _draw(found, FIGURES / "failures.png")
 
 
 @app.command()
-def draw(dataset: Path, output: Annotated[Path, typer.Option(help="Folder for the pictures.")]) -> None:
-    """Draw the outlines over FLAIR, a picture for each patient."""
+def draw(
+    dataset: Path, output: Annotated[Path, typer.Option(help="Folder for the figures, one per patient.")]
+) -> None:
+    """Draw the outlines over FLAIR, a figure for each patient."""
     for patient in json.loads(FILE.read_text(encoding="utf-8")):
         images = read_patient(dataset / patient["patient"])
         _draw([patient], output / f"{patient['patient']}.png", images)
-    print(f"Pictures are in {output.resolve()}")
+    print(f"Figures are in {output.resolve()}")
 
 
 def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def _outlined(row: dict[str, Any], patient: Patient, predictor: Predictor) -> di
 
 
 def _contours(mask: Mask) -> list[list[list[float]]]:
-    """Outlines, each as [y, x] at half a pixel's precision."""
+    """Outlines as lists of [y, x], with a precision of half a pixel."""
     lines = find_contours(np.pad(mask, 1).astype(float), 0.5)
     return [(line - 1).round(1).tolist() for line in lines]
 
@@ -84,21 +86,24 @@ def _contours(mask: Mask) -> list[list[list[float]]]:
 def _draw(patients: list[dict[str, Any]], path: Path, images: Patient | None = None) -> None:
     with plots.figure(path, 2.3 * SLICES, 2.45 * len(patients), columns=SLICES, rows=len(patients)) as axes:
         for number, patient in enumerate(patients):
-            for place, one in enumerate(patient["slices"]):
-                axis = axes[number * SLICES + place]
-                height, width = patient["size"]
-                if images is not None and images.volume is not None:
-                    index = images.slice_numbers.index(one["slice"])
-                    axis.imshow(images.volume[index, ..., FLAIR], cmap="gray")
-                for name, colour in (("truth", plots.COLOURS[5]), ("prediction", plots.COLOURS[1])):
-                    for line in one[name]:
-                        axis.plot([p[1] for p in line], [p[0] for p in line], color=colour, lw=1.2)
-                axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
-                axis.set_title(f"slice {one['slice']}", fontsize=8, pad=2)
-            axes[number * SLICES].set_ylabel(f"{patient['patient']}\nDice {patient['dice']:.2f}", fontsize=7)
-            for spine in ("top", "right"):
-                for axis in axes[number * SLICES : (number + 1) * SLICES]:
-                    axis.spines[spine].set_visible(True)
+            row = axes[number * SLICES : (number + 1) * SLICES]
+            for axis, one in zip(row, patient["slices"], strict=False):
+                _draw_slice(axis, one, patient["size"], images)
+            for axis in row:
+                axis.spines[["top", "right"]].set_visible(True)
+            row[0].set_ylabel(f"{patient['patient']}\nDice {patient['dice']:.2f}", fontsize=7)
+
+
+def _draw_slice(axis: Any, one: dict[str, Any], size: tuple[int, int], images: Patient | None) -> None:
+    height, width = size
+    if images is not None and images.volume is not None:
+        index = images.slice_numbers.index(one["slice"])
+        axis.imshow(images.volume[index, ..., FLAIR], cmap="gray")
+    for name, colour in (("truth", plots.COLOURS[5]), ("prediction", plots.COLOURS[1])):
+        for line in one[name]:
+            axis.plot([p[1] for p in line], [p[0] for p in line], color=colour, lw=1.2)
+    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+    axis.set_title(f"slice {one['slice']}", fontsize=8, pad=2)
 
 
 if __name__ == "__main__":

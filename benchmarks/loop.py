@@ -1,18 +1,18 @@
-"""Does correcting the most uncertain pay? A script that plays the user; the truth is the correction.
+"""Does correcting the most uncertain patients first help? The ground truth takes the place of the user.
 
     python benchmarks/loop.py play kaggle_3m --model runs/fold-fold0.safetensors --fold 0
     python benchmarks/loop.py show
 
-The patients are those that the model has not seen, or of these a fold's test patients. Half of them, or as
-many as --pool says, are the pool, as new in the user's cohort; the others stay untouched. A round: the pool
-is segmented as the Cohort widget does it, the most uncertain patients that are not corrected yet are
-corrected, and the model is fine-tuned on all corrected ones as Fine-tune does it, with as many of the
-patients that it was trained on. What counts is Dice on the untouched patients. Beside it, the same with
-patients in an order drawn by chance. Each round starts from the given model, not from the last round's: so
-all rounds have the same number of steps.
+The cohort is the patients that the model has not seen, or a fold's test patients. Half of them, or as many
+as --pool says, form the pool that is corrected; the others are the test patients. In a round, the pool is
+segmented as in the Cohort widget, the most uncertain uncorrected patients are corrected, and the model is
+fine-tuned on all corrected ones as in the Fine-tune widget, with as many of the patients that it was
+trained on before. The result is the Dice on the test patients. For comparison, the same is done with
+patients in random order. Every round starts from the initial model, not from that of the previous round, so
+that all rounds have the same number of steps.
 
-``play`` writes docs/experiments/loop.json after each round and goes on where it was stopped; models and
-results are in the folder of ``--work``. ``show`` prints the file and draws docs/figures/loop.png.
+``play`` writes docs/experiments/loop.json after each round and resumes where it was stopped; models and
+results are in the folder of ``--work``. ``show`` prints the file's table and draws docs/figures/loop.png.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from results import DOCS, EXPERIMENTS, as_table, difference, with_interval
+from results import DOCS, EXPERIMENTS, FIGURES, as_table, difference, with_interval
+from scoring import dice_by_patient
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.atomic import replacing
@@ -38,9 +39,8 @@ from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.cohort.run import PatientUnusable, PredictionStored, describe_run, segment_patients
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import patient_folders, read_patient
-from napari_lgg_seg.core.evaluation.metrics import dice, summarise
-from napari_lgg_seg.core.inference.postprocess import postprocess
-from napari_lgg_seg.core.inference.predict import Notice, Predictor, predictor_for, run_to_end
+from napari_lgg_seg.core.evaluation.metrics import summarise
+from napari_lgg_seg.core.inference.predict import Notice, predictor_for
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
@@ -50,15 +50,15 @@ from napari_lgg_seg.core.training.split import draw_old, split_patients
 from napari_lgg_seg.core.training.train import train
 
 MODEL, WORK = Path("runs/fold-fold0.safetensors"), Path("runs/loop")
-FILE, FIGURE, FOLDS = EXPERIMENTS / "loop.json", DOCS / "figures" / "loop.png", DOCS / "folds.json"
-#: In which order patients are corrected.
+FILE, FIGURE, FOLDS = EXPERIMENTS / "loop.json", FIGURES / "loop.png", DOCS / "folds.json"
+#: The orders in which patients are corrected, as in the file, and their labels.
 UNCERTAIN, RANDOM = "most uncertain first", "by chance"
-#: Share of the corrected patients that choose the epoch.
+LABELS = {UNCERTAIN: "most uncertain first", RANDOM: "random order"}
+#: Share of the corrected patients with which the epoch is chosen.
 VALIDATION = 0.2
-#: Of the table.
 HEADER = (
-    *("order", "corrected", "of them train", "validate", "old patients", "epoch kept"),
-    *("mean Dice (95 %)", "median (95 %)", "difference of means (95 %)", "below 0.5", "missed"),
+    *("order", "corrected", "for training", "for validation", "old patients", "best epoch"),
+    *("mean Dice (95 % CI)", "median (95 % CI)", "difference of means (95 % CI)", "< 0.5", "missed"),
 )
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -66,20 +66,21 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is played.
+    """What decides the results.
 
     Attributes
     ----------
     dataset, model : Path
-        All patients, and the model to begin with.
+        Folder of all patients, and the initial model.
     pool, untouched, old : tuple of str
-        Patients to correct, to measure on, and that the model was trained on.
+        Names of the patients that are corrected, of the test patients, and of those that the model was
+        trained on.
     per_round, rounds : int
-        Patients corrected in a round, and how many rounds.
+        Patients corrected per round, and number of rounds.
     share : float
-        Of old patients among those that train.
+        Share of old patients among the training patients.
     options : TrainOptions
-        Of the fine-tuning.
+        Options of the fine-tuning.
     """
 
     dataset: Path
@@ -93,7 +94,7 @@ class Plan:
     options: TrainOptions
 
     def as_dict(self) -> dict[str, Any]:
-        """What decides the figures, ready for JSON; places on this computer are left out."""
+        """The plan for JSON, without paths on this computer."""
         values = dataclasses.asdict(self) | {"model": self.model.stem}
         del values["dataset"], values["options"]["init"]
         values["options"] = {k: v for k, v in values["options"].items() if v is not None}
@@ -101,19 +102,19 @@ class Plan:
 
 
 class Log:
-    """The file of figures: a row for each round.
+    """The file of results: a row for each round.
 
     Parameters
     ----------
     file : Path
-        Read if it is there.
+        Read if it exists.
     plan : Plan
-        It must be of this one.
+        The plan that the file must belong to.
 
     Raises
     ------
     typer.BadParameter
-        If it is not.
+        If the file belongs to another plan.
     """
 
     def __init__(self, file: Path, plan: Plan) -> None:
@@ -121,8 +122,10 @@ class Log:
         self.rows: list[dict[str, Any]] = []
         if file.exists():
             content = json.loads(file.read_text(encoding="utf-8"))
-            if content["plan"] != self._plan:
-                raise typer.BadParameter(f"{file} is of another plan; move it away or choose another --file.")
+            known = {option.name for option in dataclasses.fields(TrainOptions)}
+            stored = {k: v for k, v in content["plan"]["options"].items() if k in known}
+            if content["plan"] | {"options": stored} != self._plan:
+                raise typer.BadParameter(f"{file} belongs to another plan; move it or choose another --file.")
             self.rows = content["rows"]
 
     def find(self, order: str, number: int) -> dict[str, Any] | None:
@@ -130,11 +133,11 @@ class Log:
         return next((r for r in self.rows if (r["order"], r["round"]) == (order, number)), None)
 
     def with_all(self, pool: Collection[str]) -> dict[str, Any] | None:
-        """The row of a round after which all of the pool were corrected."""
+        """The row of a round after which the whole pool is corrected."""
         return next((row for row in self.rows if set(row["corrected"]) == set(pool)), None)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write one more row."""
+        """Append a row to the file."""
         self.rows.append(row)
         rows = ",\n  ".join(json.dumps(row) for row in self.rows)
         with replacing(self._file) as temporary:
@@ -145,24 +148,26 @@ class Log:
 
 @app.command()
 def play(
-    dataset: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="All patients.")],
-    model: Annotated[Path, typer.Option(help="The model to begin with.")] = MODEL,
+    dataset: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of all patients.")],
+    model: Annotated[Path, typer.Option(help="The initial model.")] = MODEL,
     fold: Annotated[
         int | None,
-        typer.Option(help="Whose test patients are the cohort; by default all that the model has not seen."),
+        typer.Option(help="The fold whose test patients are the cohort; by default all unseen patients."),
     ] = None,
-    pool: Annotated[int | None, typer.Option(min=2, help="Patients to correct; half of them all.")] = None,
-    folds: Annotated[Path, typer.Option(help="The test patients of all folds.")] = FOLDS,
-    per_round: Annotated[int, typer.Option(min=2, help="Patients corrected in a round.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 4,
-    share: Annotated[float, typer.Option(help="Of old patients among those that train.")] = 0.5,
-    epochs: Annotated[int | None, typer.Option(help="Of each fine-tuning.")] = None,
-    slices_per_epoch: Annotated[int | None, typer.Option(help="Of each fine-tuning.")] = None,
-    seed: Annotated[int, typer.Option(help="Of pool, order by chance, and fine-tuning.")] = 0,
-    file: Annotated[Path, typer.Option(help="Where the figures go.")] = FILE,
-    work: Annotated[Path, typer.Option(help="Where models and results go.")] = WORK,
+    pool: Annotated[
+        int | None, typer.Option(min=2, help="Patients to correct; by default half of the cohort.")
+    ] = None,
+    folds: Annotated[Path, typer.Option(help="File with the test patients of all folds.")] = FOLDS,
+    per_round: Annotated[int, typer.Option(min=2, help="Patients corrected per round.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 4,
+    share: Annotated[float, typer.Option(help="Share of old patients in the training.")] = 0.5,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each fine-tuning.")] = None,
+    slices_per_epoch: Annotated[int | None, typer.Option(help="Slices per epoch.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of pool, random order and fine-tuning.")] = 0,
+    file: Annotated[Path, typer.Option(help="File for the results.")] = FILE,
+    work: Annotated[Path, typer.Option(help="Folder for models and labels.")] = WORK,
 ) -> None:
-    """Play all rounds in both orders, or those that the file lacks."""
+    """Play all rounds in both orders, except those that are in the file."""
     memory.keep_memory_mapped()
     options = TrainOptions(
         init=str(model), epochs=epochs, slices_per_epoch=slices_per_epoch, seed=seed
@@ -188,14 +193,14 @@ def make_plan(
     share: float,
     options: TrainOptions,
 ) -> Plan:
-    """Split a fold's test patients, or all that the model has not seen, in pool and untouched ones.
+    """Split a fold's test patients, or all unseen patients, into the pool and the untouched test patients.
 
-    Both have their share of the institutions.
+    Both have their share of every institution.
 
     Raises
     ------
     typer.BadParameter
-        If the model has seen one of them, in training or in validation.
+        If the model has seen one of them in training or validation.
     """
     card = read_card(model)
     there = [folder.name for folder in patient_folders(dataset)]
@@ -217,7 +222,7 @@ def make_plan(
 
 
 def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
-    """All rounds in one order; those that are in the log are not played again."""
+    """Play all rounds in one order, except those that are in the log."""
     results, model, corrected = CohortResults(work / "results"), plan.model, []
     for number in range(1, plan.rounds + 1):
         row = log.find(order, number)
@@ -230,7 +235,7 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
             correct(plan.dataset / name, results)
         corrected = [*corrected, *chosen]
         if len(corrected) == len(plan.pool) and (same := log.with_all(plan.pool)) is not None:
-            # All of them, in whatever order, make the same model, and none comes after it.
+            # With the whole pool corrected, the order makes no difference, and no round follows.
             if row is None:
                 rest = {"order": order, "round": number, "chosen": chosen, "corrected": corrected}
                 log.add({**same, **rest, "uncertainty": {}})
@@ -239,17 +244,17 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         if row is None or not tuned.exists():
             split = tune(plan, corrected, results, tuned)
         if row is None:
-            doubts = {name: 1 - (status.expected_dice or 0) for name, status in statuses.items()}
+            uncertainty = {name: 1 - (status.expected_dice or 0) for name, status in statuses.items()}
             epoch = read_card(tuned).training["epoch"]
-            rest = {**split, "epoch": epoch, "uncertainty": doubts, "dice": score(tuned, plan)}
+            rest = {**split, "epoch": epoch, "uncertainty": uncertainty, "dice": score(tuned, plan)}
             log.add({"order": order, "round": number, "chosen": chosen, "corrected": corrected, **rest})
         shutil.rmtree(state_folder(tuned), ignore_errors=True)
         model = tuned
 
 
 def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, PatientStatus]:
-    """Segment the pool with the newest model, as the Cohort widget does; the records of the patients."""
-    options = SegmentOptions(tta=True)  # as the widget proposes
+    """Segment patients with the newest model as the Cohort widget does; returns their status."""
+    options = SegmentOptions(tta=True)  # the widget's default
     predictor = predictor_for(load_model(model), options)
     folders = [plan.dataset / name for name in names]
     run = describe_run(model, options)
@@ -263,7 +268,7 @@ def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -
 
 
 def choose(plan: Plan, left: list[str], statuses: dict[str, PatientStatus]) -> list[str]:
-    """Who is corrected next: in whom nothing was found, then who promises least; else by chance."""
+    """The next patients: those without any tumour found, then the least expected Dice; else at random."""
     if statuses:
         ordered = sorted(left, key=lambda n: (not statuses[n].nothing_found, statuses[n].expected_dice or 0))
     else:
@@ -273,19 +278,19 @@ def choose(plan: Plan, left: list[str], statuses: dict[str, PatientStatus]) -> l
 
 
 def correct(folder: Path, results: CohortResults) -> None:
-    """Do the user's work on a patient: the truth is among the results then, as corrected."""
+    """Do the user's work on a patient: store the ground truth as the corrected labels."""
     patient = read_patient(folder)
     assert patient.truth is not None
     results.write_corrected(folder.name, LabelMap(patient.name, patient.truth, patient.slice_numbers))
 
 
 def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path) -> dict[str, list[str]]:
-    """Fine-tune on the corrected patients and old ones, or go on with that; says who trained."""
+    """Fine-tune, or resume, on corrected and old patients; returns which patients were used for what."""
     sources = {patient.name: patient for patient in corrected_patients(plan.dataset, results.folder)}
     training, validation = split_patients(corrected, VALIDATION, plan.options.seed)
     old = draw_old(plan.old, len(training), plan.share, plan.options.seed)
-    learn = [*(sources[name] for name in training), *(plan.dataset / name for name in old)]
-    events = train(learn, [sources[name] for name in validation], output, plan.options, resume=True)
+    patients = [*(sources[name] for name in training), *(plan.dataset / name for name in old)]
+    events = train(patients, [sources[name] for name in validation], output, plan.options, resume=True)
     for event in events:
         if isinstance(event, EpochDone | Notice):
             print(event, flush=True)
@@ -294,33 +299,25 @@ def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path)
 
 def score(model: Path, plan: Plan) -> dict[str, float]:
     """Dice of each untouched patient over the volume, with the model's own threshold and clean-up."""
-    predictor = Predictor(load_model(model))
-    options = predictor.card.complete(SegmentOptions())
-    scores = {}
-    for name in plan.untouched:
-        patient = read_patient(plan.dataset / name)
-        assert patient.volume is not None
-        assert patient.truth is not None
-        labels = postprocess(run_to_end(predictor.predict(patient.volume)), options)
-        scores[name] = round(dice(labels, patient.truth), 4)
-    return scores
+    patients = (read_patient(plan.dataset / name) for name in plan.untouched)
+    return {name: round(dice, 4) for name, dice in dice_by_patient(load_model(model), patients).items()}
 
 
-# --- what it comes to --------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------
 
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Option(help="From play.")] = FILE,
-    figure: Annotated[Path, typer.Option(help="Where the figure goes.")] = FIGURE,
+    file: Annotated[Path, typer.Option(help="File that play wrote.")] = FILE,
+    figure: Annotated[Path, typer.Option(help="File for the figure.")] = FIGURE,
 ) -> None:
-    """Print the table, and draw Dice on untouched patients against the number of corrected ones."""
+    """Print the table, and draw the Dice on untouched patients by number of corrected ones."""
     print(table(json.loads(file.read_text(encoding="utf-8"))))
     draw(file, figure)
 
 
 def draw(file: Path, figure: Path) -> None:
-    """Dice on untouched patients against the number of corrected ones, a colour for each order."""
+    """Draw the Dice on untouched patients by number of corrected ones, a colour for each order."""
     import plots
 
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
@@ -330,14 +327,14 @@ def draw(file: Path, figure: Path) -> None:
             counts = [len(row["corrected"]) for row in mine]
             for statistic, style in (("mean", "o-"), ("median", "s:")):
                 values = [getattr(summarise(row["dice"]), statistic) for row in mine]
-                axes.plot(counts, values, style, color=colour, ms=4, label=f"{order}, {statistic}")
+                axes.plot(counts, values, style, color=colour, ms=4, label=f"{LABELS[order]}, {statistic}")
         axes.set(xlabel="Corrected patients", ylabel="Dice on untouched patients")
         axes.set_xticks(sorted({len(row["corrected"]) for row in rows}))
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def table(content: Mapping[str, Any]) -> str:
-    """What was played, and a row for each round, for the page."""
+    """The plan in a few sentences, and a row for each round, for the page."""
     before = {row["order"]: row["dice"] for row in content["rows"] if row["round"] == 0}
     rows = sorted(content["rows"], key=lambda row: (row["order"] != UNCERTAIN, row["round"]))
     lines = as_table(HEADER, [_cells(row, before[row["order"]]) for row in rows])
@@ -347,7 +344,7 @@ def table(content: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any], before: Mapping[str, float]) -> list[str]:
     scores, summary = row["dice"], summarise(row["dice"])
     return [
-        row["order"],
+        LABELS[row["order"]],
         str(len(row["corrected"])),
         *(str(len(row[side])) if row["round"] else "" for side in ("training", "validation", "old")),
         str(row.get("epoch", "")),
@@ -361,11 +358,12 @@ def _cells(row: Mapping[str, Any], before: Mapping[str, float]) -> list[str]:
 
 def _plan_summary(plan: Mapping[str, Any]) -> str:
     options = plan["options"]
+    old, pool, untouched = (len(plan[key]) for key in ("old", "pool", "untouched"))
     return (
-        f"Model `{plan['model']}`, which knows {len(plan['old'])} old patients; {len(plan['pool'])} patients "
-        f"to correct, {plan['per_round']} in a round; {len(plan['untouched'])} untouched ones. Each "
-        f"fine-tuning: {options['epochs']} epochs of {options['slices_per_epoch']} slices, learning rate "
-        f"{options['learning_rate']:g}, {plan['share']:.0%} of those that train are old patients, seed "
+        f"Initial model `{plan['model']}`, trained on {old} old patients; {pool} patients to correct, "
+        f"{plan['per_round']} per round; {untouched} untouched test patients. Each fine-tuning: "
+        f"{options['epochs']} epochs of {options['slices_per_epoch']} slices, learning rate "
+        f"{options['learning_rate']:g}, {plan['share']:.0%} old patients in the training, seed "
         f"{options['seed']}."
     )
 
@@ -373,8 +371,8 @@ def _plan_summary(plan: Mapping[str, Any]) -> str:
 def _summary(row: dict[str, Any]) -> str:
     summary = summarise(row["dice"])
     return (
-        f"{row['order']}, {len(row['corrected'])} corrected: mean Dice {summary.mean:.3f}, median "
-        f"{summary.median:.3f}, {len(summary.below_half)} below 0.5 of {summary.patients} untouched"
+        f"{LABELS[row['order']]}, {len(row['corrected'])} corrected: mean Dice {summary.mean:.3f}, median "
+        f"{summary.median:.3f}, {len(summary.below_half)} of {summary.patients} untouched patients below 0.5"
     )
 
 

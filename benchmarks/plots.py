@@ -1,4 +1,4 @@
-"""The figures of docs/report.md and docs/model-card.md, drawn with matplotlib."""
+"""The figures of the pages in docs/, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-#: Okabe and Ito's colours, told apart by colour-blind people.
+#: The colour-blind safe palette of Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLE = {
     "font.size": 9,
@@ -28,7 +28,7 @@ _STYLE = {
 
 @contextmanager
 def figure(path: Path, width: float, height: float, columns: int = 1, rows: int = 1) -> Iterator[list[Axes]]:
-    """A figure that is written at the end; its axes row by row, sizes in inches."""
+    """A figure that is saved at the end; gives its axes row by row. Sizes are in inches."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with plt.rc_context(_STYLE):
         drawn, axes = plt.subplots(
@@ -42,13 +42,15 @@ def figure(path: Path, width: float, height: float, columns: int = 1, rows: int 
 def dots(path: Path, variants: Mapping[str, Mapping[Key, float]]) -> None:
     """Dice of each patient by variant, with mean and median."""
     with figure(path, 6.5, 0.9 + 0.55 * len(variants)) as (axes,):
-        shaker = np.random.default_rng(0)
-        for place, dice in enumerate(variants.values()):
+        rng = np.random.default_rng(0)
+        for position, dice in enumerate(variants.values()):
             values = np.array(list(dice.values()))
-            heights = place + shaker.uniform(-0.18, 0.18, len(values))
-            axes.plot(values, heights, "o", ms=3.5, alpha=0.55, mew=0, color=COLOURS[place % len(COLOURS)])
+            heights = position + rng.uniform(-0.18, 0.18, len(values))
+            axes.plot(values, heights, "o", ms=3.5, alpha=0.55, mew=0, color=COLOURS[position % len(COLOURS)])
             for statistic, style in ((np.mean, "-"), (np.median, ":")):
-                axes.plot([statistic(values)] * 2, [place - 0.32, place + 0.32], style, color="black", lw=1.6)
+                axes.plot(
+                    [statistic(values)] * 2, [position - 0.32, position + 0.32], style, color="black", lw=1.6
+                )
         axes.set_yticks(range(len(variants)), list(variants))
         axes.set_ylim(len(variants) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
@@ -56,7 +58,7 @@ def dots(path: Path, variants: Mapping[str, Mapping[Key, float]]) -> None:
 
 
 def curves(path: Path, runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> None:
-    """Training loss and validation Dice by epoch; a line for each fold."""
+    """Training loss and validation Dice by epoch, a line for each fold."""
     with figure(path, 7.5, 3.0, columns=2) as axes:
         for number, (label, histories) in enumerate(runs.items()):
             for fold, history in enumerate(histories):
@@ -68,15 +70,15 @@ def curves(path: Path, runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
                 for one, column in zip(axes, ("loss", "dice_mean"), strict=True):
                     points = [(r["epoch"], r[column]) for r in history if column in r and r["epoch"]]
                     one.plot(*zip(*points, strict=True), label=label if fold == 0 else None, **style)
-        for one, text in zip(axes, ("training loss", "mean Dice of the validation patients"), strict=True):
-            one.set_xlabel("epoch (one line a fold)")
+        for one, text in zip(axes, ("training loss", "mean Dice of validation patients"), strict=True):
+            one.set_xlabel("epoch (one line per fold)")
             one.set_title(text, fontsize=9)
         axes[0].set_yscale("log")
         axes[0].legend(frameon=False)
 
 
 def reliability(path: Path, counts: Mapping[str, Sequence[float]]) -> None:
-    """Observed share of tumour against predicted probability, and how many voxels each bin has."""
+    """Observed share of tumour against predicted probability, and the number of voxels per bin."""
     voxels = np.array(counts["voxels"])
     used = voxels > 0
     predicted = np.array(counts["probability"])[used] / voxels[used]
@@ -84,7 +86,7 @@ def reliability(path: Path, counts: Mapping[str, Sequence[float]]) -> None:
     with figure(path, 7.0, 3.2, columns=2) as (left, right):
         left.plot([0, 1], [0, 1], color="grey", lw=1, ls=":")
         left.plot(predicted, observed, "o-", color=COLOURS[0], ms=4)
-        left.set(xlabel="predicted probability", ylabel="share that is tumour", xlim=(0, 1), ylim=(0, 1))
+        left.set(xlabel="predicted probability", ylabel="observed share of tumour", xlim=(0, 1), ylim=(0, 1))
         left.set_aspect("equal")
         edges = np.linspace(0, 1, len(voxels) + 1)
         right.bar(edges[:-1], voxels, width=np.diff(edges) * 0.9, align="edge", color=COLOURS[0])
@@ -106,12 +108,3 @@ def bland_altman(
             one.set_title(name.upper(), fontsize=9)
             one.set_xlabel("mean of both")
         axes[0].set_ylabel("predicted - manual")
-
-
-def growth(path: Path, points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> None:
-    """Lines through points, one for each label."""
-    with figure(path, 5.5, 3.2) as (axes,):
-        for number, (label, values) in enumerate(points.items()):
-            axes.plot(*zip(*values, strict=True), "o-", ms=4, label=label, color=COLOURS[number])
-        axes.set(xlabel=x, ylabel=y)
-        axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""What the run files of docs/experiments hold, put together: runs of one kind over their folds."""
+"""The results in docs/experiments: the runs of one kind over their folds, statistics, and tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from calibration import Reliability
 
 DOCS = Path(__file__).parent.parent / "docs"
-EXPERIMENTS = DOCS / "experiments"
-#: How often patients are drawn anew for an interval, and the seed of the draws.
+EXPERIMENTS, FIGURES = DOCS / "experiments", DOCS / "figures"
+#: Bootstrap resamples for an interval, and their seed.
 RESAMPLES, SEED = 5000, 0
 
-#: A test patient of a fold; by slice the same patient is tested in several folds.
+#: Fold and name of a test patient; split by slice, the same patient is tested in several folds.
 Key = tuple[int, str]
 Row = Mapping[str, Any]
 
@@ -28,9 +28,9 @@ class Variant:
     Attributes
     ----------
     name : str
-        Of the files, without fold.
+        Name of the files without the fold.
     runs : list of dict
-        The files' contents, by fold.
+        Contents of the files, by fold.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Variant:
 
     @property
     def rows(self) -> dict[Key, Row]:
-        """Figures of every test patient."""
+        """Metrics of every test patient."""
         return {(run["fold"], row["patient"]): row for run in self.runs for row in run["patients"]}
 
     def choice(self, name: str) -> dict[Key, float]:
-        """Dice of every test patient with another way from probabilities to labels."""
+        """Dice of every test patient with other post-processing."""
         return {
             (run["fold"], row["patient"]): value
             for run in self.runs
@@ -56,8 +56,8 @@ def load(name: str) -> Variant:
     return Variant(name, [run for run in runs if "patients" in run])
 
 
-def added_up(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Voxels by probability, of the test patients of several runs."""
+def summed_counts(runs: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Voxel counts by probability, summed over the test patients of several runs."""
     counts = [run["reliability"] for run in runs]
     return {key: np.sum([one[key] for one in counts], axis=0).tolist() for key in counts[0]}
 
@@ -73,7 +73,7 @@ def dice_of(rows: Mapping[Key, Row]) -> dict[Key, float]:
 
 
 def failures(rows: Mapping[Key, Row], below: float = 0.7) -> list[Row]:
-    """The patients below a Dice, worst first."""
+    """The patients below a Dice, the worst first."""
     return sorted((row for row in rows.values() if row["dice"] < below), key=lambda row: row["dice"])
 
 
@@ -85,25 +85,25 @@ def interval(values: Iterable[float], statistic: Callable[..., Any] = np.mean) -
     return float(low), float(high)
 
 
-def mean_of(rows: Mapping[Key, Row], figure: str) -> float:
-    """Mean of a figure over the patients that have it."""
-    return float(np.mean([row[figure] for row in rows.values() if row[figure] is not None]))
+def mean_of(rows: Mapping[Key, Row], metric: str) -> float:
+    """Mean of a metric over the patients for whom it is defined."""
+    return float(np.mean([row[metric] for row in rows.values() if row[metric] is not None]))
 
 
-def median_of(rows: Mapping[Key, Row], figure: str) -> float:
-    """Median of a figure over the patients that have it."""
-    return float(np.median([row[figure] for row in rows.values() if row[figure] is not None]))
+def median_of(rows: Mapping[Key, Row], metric: str) -> float:
+    """Median of a metric over the patients for whom it is defined."""
+    return float(np.median([row[metric] for row in rows.values() if row[metric] is not None]))
 
 
 def with_interval(values: Iterable[float], statistic: Callable[..., Any] = np.mean) -> str:
-    """A statistic with its 95 % interval, for a table."""
+    """The text of a statistic with its 95 % interval."""
     values = list(values)
     low, high = interval(values, statistic)
     return f"{statistic(values):.3f} ({low:.3f} to {high:.3f})"
 
 
 def difference(values: Mapping[Key, float], baseline: Mapping[Key, float]) -> str:
-    """Mean paired difference over the patients in both, with its 95 % interval, for a table."""
+    """The text of the mean paired difference over the patients in both, with its 95 % interval."""
     gains = [value - baseline[key] for key, value in values.items() if key in baseline]
     low, high = interval(gains)
     return f"{np.mean(gains):+.3f} ({low:+.3f} to {high:+.3f})"
@@ -117,10 +117,10 @@ def as_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def summary_table(variants: Mapping[str, Mapping[Key, Row]], baseline: str | None = None) -> str:
-    """A row for each variant: the protocol's figures, and the difference from the baseline."""
-    header = ["", "patients", "mean Dice (95 %)", "median (95 %)"]
-    header += ["difference of means (95 %)"] if baseline else []
-    header += ["< 0.5", "missed", "tumour slices", "HD95", "surface Dice", "false voxels"]
+    """A row for each variant: the protocol's metrics, and the difference from the baseline."""
+    header = ["", "patients", "mean Dice (95 % CI)", "median (95 % CI)"]
+    header += ["difference of means (95 % CI)"] if baseline else []
+    header += ["< 0.5", "missed", "tumour slices", "HD95", "surface Dice", "false positives"]
     lines = []
     for label, rows in variants.items():
         dice = dice_of(rows)
@@ -137,12 +137,12 @@ def summary_table(variants: Mapping[str, Mapping[Key, Row]], baseline: str | Non
 
 
 def fill(document: Path, parts: Mapping[str, str]) -> None:
-    """Put generated parts between their marks in a document.
+    """Put generated parts between their markers in a document.
 
     Raises
     ------
     ValueError
-        If the document lacks a mark.
+        If the document lacks a marker.
     """
     text = document.read_text(encoding="utf-8")
     for name, part in parts.items():

@@ -1,9 +1,9 @@
-"""What the experiments measure of a trained model: figures of each test patient, and of other choices."""
+"""The metrics that the experiments compute of a trained model, for each test patient."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from napari_lgg_seg.core.options import SegmentOptions
 Probability = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 
-#: What other choices differ from.
+#: The options that the other post-processing choices start from.
 PLAIN = SegmentOptions(threshold=0.5, clean_up="off")
 
 
@@ -39,11 +39,11 @@ def _with(**choices: Any) -> Callable[[Probability], Labels]:
 
 
 def _smoothed(probability: Probability) -> Labels:
-    """A fifth of the probability from each neighbouring slice."""
+    """Labels of the probability smoothed across slices, with a fifth from each neighbour."""
     return postprocess(convolve1d(probability, [0.2, 0.6, 0.2], axis=0, mode="nearest"), PLAIN)
 
 
-#: Other ways from probabilities to labels, whose Dice is kept beside the run's own.
+#: Other post-processing of the same probabilities; its Dice is stored as well, under these names.
 CHOICES: dict[str, Callable[[Probability], Labels]] = {
     "threshold 0.5": _with(),
     "0.3": _with(threshold=0.3),
@@ -59,7 +59,7 @@ CHOICES: dict[str, Callable[[Probability], Labels]] = {
     "automatic, largest piece": _with(threshold="auto", clean_up="largest"),
     "automatic, without pieces under a quarter of the largest": _with(threshold="auto", clean_up="minor"),
 }
-#: The same with the mirror image's answer averaged in.
+#: Those that are also computed with test-time augmentation.
 MIRRORED = {
     f"{name}, with test-time augmentation": CHOICES[name]
     for name in ("threshold 0.5", "automatic", "automatic, without pieces under a quarter of the largest")
@@ -67,9 +67,9 @@ MIRRORED = {
 
 
 def score(model: Model, test: list[Patient]) -> dict[str, Any]:
-    """Figures of a model on test patients, ready for JSON; each list is in the order of the patients.
+    """Metrics of a model on test patients, ready for JSON; each list is in the order of the patients.
 
-    Labels are made with the model's own threshold and clean-up but for the ``choices``.
+    Labels are made with the model's own threshold and clean-up, except for ``choices``.
     """
     own = model.card.complete(SegmentOptions())
     predictor, mirrored = Predictor(model), Predictor(model, tta=True)
@@ -102,7 +102,7 @@ def score(model: Model, test: list[Patient]) -> dict[str, Any]:
     }
 
 
-def dice_by_patient(model: Model, test: list[Patient]) -> dict[str, float]:
+def dice_by_patient(model: Model, test: Iterable[Patient]) -> dict[str, float]:
     """Dice of each test patient over the volume, with the model's own threshold and clean-up."""
     own, predictor = model.card.complete(SegmentOptions()), Predictor(model)
     scores = {}
@@ -121,25 +121,25 @@ def _metrics(patient: Patient, labels: Labels) -> PatientMetrics:
 def _row(
     metrics: PatientMetrics, patient: Patient, probability: Probability, own: SegmentOptions
 ) -> dict[str, Any]:
-    """A patient's figures, flat: agreement, slices, false voxels where there is no tumour, shape."""
+    """A patient's metrics in one row: agreement, slices, false positives on slices without tumour, shape."""
     agreement = metrics.agreement
     assert isinstance(agreement, Agreement)
     labels, truth = postprocess(probability, own), patient.truth
-    # What the original study did before it measured shapes.
+    # The original study kept only the largest component before it measured shapes.
     largest = postprocess(probability, dataclasses.replace(own, clean_up="largest"))
     empty = ~truth.any(axis=(1, 2))
     by_slice = list(agreement.slice_dice.values())
     tumour_slices = [dice(p, t) for p, t in zip(labels[~empty], truth[~empty], strict=True)]
     row = metrics.as_row() | {
         "tumour_slice_dice": float(np.mean(tumour_slices)) if tumour_slices else None,
-        # As notebooks count it: a slice that is rightly empty has 1.
+        # As notebooks count it: a slice that is correctly empty has a Dice of 1.
         "slice_dice_with_empty": (sum(by_slice) + len(labels) - len(by_slice)) / len(labels),
         "false_voxels_on_empty_slices": int(labels[empty].sum()),
         "filled_sequences": list(patient.filled_sequences),
     }
-    for what, mask in (("", labels), ("_largest", largest)):
+    for suffix, mask in (("", labels), ("_largest", largest)):
         shape = measure_shape(mask)
-        row |= {f"{feature}{what}": getattr(shape, feature) for feature in FEATURES}
+        row |= {f"{feature}{suffix}": getattr(shape, feature) for feature in FEATURES}
     return {k: _rounded(v) if isinstance(v, float) else v for k, v in row.items()}
 
 

@@ -3,8 +3,8 @@
     python benchmarks/ship_model.py MODEL.safetensors COHORT --command "napari-lgg-seg train ..."
     python benchmarks/ship_model.py src/napari_lgg_seg/models/default.safetensors COHORT --dry-run
 
-Each validation patient in the model's header is segmented and scored over its volume. These figures, those of
-the five folds (docs/experiments/fold-fold*.json), data and licence go into the header of the new file.
+Each validation patient in the model's header is segmented and evaluated over its volume. The header of the
+new file gets these results, those of the five folds (docs/experiments/fold-fold*.json), data and licence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import scoring
 import typer
-from results import added_up, calibration_error, failures, interval, load
+from results import calibration_error, failures, interval, load, summed_counts
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.data.patients import read_patient
@@ -30,11 +30,11 @@ DATA = (
 LICENCE = "CC-BY-NC-SA-4.0"
 INTENDED_USE = (
     "Outlining untreated lower-grade glioma (WHO grade II and III) in axial brain MRI, for research, with a "
-    "person looking at every result. Not a medical device: not for diagnosis or treatment. It has not seen "
+    "person checking every result. Not a medical device: not for diagnosis or treatment. It has not seen "
     "other tumours, operated patients, children, healthy brains, other orientations or raw intensities of "
     "other scanners' protocols."
 )
-#: What is said of a patient in whom the recipe failed.
+#: What the card says of each patient for whom the recipe failed.
 FAILURE = ("patient", "dice", "true_voxels", "voxels", "true_slices", "missed_lesions")
 METRIC = "Dice per patient over the volume, on the original grid, with the model's own threshold and clean-up"
 
@@ -44,9 +44,9 @@ def main(
     cohort: Path,
     output: Annotated[Path, typer.Option()] = DEFAULT_MODEL,
     command: Annotated[str, typer.Option(help="The command that trained the model.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only measure.")] = False,
 ) -> None:
-    """Measure MODEL on its validation patients in COHORT and write it with its figures."""
+    """Measure MODEL on its validation patients in COHORT and write it with the results."""
     memory.keep_memory_mapped()
     loaded = load_model(model)
     found = scoring.score(loaded, [read_patient(cohort / name) for name in loaded.card.validation_patients])
@@ -81,26 +81,26 @@ def main(
 
 def _calibration(counts: dict[str, list[float]]) -> dict[str, Any]:
     return {
-        "region": "the box around the truth, one slice and 16 pixels larger on each side",
+        "region": "the bounding box of the ground truth, one slice and 16 pixels larger on each side",
         "expected_error": round(calibration_error(counts), 4),
         **counts,
     }
 
 
 def _cross_validation() -> dict[str, Any]:
-    """What the folds say of the recipe, on patients that neither trained nor chose an epoch."""
+    """The results of the folds, on patients that were used for neither training nor choosing the epoch."""
     folds = load("fold")
     if not folds.runs:
         return {}
     dice = {name: row["dice"] for (_, name), row in folds.rows.items()}
     return {
-        "what": f"{len(folds.runs)} folds by patient, each trained anew; 0 and 1 chose the recipe",
+        "what": f"{len(folds.runs)} folds by patient, each trained anew; the recipe was chosen on 0 and 1",
         "command": "python benchmarks/experiment.py run docs/experiments/fold-foldK.json COHORT",
         "options": folds.runs[0]["options"],
         "summary": dataclasses.asdict(summarise(dice)),
         "mean_interval": interval(dice.values()),
         "median_interval": interval(dice.values(), np.median),
-        "calibration_error": round(calibration_error(added_up(folds.runs)), 4),
+        "calibration_error": round(calibration_error(summed_counts(folds.runs)), 4),
         "failures": [{name: row[name] for name in FAILURE} for row in failures(folds.rows)],
     }
 

@@ -1,9 +1,9 @@
-"""The original study's shape features and associations, from manual masks and from masks out of fold.
+"""The original study's shape features and associations, from manual and from cross-validated masks.
 
     python benchmarks/study.py kaggle_3m
 
-Predicted masks are those of docs/experiments/fold-fold*.json: each patient's by the network that never saw
-it, the largest piece alone, as the study did. Writes docs/experiments/study.json.
+The predicted masks are those of docs/experiments/fold-fold*.json: each patient's by the network that was not
+trained on it, and only the largest component, as in the study. Writes docs/experiments/study.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape, measure_
 
 
 def main(dataset: Path) -> None:
-    """Measure both kinds of masks and associate them with the clusters of DATASET/data.csv."""
+    """Measure the shapes of both kinds of masks, and test them against the clusters in DATASET/data.csv."""
     manual = {
         folder.name: measure_shape(patient.truth)
         for folder, patient in ((f, read_patient(f)) for f in patient_folders(dataset))

@@ -1,95 +1,106 @@
-"""Write the tables and figures of the pages in docs/, and of the README, from the files of docs/experiments.
+"""Write the tables and figures of the pages in docs/, and of the README, from the files in docs/experiments.
 
     python benchmarks/write_report.py
 
-Needs matplotlib (`pip install --group experiments`). Text between the generated parts is written by hand.
+Needs matplotlib (`pip install --group experiments`). Everything outside the markers of the generated parts is
+written by hand.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import loop
 import numpy as np
 import plots
 import uncertainty
+from fold_tables import fold_parts, shipped_parts
 from results import (
     DOCS,
     EXPERIMENTS,
+    FIGURES,
     Key,
     Row,
     Variant,
-    added_up,
     as_table,
     calibration_error,
     dice_of,
-    difference,
-    failures,
     fill,
     load,
     mean_of,
     summary_table,
-    with_interval,
+    summed_counts,
 )
 
-from napari_lgg_seg.core.data.patients import institution
-from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, ModelCard, read_card
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, read_card
 
-FIGURES = DOCS / "figures"
-#: Of docs/; each has the parts for which it has marks.
-PAGES = ("report", "model-card", "review-loop")
+#: Pages with generated parts; each gets the parts that it has markers for.
+PAGES = tuple(DOCS / f"{name}.md" for name in ("report", "model-card", "review-loop"))
 
-#: Folds whose test patients chose the recipe.
-CHOSE = (0, 1)
-#: Question -> what its rows are called -> name of the runs; the first is compared with.
+#: Question -> label of each row -> name of its runs; the first row is the baseline.
 QUESTIONS: dict[str, dict[str, str]] = {
     "loss": {"cross-entropy + Dice": "baseline", "cross-entropy": "loss-bce", "Dice": "loss-dice"},
-    "network": {"U-Net, 10,655,809 parameters": "baseline", "original study's, 7,763,041": "network-buda"},
-    "sequences": {"three sequences": "baseline", "FLAIR alone": "sequences-flair"},
+    "network": {
+        "U-Net, 10,655,809 parameters": "baseline",
+        "original study's, 7,763,041 parameters": "network-buda",
+    },
+    "sequences": {"three sequences": "baseline", "FLAIR only": "sequences-flair"},
     "sequences-without-filled": {
         "three sequences": "sequences-all-without-filled",
-        "FLAIR alone": "sequences-flair-without-filled",
+        "FLAIR only": "sequences-flair-without-filled",
     },
     "split": {"by patient": "baseline", "by slice (leaky)": "split-slice"},
-    "callbacks": {"without": "callbacks-none", "with": "callbacks-all"},
+    "callbacks": {"without callbacks": "callbacks-none", "with callbacks": "callbacks-all"},
     "recipe": {
         "Muon, cross-entropy + Dice": "baseline",
-        "cross-entropy alone": "loss-bce",
+        "cross-entropy only": "loss-bce",
         "AdamW instead of Muon": "recipe-adamw",
-        "AdamW, Dice alone": "recipe-adamw-dice",
+        "AdamW, Dice only": "recipe-adamw-dice",
         "AdamW, batches of 4": "recipe-adamw-batch-4",
         "AdamW, working size 128": "recipe-adamw-size-128",
-        "AdamW, tumour slices evenly over patients": "recipe-adamw-draw-patients",
+        "AdamW, tumour slices drawn evenly over patients": "recipe-adamw-draw-patients",
         "augmentation twice as strong": "recipe-augmentation-2",
     },
     "around": {
         "the recipe": "fold",
-        "three times as long": "recipe-long",
+        "three times as many steps": "recipe-long",
     },
 }
+#: Questions without a figure of the patients.
+TABLES_ONLY = ("callbacks", "sequences-without-filled")
 
 
 def main() -> None:
-    """Fill every document with what is there."""
+    """Fill every page with the parts for which there are results."""
+    parts = make_parts()
+    for page in (*PAGES, DOCS.parent / "README.md"):
+        fill_page(page, parts)
+
+
+def make_parts() -> dict[str, str]:
+    """The generated parts of all pages, by the names of their markers; draws the figures."""
     parts: dict[str, str] = {}
     for question, runs in QUESTIONS.items():
         variants = {label: load(name) for label, name in runs.items()}
-        if question in ("recipe", "around"):  # tried on fold 0 alone
+        if question in ("recipe", "around"):  # tried on fold 0 only
             variants = {k: Variant(v.name, [r for r in v.runs if not r["fold"]]) for k, v in variants.items()}
         parts |= _question(question, {label: v for label, v in variants.items() if v.runs})
     folds = load("fold")
     if folds.runs:
-        parts |= _folds(folds)
+        parts |= fold_parts(folds)
     study = EXPERIMENTS / "study.json"
     if study.exists():
         parts |= _study(json.loads(study.read_text(encoding="utf-8")))
-    parts |= _shipped(read_card(DEFAULT_MODEL))
-    parts |= review()
-    for document in (*(DOCS / f"{name}.md" for name in PAGES), DOCS.parent / "README.md"):
-        text = document.read_text(encoding="utf-8")
-        fill(document, {key: part for key, part in parts.items() if f"<!-- {key} -->" in text})
+    return parts | shipped_parts(read_card(DEFAULT_MODEL)) | review()
+
+
+def fill_page(page: Path, parts: Mapping[str, str]) -> None:
+    """Put the parts into a page that it has markers for."""
+    text = page.read_text(encoding="utf-8")
+    fill(page, {name: part for name, part in parts.items() if f"<!-- {name} -->" in text})
 
 
 # --- questions ---------------------------------------------------------------------------------
@@ -102,8 +113,9 @@ def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
     if question == "sequences-without-filled":
         rows = _complete(rows)
     baseline = next(iter(rows))
-    plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
-    # By slice, other slices are tested, so that there are no pairs.
+    if question not in TABLES_ONLY:
+        plots.dots(FIGURES / f"{question}.png", {label: dice_of(r) for label, r in rows.items()})
+    # Split by slice, other slices are tested, so there are no pairs.
     parts = {question: summary_table(rows, None if question == "split" else baseline)}
     if question == "loss":
         parts["loss-thresholds"] = _thresholds(variants)
@@ -117,28 +129,29 @@ def _question(question: str, variants: Mapping[str, Variant]) -> dict[str, str]:
 
 
 def _thresholds(variants: Mapping[str, Variant]) -> str:
-    """What each loss's probabilities are worth: calibration, and labels made in other ways."""
-    ways = {
-        "threshold 0.5": "0.5",
+    """Calibration of the probabilities of each loss, and Dice with other post-processing."""
+    choices = {
+        "threshold 0.5": "threshold 0.5",
         "0.4": "0.4",
         "automatic": "automatic",
-        "automatic, without pieces under a quarter of the largest": "automatic, minor pieces dropped",
+        "automatic, without pieces under a quarter of the largest": "automatic, small components removed",
     }
     known = {label: v for label, v in variants.items() if all("automatic" in r["choices"] for r in v.runs)}
     lines = [
         [
             label,
-            *(f"{np.mean(list(variant.choice(way).values())):.3f}" for way in ways),
+            *(f"{np.mean(list(variant.choice(name).values())):.3f}" for name in choices),
             f"{min(variant.choice('automatic').values()):.2f}",
-            f"{calibration_error(added_up(variant.runs)):.3f}",
+            f"{calibration_error(summed_counts(variant.runs)):.3f}",
         ]
         for label, variant in known.items()
     ]
-    return as_table(["mean Dice", *ways.values(), "worst, automatic", "calibration error"], lines)
+    header = ["mean Dice", *choices.values(), "worst patient, automatic", "calibration error"]
+    return as_table(header, lines)
 
 
 def _complete(rows: Mapping[str, Mapping[Key, Row]]) -> dict[str, dict[Key, Row]]:
-    """Those of the patients who have all three sequences."""
+    """The rows of patients who have all three sequences."""
     return {
         label: {key: row for key, row in some.items() if not row["filled_sequences"]}
         for label, some in rows.items()
@@ -146,12 +159,12 @@ def _complete(rows: Mapping[str, Mapping[Key, Row]]) -> dict[str, dict[Key, Row]
 
 
 def _by_slice(rows: Mapping[str, Mapping[Key, Row]]) -> str:
-    """As notebooks count: Dice of each slice, over tumour slices, and with empty slices that count as 1."""
+    """Mean Dice by slice, as notebooks compute it: tumour slices, and all slices with empty ones as 1."""
     lines = [
         [label, f"{mean_of(some, 'tumour_slice_dice'):.3f}", f"{mean_of(some, 'slice_dice_with_empty'):.3f}"]
         for label, some in rows.items()
     ]
-    return as_table(["", "Dice of tumour slices", "of all slices, rightly empty ones count as 1"], lines)
+    return as_table(["", "Dice of tumour slices", "of all slices, correctly empty ones count as 1"], lines)
 
 
 def _callbacks(variants: Mapping[str, Variant]) -> dict[str, str]:
@@ -174,162 +187,22 @@ def _callbacks(variants: Mapping[str, Variant]) -> dict[str, str]:
                     f"{np.mean(list(run['last'].values())):.3f}",
                 ]
             )
-    header = ["", "epochs", "epoch kept", "validation, kept", "validation, last", "loss, last"]
-    header += ["test, kept", "test, last"]
+    header = ["", "epochs", "best epoch", "validation Dice, best epoch", "last epoch"]
+    header += ["training loss, last epoch", "test Dice, best epoch", "last epoch"]
     return {"callbacks-epochs": as_table(header, lines)}
-
-
-# --- folds -------------------------------------------------------------------------------------
-
-
-def _folds(folds: Variant) -> dict[str, str]:
-    by_fold = {
-        f"fold {run['fold']}": {(run["fold"], row["patient"]): row for row in run["patients"]}
-        for run in folds.runs
-    }
-    free = {key: row for key, row in folds.rows.items() if key[0] not in CHOSE}
-    everybody = {
-        "all": folds.rows,
-        **({"folds 2 to 4 alone": free} if free else {}),
-        **by_fold,
-    }
-    plots.dots(FIGURES / "folds.png", {label: dice_of(rows) for label, rows in everybody.items()})
-    counts = added_up(folds.runs)
-    plots.reliability(FIGURES / "reliability.png", counts)
-    error = calibration_error(counts)
-    return {
-        "folds": summary_table(everybody),
-        "folds-short": _short({"five folds": folds.rows, "folds 2 to 4 alone": free}),
-        "institutions": summary_table(_by_institution(folds.rows)),
-        "choices": _choices(folds),
-        "failures": _failures(folds.rows),
-        "calibration": f"Expected calibration error over the foreground region: **{error:.4f}**.",
-    }
-
-
-def _short(variants: Mapping[str, Mapping[Key, Row]]) -> str:
-    """The headline alone, for the README."""
-    lines = []
-    for label, rows in variants.items():
-        values = list(dice_of(rows).values())
-        failed = [str(sum(v < 0.5 for v in values)), str(sum(v == 0 for v in values))]
-        line = [label, str(len(values)), with_interval(values), with_interval(values, np.median)]
-        lines.append([*line, *failed])
-    header = ["", "patients", "mean Dice (95 %)", "median (95 %)", "below 0.5", "missed"]
-    return as_table(header, [line for line in lines if line[1] != "0"])
-
-
-def _by_institution(rows: Mapping[Key, Row]) -> dict[str, dict[Key, Row]]:
-    found: dict[str, dict[Key, Row]] = {}
-    for key, row in sorted(rows.items(), key=lambda item: item[0][1]):
-        found.setdefault(row["patient"].split("_")[1], {})[key] = row
-    return found
-
-
-def _choices(folds: Variant) -> str:
-    plain = dice_of(folds.rows)
-    lines = [["as the recipe does it", with_interval(plain.values()), "", _median(plain), _failed(plain)]]
-    for name in folds.runs[0]["choices"]:
-        dice = folds.choice(name)
-        lines.append(
-            [name, with_interval(dice.values()), difference(dice, plain), _median(dice), _failed(dice)]
-        )
-    return as_table(["", "mean Dice (95 %)", "difference (95 %)", "median", "< 0.5, missed"], lines)
-
-
-def _median(dice: Mapping[Key, float]) -> str:
-    return f"{np.median(list(dice.values())):.3f}"
-
-
-def _failed(dice: Mapping[Key, float]) -> str:
-    return f"{sum(v < 0.5 for v in dice.values())}, {sum(v == 0 for v in dice.values())}"
-
-
-def _failures(rows: Mapping[Key, Row]) -> str:
-    lines = [
-        [
-            row["patient"],
-            f"{row['dice']:.3f}",
-            f"{row['true_voxels']:,}",
-            f"{row['voxels']:,}",
-            str(row["true_slices"]),
-            f"{row['missed_lesions']} of {row['true_lesions']}",
-            f"{row['false_voxels_on_empty_slices']:,}",
-        ]
-        for row in failures(rows)
-    ]
-    header = [
-        "patient",
-        "Dice",
-        "true voxels",
-        "predicted",
-        "tumour slices",
-        "lesions missed",
-        "false voxels",
-    ]
-    return as_table(header, lines)
-
-
-# --- the shipped model -------------------------------------------------------------------------
-
-#: Options of the training that the card names, in this order.
-_NAMED = (
-    *("loss", "optimiser", "learning_rate", "weight_decay", "batch_size", "epochs", "slices_per_epoch"),
-    *("tumour_share", "augmentation", "small_size", "small_share", "average_decay", "seed"),
-)
-
-
-def _shipped(card: ModelCard) -> dict[str, str]:
-    dice = card.results["dice"]
-    failed = {
-        "below 0.5": [n for n, v in dice.items() if v < 0.5],
-        "missed": [n for n in dice if not dice[n]],
-    }
-    lines = [
-        ["mean Dice (95 %)", with_interval(dice.values())],
-        ["median (95 %)", with_interval(dice.values(), np.median)],
-        *(
-            [label, f"{len(names)} of {len(dice)}" + (f": {', '.join(names)}" if names else "")]
-            for label, names in failed.items()
-        ),
-    ]
-    options = [[name.replace("_", " "), str(card.training[name])] for name in _NAMED if name in card.training]
-    return {
-        "shipped": as_table(["validation patients", str(len(dice))], lines),
-        "shipped-split": _split_table(card),
-        "shipped-recipe": as_table(
-            ["option", "value"],
-            [
-                *options,
-                ["epoch kept", str(card.training["epoch"])],
-                ["its own threshold", str(card.threshold)],
-                ["its own clean-up", card.clean_up],
-            ],
-        ),
-    }
-
-
-def _split_table(card: ModelCard) -> str:
-    sides = {"training": card.training_patients, "validation": card.validation_patients}
-    sites = sorted({institution(name) for names in sides.values() for name in names})
-    lines = [
-        [side, str(len(names)), *(str(sum(institution(n) == site for n in names)) for site in sites)]
-        for side, names in sides.items()
-    ]
-    return as_table(["", "patients", *sites], lines)
 
 
 # --- reviewing a cohort ------------------------------------------------------------------------
 
 
 def review() -> dict[str, str]:
-    """What uncertainty.py and loop.py say of their files, which they draw figures of as well."""
-    made: dict[str, str] = {}
+    """The tables of uncertainty.py and loop.py; draws their figures as well."""
+    parts: dict[str, str] = {}
     for name, script in (("uncertainty", uncertainty), ("loop", loop)):
         if script.FILE.exists():
-            made[name] = script.table(json.loads(script.FILE.read_text(encoding="utf-8")))
+            parts[name] = script.table(json.loads(script.FILE.read_text(encoding="utf-8")))
             script.draw(script.FILE, script.FIGURE)
-    return made
+    return parts
 
 
 # --- the original study ------------------------------------------------------------------------
@@ -365,14 +238,21 @@ def _study(study: Mapping[str, Any]) -> dict[str, str]:
         ]
         for masks, r2 in ((masks, study[masks]["r2"]) for masks in ("manual", "predicted"))
     ]
-    header = ["", "AUC of R2 by BEVR (95 %)", "patients", "of R2"]
+    header = ["", "AUC of BEVR for R2 (95 % CI)", "patients", "in cluster R2"]
     return {
         "shape-agreement": as_table(
-            ["feature", "patients", "Pearson", "Spearman", "predicted - manual (limits of agreement)"],
+            [
+                "feature",
+                "patients",
+                "Pearson",
+                "Spearman",
+                "mean of predicted - manual (limits of agreement)",
+            ],
             agreement,
         ),
         "associations": as_table(
-            ["clusters", "feature", "manual: p", "corrected", "predicted: p", "corrected"], tests
+            ["clusters", "feature", "manual masks: p", "corrected p", "predicted masks: p", "corrected p"],
+            tests,
         ),
         "auc": as_table(header, aucs),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,6 @@ def _write_tiff(path: Path, pixels: npt.NDArray[np.generic], writer: str) -> Non
         pytest.importorskip("PIL.Image").fromarray(pixels).save(path)
     else:
         tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
-
-
-@pytest.fixture(scope="module")
-def benchmarks() -> Iterator[Path]:
-    """The folder of the benchmarks, whose scripts can be imported."""
-    folder = Path(__file__).parents[1] / "benchmarks"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        yield folder
 
 
 @pytest.fixture(scope="session")

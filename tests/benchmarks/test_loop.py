@@ -1,4 +1,4 @@
-"""The script that plays the user, on a few made patients: it is the program's own parts that it uses."""
+"""The script that plays the user, on a few synthetic patients; it uses the program's own parts."""
 
 from __future__ import annotations
 
@@ -9,36 +9,27 @@ from flair_model import write_flair_model
 
 pytest.importorskip("monai")
 
-from napari_lgg_seg.core.data.masks import write_patient
+import loop
+
 from napari_lgg_seg.core.model.checkpoint import read_card
-from napari_lgg_seg.core.training import train
+from napari_lgg_seg.core.training.options import TrainOptions
 
 NEW = [f"TCGA_DU_000{n}_19990101" for n in range(6)]
 OLD = [f"TCGA_HT_000{n}_20000202" for n in range(5)]
 
 
-@pytest.fixture(scope="module")
-def loop(benchmarks):
-    """The script as a module."""
-    import loop as script
-
-    return script
-
-
 @pytest.fixture
-def given(tmp_path, make_patient):
-    """Dataset, folds and model; the model knows the old patients, the fold is the new ones."""
-    for seed, name in enumerate([*NEW, *OLD]):
-        head = {"shape": (2, 64, 64), "seed": seed}
-        write_patient(tmp_path / "data" / name, make_patient(name, **head))
+def given(tmp_path, write_cohort):
+    """Dataset, folds and model; the model has seen the old patients, and the new ones are a fold."""
+    dataset = write_cohort([*NEW, *OLD], slices=2)
     (tmp_path / "folds.json").write_text(json.dumps([OLD, NEW]))
     model = write_flair_model(tmp_path / "base.safetensors", training_patients=tuple(OLD))
-    return tmp_path / "data", tmp_path / "folds.json", model
+    return dataset, tmp_path / "folds.json", model
 
 
 @pytest.fixture
-def play(loop, given, tmp_path):
-    """Factory: play two short rounds; gives the rows of the file."""
+def play(given, tmp_path):
+    """Factory: play two short rounds; returns the rows of the file."""
     dataset, folds, model = given
     file = tmp_path / "loop.json"
 
@@ -51,7 +42,7 @@ def play(loop, given, tmp_path):
     return play_
 
 
-def test_rounds_are_as_a_user_would_have_played_them(play, loop, tmp_path):
+def test_rounds_are_played_as_a_user_would(play, tmp_path):
     rows = play()
     assert [(row["order"], row["round"]) for row in rows] == [
         (order, number) for order in (loop.UNCERTAIN, loop.RANDOM) for number in range(3)
@@ -64,11 +55,11 @@ def test_rounds_are_as_a_user_would_have_played_them(play, loop, tmp_path):
         assert len(row["corrected"]) == min(2 * row["round"], 3)
         assert set(row["corrected"]) <= set(plan["pool"])
     for row in rows[1:3]:
-        doubts = row["uncertainty"]
-        assert set(row["chosen"]) <= set(doubts)
-        others = [doubts[name] for name in doubts if name not in row["chosen"]]
-        assert all(doubts[name] >= other for name in row["chosen"] for other in others)
-    # Where all of the pool are corrected, the order does not matter: nothing is trained twice.
+        uncertainty = row["uncertainty"]
+        assert set(row["chosen"]) <= set(uncertainty)
+        others = [uncertainty[name] for name in uncertainty if name not in row["chosen"]]
+        assert all(uncertainty[name] >= other for name in row["chosen"] for other in others)
+    # With the whole pool corrected, the order does not matter: nothing is trained twice.
     assert rows[5]["dice"] == rows[2]["dice"]
     assert not (tmp_path / "work" / "by-chance" / "round-2.safetensors").exists()
     card = read_card(tmp_path / "work" / "most-uncertain-first" / "round-2.safetensors")
@@ -77,7 +68,7 @@ def test_rounds_are_as_a_user_would_have_played_them(play, loop, tmp_path):
     assert not {*card.training_patients, *card.validation_patients} & set(plan["untouched"])
 
 
-def test_it_goes_on_where_it_was_stopped(play, loop, monkeypatch, tmp_path):
+def test_it_resumes_where_it_was_stopped(play, monkeypatch, tmp_path):
     whole = play()
     file = tmp_path / "loop.json"
     content = json.loads(file.read_text())
@@ -89,36 +80,36 @@ def test_it_goes_on_where_it_was_stopped(play, loop, monkeypatch, tmp_path):
     for before, after in zip(sorted(whole, key=order), sorted(rows, key=order), strict=True):
         assert before["corrected"] == after["corrected"]
         assert before["dice"] == pytest.approx(after["dice"], abs=0.02)
-    # What is done is not done again.
+    # Finished rounds are not repeated.
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(loop, "score", lambda *_: pytest.fail("measured again"))
     assert play() == rows
 
 
-def test_a_file_of_another_plan_is_left_alone(play, loop, tmp_path):
+def test_a_file_of_another_plan_is_not_changed(play, tmp_path):
     play(rounds=1)
     before = (tmp_path / "loop.json").read_text()
-    with pytest.raises(loop.typer.BadParameter, match=r"loop\.json is of another plan"):
+    with pytest.raises(loop.typer.BadParameter, match=r"loop\.json belongs to another plan"):
         play(seed=1)
     assert (tmp_path / "loop.json").read_text() == before
 
 
-def test_a_model_that_has_seen_the_fold_is_refused(play, loop):
+def test_a_model_that_has_seen_the_fold_is_refused(play):
     with pytest.raises(loop.typer.BadParameter, match="has seen TCGA_HT"):
         play(fold=0)
 
 
-def test_without_a_fold_all_unseen_patients_take_part(loop, given):
+def test_without_a_fold_all_unseen_patients_take_part(given):
     dataset, _, model = given
-    options = train.TrainOptions(init=str(model))
+    options = TrainOptions(init=str(model))
     plan = loop.make_plan(dataset, model, None, 4, 2, 1, 0.5, options)
     assert sorted(plan.pool + plan.untouched) == NEW
     assert len(plan.pool) == 4
 
 
-def test_where_nothing_was_found_comes_first(loop, given):
+def test_patients_without_any_tumour_found_come_first(given):
     dataset, _, model = given
-    options = train.TrainOptions(init=str(model))
+    options = TrainOptions(init=str(model))
     plan = loop.make_plan(dataset, model, NEW, None, 2, 1, 0.5, options)
     status = loop.PatientStatus
     statuses = {
@@ -129,18 +120,19 @@ def test_where_nothing_was_found_comes_first(loop, given):
     assert loop.choose(plan, ["a", "b", "c"], statuses) == ["c", "b"]
 
 
-def test_figures_are_drawn(play, loop, tmp_path, capsys):
+def test_the_table_is_printed_and_the_figure_is_drawn(play, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     play(rounds=1)
     loop.show(tmp_path / "loop.json", tmp_path / "loop.png")
     assert (tmp_path / "loop.png").stat().st_size > 1000
     out = capsys.readouterr().out
-    assert "by chance, 2 corrected: mean Dice" in out
-    assert "| by chance | 2 | 1 | 1 | 1 |" in out  # of the table: who trained, who validated, old patients
+    assert "random order, 2 corrected: mean Dice" in out
+    # Corrected patients, of them for training and for validation, and old patients.
+    assert "| random order | 2 | 1 | 1 | 1 |" in out
     assert "| most uncertain first | 0 |  |  |  |" in out
 
 
-def test_the_pool_is_segmented_as_the_widget_proposes_it(play, loop, monkeypatch):
+def test_the_pool_is_segmented_with_the_widget_s_defaults(play, monkeypatch):
     asked = []
     predictor_for = loop.predictor_for
     monkeypatch.setattr(
@@ -150,7 +142,7 @@ def test_the_pool_is_segmented_as_the_widget_proposes_it(play, loop, monkeypatch
     assert [options.tta for options in asked] == [True]
 
 
-def test_a_model_s_own_threshold_and_clean_up_go_through_all_rounds(play, loop, tmp_path, given):
+def test_a_model_s_own_threshold_and_clean_up_go_through_all_rounds(play, tmp_path, given):
     _, _, model = given
     write_flair_model(model, training_patients=tuple(OLD), threshold="auto", clean_up="minor")
     rows = play()
@@ -159,19 +151,9 @@ def test_a_model_s_own_threshold_and_clean_up_go_through_all_rounds(play, loop, 
     assert (card.threshold, card.clean_up) == ("auto", "minor")
 
 
-def test_the_page_says_the_same_as_the_script(play, loop, monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib")
-    import write_report
-
-    play(rounds=1)
-    for script, name in ((loop, "loop"), (write_report.uncertainty, "uncertainty")):
-        monkeypatch.setattr(script, "FILE", tmp_path / f"{name}.json")
-        monkeypatch.setattr(script, "FIGURE", tmp_path / f"{name}.png")
-    parts = write_report.review()
-    assert list(parts) == ["loop"]  # nobody measured the other
-    assert parts["loop"] == loop.table(json.loads((tmp_path / "loop.json").read_text()))
-    page = tmp_path / "page.md"
-    page.write_text((write_report.DOCS / "review-loop.md").read_text())
-    write_report.fill(page, parts)
-    assert parts["loop"] in page.read_text()
-    assert (tmp_path / "loop.png").stat().st_size > 1000
+def test_files_of_version_0_1_0_are_resumed(play, tmp_path):
+    rows = play(rounds=1)
+    content = json.loads((tmp_path / "loop.json").read_text())
+    content["plan"]["options"]["an_option_that_was_removed"] = False
+    (tmp_path / "loop.json").write_text(json.dumps(content))
+    assert play(rounds=1) == rows

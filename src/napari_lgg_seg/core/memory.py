@@ -83,7 +83,7 @@ def keep_memory_mapped() -> None:
 
     With glibc's defaults every large tensor is mapped anew and its pages are cleared by the kernel;
     keeping them, a training step of 8 slices of 192 x 192 takes 0.83 of the time; inference is not
-    changed (2 cores, ``benchmarks/memory.py``).
+    changed (measured on 2 cores with version 0.1.0).
     Called by programs of our own (command line), not inside napari, whose memory is not ours.
     """
     if platform.system() != "Linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:

@@ -1,9 +1,9 @@
-"""Ways to do the same work, each in a process of its own, that take turns: A B C A B C ...
+"""Run methods alternately, each group of them in a process of its own: A B C A B C ...
 
-So drift of the machine hits all alike, no way disturbs another one's threads or memory, and one that is not
-installed or fails becomes a sentence in the table. What a process serves is made by a function of the other
-``speed_*`` modules, named ``module:function``. This module imports nothing large, since it watches programs
-too.
+A drift of the machine then affects all methods alike, no method disturbs the threads or memory of another,
+and a method that is not installed or fails becomes a sentence in the table. What a process runs is built by a
+function of this package, named ``module:function``. This module imports nothing large, because it also
+measures the memory of programs.
 """
 
 from __future__ import annotations
@@ -20,23 +20,28 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-#: Beside this file; run with the words "serve" or "call", a function and its options.
-WORKER = Path(__file__).with_name("speed_worker.py")
+_BENCHMARKS = Path(__file__).parents[1]
+
+
+def package_path() -> dict[str, str]:
+    """The environment variables with which a child process can import this package."""
+    inherited = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(_BENCHMARKS), *([inherited] if inherited else [])])}
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Ways that share a process.
+    """Methods that share a process.
 
     Attributes
     ----------
     names : tuple of str
-        Of the ways, as the tables call them, in the order of the function's.
+        Names of the methods as in the tables, in the order in which the function returns them.
     function : str
-        ``module:function``; gives a list of callables, each of which does the work once and says what it
-        took: ``{"seconds": ...}`` of a slice, a patient or whatever is compared, and what else there is.
+        ``module:function``. It returns a list of callables; each does the work once and returns what it
+        measured: ``{"seconds": ...}`` per slice, patient or whatever is compared, and further values.
     options : mapping
-        Of the function, ready for JSON.
+        Arguments of the function; they must be JSON.
     """
 
     names: tuple[str, ...]
@@ -45,16 +50,16 @@ class Group:
 
 
 class FailedError(Exception):
-    """A process ended before its time; the message is one sentence."""
+    """A child process failed; the message is one sentence."""
 
 
 class _Process:
-    """A child that serves a group."""
+    """A child process that runs the methods of a group."""
 
     def __init__(self, group: Group, stack: ExitStack) -> None:
         self._errors = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115 - the stack closes it
         self._process = stack.enter_context(_child("serve", group.function, group.options, self._errors))
-        self._read()  # it is ready, and has done everything once
+        self._read()  # "ready": every method has run once
 
     def __call__(self, index: int) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -62,43 +67,43 @@ class _Process:
             self._process.stdin.write(f"{index}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise FailedError(reason_in(self._errors, self._process.wait())) from None
+            raise FailedError(failure_reason(self._errors, self._process.wait())) from None
         return self._read()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise FailedError(reason_in(self._errors, self._process.wait()))
+            raise FailedError(failure_reason(self._errors, self._process.wait()))
         return json.loads(line)
 
 
-def take_turns(groups: Sequence[Group], rounds: int) -> dict[str, dict[str, Any]]:
-    """Let all ways do their work ``rounds`` times, in turn.
+def run_alternately(groups: Sequence[Group], rounds: int) -> dict[str, dict[str, Any]]:
+    """Run all methods ``rounds`` times, alternately.
 
     Returns
     -------
     dict
-        For each way ``{"seconds": [...]}`` and lists of what else its calls said, or
-        ``{"problem": sentence}``.
+        For each method ``{"seconds": [...]}`` with one value per round, and lists of whatever else its calls
+        returned, or ``{"problem": sentence}``.
     """
     found: dict[str, dict[str, Any]] = {name: {} for group in groups for name in group.names}
     with ExitStack() as stack:
-        serving: list[tuple[Group, _Process]] = []
+        running: list[tuple[Group, _Process]] = []
         for group in groups:
             try:
-                serving.append((group, _Process(group, stack)))
+                running.append((group, _Process(group, stack)))
             except FailedError as failure:
                 found |= {name: {"problem": str(failure)} for name in group.names}
         for _ in range(rounds):
-            for group, process in serving:
+            for group, process in running:
                 for index, name in enumerate(group.names):
                     if "problem" not in found[name]:
-                        _turn(process, index, found[name])
+                        _run_once(process, index, found[name])
     return found
 
 
-def _turn(process: _Process, index: int, found: dict[str, Any]) -> None:
+def _run_once(process: _Process, index: int, found: dict[str, Any]) -> None:
     try:
         for key, value in process(index).items():
             found.setdefault(key, []).append(value)
@@ -107,7 +112,7 @@ def _turn(process: _Process, index: int, found: dict[str, Any]) -> None:
 
 
 def call(function: str, options: Mapping[str, Any]) -> Any:
-    """What a function returns, in a process of its own.
+    """Call ``module:function`` in a process of its own and return its result.
 
     Raises
     ------
@@ -117,14 +122,19 @@ def call(function: str, options: Mapping[str, Any]) -> Any:
     with tempfile.TemporaryFile("w+") as errors, _child("call", function, options, errors) as process:
         out, _ = process.communicate()
         if process.returncode:
-            raise FailedError(reason_in(errors, process.returncode))
+            raise FailedError(failure_reason(errors, process.returncode))
     return json.loads(out)
 
 
-def _child(word: str, function: str, options: Mapping[str, Any], errors: IO[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WORKER), word, function, json.dumps(dict(options))]
+def _child(mode: str, function: str, options: Mapping[str, Any], errors: IO[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+        [sys.executable, "-m", "speed.worker", mode, function, json.dumps(dict(options))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | package_path(),
     )
 
 
@@ -132,26 +142,25 @@ def _child(word: str, function: str, options: Mapping[str, Any], errors: IO[str]
 
 
 def run_program(command: Sequence[str], **environment: str) -> dict[str, Any]:
-    """Start a program and wait for it: seconds from start to end, and its peak memory in MB.
+    """Run a program: seconds from start to end, and its peak memory in MB.
 
-    The system counts what a process had before it became the program as well, which is a copy of its parent:
-    so a small process of its own is the parent, however large this one has grown.
+    The system's peak also covers the moment before the program is loaded, when the process is still a copy of
+    its parent. The parent is therefore a small process of its own, however large this one is.
 
     Raises
     ------
     FailedError
         If it fails.
     """
-    found: dict[str, Any] = call(
-        "speed_turns:watch_program", {"command": list(command), "environment": environment}
-    )
+    options = {"command": list(command), "environment": environment}
+    found: dict[str, Any] = call("speed.rounds:watch_program", options)
     if "problem" in found:
         raise FailedError(found["problem"])
     return found
 
 
 def watch_program(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """What :func:`run_program` gives, or ``{"problem": sentence}``; for a process that is small."""
+    """Measure a program in this small process; ``{"problem": sentence}`` if it fails."""
     with tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         child = subprocess.Popen(
@@ -160,12 +169,12 @@ def watch_program(command: Sequence[str], environment: Mapping[str, str]) -> dic
         peak = _wait(child)
         seconds = time.perf_counter() - began
         if child.returncode:
-            return {"problem": reason_in(errors, child.returncode)}
+            return {"problem": failure_reason(errors, child.returncode)}
     return {"seconds": seconds} | ({"peak_mb": peak} if peak is not None else {})
 
 
 def _wait(child: subprocess.Popen[Any]) -> float | None:
-    """Wait for the end; the most memory that the child had, in MB, where the system tells it."""
+    """Wait for the end and return the child's peak memory in MB, where the system reports it."""
     if not hasattr(os, "wait4"):
         child.wait()
         return None
@@ -174,19 +183,19 @@ def _wait(child: subprocess.Popen[Any]) -> float | None:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def programs_in_turn(
+def run_programs_alternately(
     commands: Mapping[str, Callable[[Path], Sequence[str]]], rounds: int, **environment: str
 ) -> dict[str, dict[str, Any]]:
-    """:func:`take_turns` for whole programs, start-up and end counted.
+    """Like :func:`run_alternately` for whole programs, start-up and exit included.
 
     Parameters
     ----------
     commands : mapping
-        From a way's name to what makes its command, given an empty folder for its output.
+        For each method a function that takes an empty output folder and returns the command.
     rounds : int
-        How often each is run.
+        How often each program runs.
     **environment : str
-        Further variables.
+        Additional environment variables.
     """
     found: dict[str, dict[str, Any]] = {name: {} for name in commands}
     for _ in range(rounds):
@@ -202,8 +211,8 @@ def programs_in_turn(
     return found
 
 
-def reason_in(errors: IO[str], code: int) -> str:
-    """Why a process ended, in one sentence, from what it wrote to its standard error."""
+def failure_reason(errors: IO[str], code: int) -> str:
+    """Why a process failed, in one sentence, from its standard error and exit code."""
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     last = lines[-1] if lines else ""
@@ -211,5 +220,5 @@ def reason_in(errors: IO[str], code: int) -> str:
     if last.startswith(missing):
         return f"{last.removeprefix(missing).strip(chr(39))} is not installed"
     if code < 0:
-        return f"ended by signal {-code}, which is often for want of memory"
+        return f"ended by signal {-code}, often a sign of too little memory"
     return last.rstrip(".") or f"ended with code {code}"

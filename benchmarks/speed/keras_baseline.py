@@ -1,9 +1,9 @@
-"""The seed's way: the same network in Keras on TensorFlow, slices one at a time, pixels / 255, threshold 0.5.
+"""The Keras baseline: the same network on TensorFlow, one slice at a time, pixels / 255, threshold 0.5.
 
-    python benchmarks/speed_keras.py NETWORK.keras PATIENT_FOLDER... OUTPUT
+    python -m speed.keras_baseline NETWORK.keras PATIENT_FOLDER... OUTPUT
 
-The network has the weights of the shipped model, so that its answers can be compared. PyTorch is not
-imported here: nobody who uses Keras waits for it.
+The network has the weights of the shipped model, so that its output can be compared with PyTorch's. This
+module does not import PyTorch, which a Keras user would not wait for either.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ import tifffile
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-#: Trainable parameters; that of the PyTorch network, which must be the same.
+#: Trainable parameters, the same as those of the PyTorch network.
 PARAMETERS = 10_655_809
 _WIDTHS, _CONVOLUTIONS = (64, 128, 256, 512), (2, 2, 3, 3)
-#: PyTorch's; Keras has another default.
+#: PyTorch's default; Keras has another one.
 _EPSILON = 1e-5
-#: How far probabilities may be from those of the PyTorch network.
+#: Largest difference from the probabilities of the PyTorch network.
 TOLERANCE = 1e-3
-#: Batches in a turn, whose median counts.
+#: Batches in a round, of which the median counts.
 _BATCHES = 3
 
-Way = Callable[[], dict[str, float]]
+Method = Callable[[], dict[str, float]]
 
 
 def build(size: int) -> Any:
-    """The network, its layers named as the modules of the PyTorch network.
+    """Build the network; its layers are named like the modules of the PyTorch network.
 
     Raises
     ------
     ValueError
-        If it has not as many trainable parameters.
+        If the number of trainable parameters differs.
     """
     import keras
     from keras import layers
@@ -71,12 +71,12 @@ def build(size: int) -> Any:
     network = keras.Model(inputs, outputs)
     found = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
     if found != PARAMETERS:
-        raise ValueError(f"The network in Keras has {found} parameters instead of {PARAMETERS}")
+        raise ValueError(f"The Keras network has {found} parameters instead of {PARAMETERS}")
     return network
 
 
-def take_weights(network: Any, weights: str) -> None:
-    """Give the network the weights of a model file of this project."""
+def copy_weights(network: Any, weights: str) -> None:
+    """Copy the weights of one of this project's model files into the Keras network."""
     from safetensors.numpy import load_file
 
     state = load_file(weights)
@@ -87,39 +87,39 @@ def take_weights(network: Any, weights: str) -> None:
         if weight.ndim == 4:  # (out, in, y, x), transposed convolutions (in, out, y, x)
             layer.set_weights([weight.transpose(2, 3, 1, 0), bias])
         else:
-            statistics = [state[f"{layer.name}.running_{what}"] for what in ("mean", "var")]
-            layer.set_weights([weight, bias, *statistics])
+            moments = [state[f"{layer.name}.running_{moment}"] for moment in ("mean", "var")]
+            layer.set_weights([weight, bias, *moments])
 
 
 def save(network: str, weights: str, size: int) -> None:
-    """Write the file that the programs load."""
+    """Write the Keras file that the benchmarks load."""
     keras_network = build(size)
-    take_weights(keras_network, weights)
+    copy_weights(keras_network, weights)
     keras_network.save(network)
 
 
 def load(network: str) -> Any:
-    """Read it, as people do."""
+    """Load the Keras file as users do."""
     import keras
 
     return keras.models.load_model(network)
 
 
-# --- what is measured --------------------------------------------------------------------------
+# --- methods -----------------------------------------------------------------------------------
 
 
-def network_ways(network: str, reference: str, one: int, batch: int) -> list[Way]:
-    """Seconds a slice: ``one`` slices one at a time, and a batch of ``batch``.
+def network_methods(network: str, reference: str, one: int, batch: int) -> list[Method]:
+    """Seconds per slice: ``one`` slices one at a time, and a batch of ``batch``.
 
     Raises
     ------
     ValueError
-        If the answer is not that of the PyTorch network, which is in the file ``reference``.
+        If the output differs from that of the PyTorch network, which is in the file ``reference``.
     """
     loaded, known = load(network), np.load(reference)
-    answer = loaded.predict(known["slices"].transpose(0, 2, 3, 1), verbose=0)[..., 0]
-    if np.abs(answer - known["probability"]).max() > TOLERANCE:
-        raise ValueError("The network in Keras gives other answers")
+    output = loaded.predict(known["slices"].transpose(0, 2, 3, 1), verbose=0)[..., 0]
+    if np.abs(output - known["probability"]).max() > TOLERANCE:
+        raise ValueError("The Keras network gives other probabilities than the PyTorch network")
     size = known["slices"].shape[-1]
     slices = np.random.default_rng(0).standard_normal((max(one, batch), size, size, 3), np.float32)
 
@@ -130,27 +130,27 @@ def network_ways(network: str, reference: str, one: int, batch: int) -> list[Way
         return {"seconds": (time.perf_counter() - began) / one}
 
     def in_a_batch() -> dict[str, float]:
-        # Now and then TensorFlow takes much longer for one: what counts is not to be a single one.
-        took = []
+        # TensorFlow occasionally takes much longer for a batch, so a single one should not decide.
+        seconds = []
         for _ in range(_BATCHES):
             began = time.perf_counter()
             loaded.predict(slices[:batch], batch_size=batch, verbose=0)
-            took.append(time.perf_counter() - began)
-        return {"seconds": statistics.median(took) / batch, "slowest": max(took) / batch}
+            seconds.append(time.perf_counter() - began)
+        return {"seconds": statistics.median(seconds) / batch, "slowest": max(seconds) / batch}
 
     return [one_at_a_time, in_a_batch]
 
 
-def training_ways(size_and_batch: Sequence[tuple[int, int]]) -> list[Way]:
-    """Seconds a slice of a training step, as the seed trained: cross-entropy, Adam 0.005, no augmentation."""
+def training_methods(size_and_batch: Sequence[tuple[int, int]]) -> list[Method]:
+    """Seconds per slice of a training step: cross-entropy, Adam with rate 0.005, no augmentation."""
     import keras
 
-    def way(size: int, batch: int) -> Way:
+    def method(size: int, batch: int) -> Method:
         network = build(size)
         network.compile(optimizer=keras.optimizers.Adam(0.005), loss="binary_crossentropy")
-        chance = np.random.default_rng(0)
-        slices = chance.random((batch, size, size, 3), np.float32)
-        masks = (chance.random((batch, size, size, 1)) > 0.9).astype(np.float32)
+        rng = np.random.default_rng(0)
+        slices = rng.random((batch, size, size, 3), np.float32)
+        masks = (rng.random((batch, size, size, 1)) > 0.9).astype(np.float32)
 
         def step() -> dict[str, float]:
             began = time.perf_counter()
@@ -159,11 +159,11 @@ def training_ways(size_and_batch: Sequence[tuple[int, int]]) -> list[Way]:
 
         return step
 
-    return [way(size, batch) for size, batch in size_and_batch]
+    return [method(size, batch) for size, batch in size_and_batch]
 
 
-def patient_ways(network: str, folders: Sequence[str], output: str) -> list[Way]:
-    """Seconds a patient from folder to mask files, the network loaded before."""
+def patient_methods(network: str, folders: Sequence[str], output: str) -> list[Method]:
+    """Seconds per patient from folder to mask files, with the network already loaded."""
     loaded = load(network)
 
     def all_patients() -> dict[str, float]:
@@ -176,7 +176,7 @@ def patient_ways(network: str, folders: Sequence[str], output: str) -> list[Way]
 
 
 def segment(network: Any, folder: Path, output: Path) -> None:
-    """From a patient's folder to mask files."""
+    """Segment one patient, from folder to mask files."""
     files = slice_files(folder)
     (output / folder.name).mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -186,13 +186,13 @@ def segment(network: Any, folder: Path, output: Path) -> None:
 
 
 def slice_files(folder: Path) -> list[Path]:
-    """A patient's images by number."""
+    """A patient's image files in the order of their slice numbers."""
     files = [file for file in folder.glob("*.tif") if not file.stem.endswith("_mask")]
     return sorted(files, key=lambda file: int(file.stem.rpartition("_")[2]))
 
 
 def write_mask(path: Path, mask: npt.NDArray[np.bool_]) -> None:
-    """As the dataset's masks are: 8 bit, 0 and 255."""
+    """Write a mask like those of the dataset: 8 bit, 0 and 255."""
     tifffile.imwrite(path, mask.astype(np.uint8) * 255)
 
 

@@ -1,29 +1,28 @@
-"""The original study's way: its network in plain PyTorch, with the preprocessing that it was published with.
+"""The original study's method: its network in plain PyTorch, with the published preprocessing.
 
-    python benchmarks/speed_study.py PATIENT_FOLDER... OUTPUT
+    python -m speed.study_baseline PATIENT_FOLDER... OUTPUT
 
-Per volume: first and last slice dropped, what is below a tenth of the maximum set to zero, cropped to the
-bounding box, padded to squares, resized to 256, rescaled from the 10th to the 99th percentile, each channel
-z-scored. Afterwards threshold 0.5 and the largest piece, on that grid, as the study evaluates them. Weights
-are random: they do not change how long it takes.
+Per volume: the first and last slice are dropped, values below a tenth of the maximum are set to zero, the
+volume is cropped to the bounding box, padded to squares, resized to 256, rescaled from the 10th to the 99th
+percentile, and each channel is z-scored. Then threshold 0.5 and the largest component, on that grid, as the
+study evaluates them. The weights are random, which does not change the run time.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from speed_keras import slice_files, write_mask
+
+from speed.keras_baseline import Method, slice_files, write_mask
 
 SIZE, BATCH = 256, 16
-
-Way = Callable[[], dict[str, float]]
 
 
 def load() -> Any:
@@ -34,7 +33,7 @@ def load() -> Any:
 
 
 def prepare(volume: npt.NDArray[np.uint8], size: int = SIZE) -> npt.NDArray[np.float32]:
-    """A volume (z, y, x, 3) as the network wants it: (z - 2 or fewer, 3, size, size)."""
+    """Preprocess a volume (z, y, x, 3) for the network: (z - 2 or fewer, 3, size, size)."""
     from skimage.exposure import rescale_intensity
     from skimage.transform import resize
 
@@ -45,7 +44,7 @@ def prepare(volume: npt.NDArray[np.uint8], size: int = SIZE) -> npt.NDArray[np.f
         volume = volume[tuple(slice(axis.min(), axis.max() + 1) for axis in inside)]
     height, width = volume.shape[1:3]
     missing = [max(height, width) - side for side in (height, width)]
-    pads = [(some // 2, some - some // 2) for some in missing]
+    pads = [(total // 2, total - total // 2) for total in missing]
     volume = np.pad(volume, ((0, 0), *pads, (0, 0)))
     shape = (len(volume), size, size, volume.shape[-1])
     resized = resize(
@@ -59,7 +58,7 @@ def prepare(volume: npt.NDArray[np.uint8], size: int = SIZE) -> npt.NDArray[np.f
 
 
 def segment(network: Any, folder: Path, output: Path) -> float:
-    """From a patient's folder to mask files; returns the seconds within the network."""
+    """Segment one patient, from folder to mask files; returns the seconds inside the network."""
     import torch
     from skimage.measure import label
 
@@ -70,17 +69,17 @@ def segment(network: Any, folder: Path, output: Path) -> float:
         probability = [torch.sigmoid(network(part))[:, 0].numpy() for part in slices.split(BATCH)]
     inside = time.perf_counter() - began
     mask = np.concatenate(probability) > 0.5
-    pieces = label(mask)
+    components = label(mask)
     if mask.any():
-        mask = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+        mask = components == np.bincount(components.ravel())[1:].argmax() + 1
     (output / folder.name).mkdir(parents=True, exist_ok=True)
     for number, plane in enumerate(mask, start=1):
         write_mask(output / folder.name / f"{folder.name}_{number}_mask.tif", plane)
     return inside
 
 
-def patient_ways(folders: Sequence[str], output: str) -> list[Way]:
-    """Seconds a patient from folder to mask files, the network made before."""
+def patient_methods(folders: Sequence[str], output: str) -> list[Method]:
+    """Seconds per patient from folder to mask files, with the network already built."""
     network = load()
 
     def all_patients() -> dict[str, float]:
@@ -94,6 +93,6 @@ def patient_ways(folders: Sequence[str], output: str) -> list[Way]:
 
 if __name__ == "__main__":
     *patients, results = sys.argv[1:]
-    made = load()
+    built = load()
     for patient in patients:
-        segment(made, Path(patient), Path(results))
+        segment(built, Path(patient), Path(results))

@@ -1,9 +1,9 @@
-"""What the plugin adds to napari's start, measured in a process that starts a viewer.
+"""What the plugin adds to napari's start-up, measured in a process that starts a viewer.
 
-    python benchmarks/speed_start.py with|without BEGAN
+    python -m speed.startup with|without BEGAN
 
-prints seconds since BEGAN (``time.time()`` of who started it) until the viewer is there. "without" hides the
-plugin from napari, as if it were not installed.
+prints the seconds from BEGAN (``time.time()`` of the parent process) until the viewer exists. "without" hides
+the plugin from napari, as if it were not installed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 PLUGIN = "napari-lgg-seg"
 
 
-def main(word: str, began: str) -> None:
-    """Start a viewer and say how long it took."""
-    hide(PLUGIN if word == "without" else "no such plugin")
+def main(plugin: str, began: str) -> None:
+    """Start a viewer and print how long that took."""
+    if plugin == "without":
+        hide(PLUGIN)
     import napari
     from qtpy.QtWidgets import QApplication
 
@@ -30,7 +31,7 @@ def main(word: str, began: str) -> None:
 
 
 def hide(name: str) -> None:
-    """Let this process not find an installed package."""
+    """Hide an installed package from ``importlib.metadata`` in this process."""
     found = metadata.distributions
 
     def others(**context: Any) -> Iterator[metadata.Distribution]:
@@ -39,18 +40,18 @@ def hide(name: str) -> None:
     metadata.distributions = others
 
 
-def plugin_ways() -> list[Callable[[], dict[str, float]]]:
-    """Seconds in what npe2 does for the plugin at napari's start, and how many of its modules are there."""
+def plugin_methods() -> list[Callable[[], dict[str, float]]]:
+    """Seconds that npe2 spends on the plugin at napari's start-up, and how many of its modules are loaded."""
     from npe2 import PluginManager, PluginManifest
 
-    def read() -> dict[str, float]:
+    def register() -> dict[str, float]:
         manager = PluginManager()
         began = time.perf_counter()
         manager.register(PluginManifest.from_distribution(PLUGIN), warn_disabled=False)
         seconds = time.perf_counter() - began
         return {"seconds": seconds, "modules": sum(n.startswith("napari_lgg_seg") for n in sys.modules)}
 
-    return [read]
+    return [register]
 
 
 if __name__ == "__main__":
