@@ -208,7 +208,7 @@ def _train(
         elif isinstance(event, Ended):
             ending = event.reason
     print(ending, flush=True)
-    return "minutes are over" not in ending
+    return "time limit" not in ending
 
 
 def _last(model: Model, output: Path) -> Model:
