@@ -60,7 +60,7 @@ class Learner:
             self.device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         self._average = torch.optim.swa_utils.AveragedModel(
-            self.network, multi_avg_fn=self._towards_current, use_buffers=True
+            self.network, multi_avg_fn=self._update_average, use_buffers=True
         )
         if self._fine_tuning:  # otherwise the first step would replace the initial weights
             self._average.n_averaged.fill_(1)
@@ -113,7 +113,7 @@ class Learner:
         import torch
 
         self.network.train()
-        loss = self._gradients_as_memory_allows(images, masks, whole)
+        loss = self._gradients_within_memory(images, masks, whole)
         try:
             self.scaler.unscale_(self.optimiser)
             norm = float(
@@ -133,7 +133,8 @@ class Learner:
         self.steps += 1
         return loss
 
-    def _gradients_as_memory_allows(self, images: Tensor, masks: Tensor, whole: int) -> float:
+    def _gradients_within_memory(self, images: Tensor, masks: Tensor, whole: int) -> float:
+        """Compute the gradients, in ever smaller parts until they fit into memory; returns the loss."""
         while True:
             try:
                 return self._gradients(images, masks, whole)
@@ -150,14 +151,14 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         processes, total = self.processes, 0.0
         parts = zip(torch.split(images, self._part), torch.split(masks, self._part), strict=True)
-        for some, their_masks in parts:
+        for part, part_masks in parts:
             with devices.autocast(self.device):
-                logits = self._forward(some)
-            count = whole if processes.count > 1 else len(some)
+                logits = self._forward(part)
+            count = whole if processes.count > 1 else len(part)
             loss = self.loss(
-                processes.whole_batch(logits.float(), count), processes.whole_batch(their_masks, count)
+                processes.whole_batch(logits.float(), count), processes.whole_batch(part_masks, count)
             )
-            share = len(some) / len(images)
+            share = len(part) / len(images)
             # Gradients are averaged over the processes, but each has only its part of them.
             self.scaler.scale(loss * share * processes.count).backward()
             total += share * float(loss.detach())
@@ -185,7 +186,7 @@ class Learner:
             "another device."
         )
 
-    def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+    def _update_average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         """Update the moving average; from scratch its decay starts low and rises to the option's."""
         import torch
 

@@ -127,7 +127,7 @@ class TrainOptions:
         metadata=option(
             "Decay of the exponential moving average of the weights, which is what is validated and saved; "
             "0: no average. When fine-tuning, the average starts from the initial model's weights, so that "
-            "a few patients cannot lead far away from them.",
+            "a few patients cannot change them much.",
             minimum=0,
             maximum=0.999999,
             fine_tuning=0.995,
