@@ -230,7 +230,7 @@ def _train(
         elif isinstance(event, Ended):
             ending = event.reason
     print(ending, flush=True)
-    return "minutes" not in ending
+    return "time limit" not in ending
 
 
 def _last(model: Model, output: Path) -> Model:

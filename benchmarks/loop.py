@@ -46,7 +46,7 @@ from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
 from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.training.paths import state_folder
-from napari_lgg_seg.core.training.split import draw_old, split_patients
+from napari_lgg_seg.core.training.split import draw_rehearsal, split_patients
 from napari_lgg_seg.core.training.train import train
 
 MODEL, WORK = Path("runs/fold-fold0.safetensors"), Path("runs/loop")
@@ -288,7 +288,7 @@ def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path)
     """Fine-tune, or resume, on corrected and old patients; returns which patients were used for what."""
     sources = {patient.name: patient for patient in corrected_patients(plan.dataset, results.folder)}
     training, validation = split_patients(corrected, VALIDATION, plan.options.seed)
-    old = draw_old(plan.old, len(training), plan.share, plan.options.seed)
+    old = draw_rehearsal(plan.old, len(training), plan.share, plan.options.seed)
     patients = [*(sources[name] for name in training), *(plan.dataset / name for name in old)]
     events = train(patients, [sources[name] for name in validation], output, plan.options, resume=True)
     for event in events:

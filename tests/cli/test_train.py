@@ -345,7 +345,7 @@ def test_train_help_lists_every_option(run, monkeypatch):
     whom = ("--validation", "--validation-patients", "--corrected", "--rehearse", "--rehearse-share")
     for option in ("--output", *whom, "--batch-picture", "--set", "--resume"):
         assert f"{option} " in text, option
-    assert "10 from a model, 12 from scratch" in text
+    assert "10 for fine-tuning, 12 from scratch" in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Options: limits, help, what is left open, and what post-processing does with them."""
+"""Options of segmentations and trainings: limits, help, defaults, and their effect on labels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.choices import OptionsError, parse_threshold
+from napari_lgg_seg.core.choices import OptionsError
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.model.checkpoint import ModelCard
-from napari_lgg_seg.core.options import SegmentOptions, option_help
+from napari_lgg_seg.core.options import SegmentOptions, label_options, option_help
 from napari_lgg_seg.core.training.options import TrainOptions, default_summary
 
 
@@ -28,7 +28,9 @@ from napari_lgg_seg.core.training.options import TrainOptions, default_summary
     ],
 )
 def test_values_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(OptionsError, match="choose"):
+    [name] = wrong
+    label = name.replace("_", " ")
+    with pytest.raises(OptionsError, match=rf"(?i)^(a )?{label} .*; choose .*\.$"):
         SegmentOptions(**wrong)
 
 
@@ -39,7 +41,7 @@ def test_each_option_says_what_it_does(field: str) -> None:
 
 @pytest.fixture
 def probability() -> np.ndarray:
-    """A ring of 32 voxels with a hole, a piece of 4 that touches nothing, and a faint voxel."""
+    """A ring of 32 voxels with a hole, a separate component of 4, and a voxel of low probability."""
     volume = np.zeros((3, 12, 12), np.float32)
     volume[1, 1:7, 1:7] = 0.9
     volume[1, 3:5, 3:5] = 0.1
@@ -70,7 +72,7 @@ def test_options_change_labels(probability: np.ndarray, options: dict[str, objec
     assert int(labels.sum()) == voxels
 
 
-def test_what_is_left_open_is_the_models_own(probability: np.ndarray) -> None:
+def test_options_that_are_not_set_are_the_models_own(probability: np.ndarray) -> None:
     card = ModelCard("model", threshold=0.85, clean_up="largest")
     assert int(postprocess(probability, card.complete(SegmentOptions())).sum()) == 32
     chosen = card.complete(SegmentOptions(threshold=0.2, clean_up="off"))
@@ -78,31 +80,37 @@ def test_what_is_left_open_is_the_models_own(probability: np.ndarray) -> None:
     assert ModelCard("model", threshold="auto").complete(SegmentOptions()).threshold == "auto"
 
 
-@pytest.mark.parametrize(("text", "threshold"), [("auto", "auto"), ("0.35", 0.35), ("1", 1.0)])
-def test_a_threshold_as_it_is_typed(text: str, threshold: float | str) -> None:
-    assert parse_threshold(text) == threshold
-
-
-@pytest.mark.parametrize("text", ["half", "", "0", "1.5", "nan", "Auto"])
-def test_what_is_no_threshold_is_refused(text: str) -> None:
-    with pytest.raises(OptionsError, match=r"^A threshold of .*; choose for instance 0\.5, or 'auto'\.$"):
-        parse_threshold(text)
-
-
-def test_pieces_that_touch_by_a_corner_or_across_slices_are_one() -> None:
+def test_components_that_touch_at_a_corner_or_across_slices_are_one() -> None:
     probability = np.zeros((2, 4, 4), np.float32)
     probability[0, 0, 0] = probability[1, 1, 1] = 1
     labels = postprocess(probability, SegmentOptions(clean_up="largest"))
     assert int(labels.sum()) == 2
 
 
-def test_minor_pieces_are_those_below_a_quarter_of_the_largest() -> None:
+def test_minor_components_are_those_below_a_quarter_of_the_largest() -> None:
     probability = np.zeros((2, 12, 12), np.float32)
     probability[0, :4, :10] = 1
     probability[0, 8, :10] = 1
     probability[0, 11, :9] = 1
     labels = postprocess(probability, SegmentOptions(clean_up="minor"))
     assert int(labels.sum()) == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"device": "cpu", "batch_size": 3, "engine": "openvino"}, {}),
+        ({"engine": "openvino-int8"}, {"engine": "openvino-int8"}),
+        ({"full_resolution": True}, {"look": "thorough"}),
+        ({"thorough": True}, {"look": "thorough"}),
+        ({"thorough": False}, {}),
+        ({"threshold": 0.4, "tta": True}, {"threshold": 0.4, "tta": True}),
+    ],
+    ids=str,
+)
+def test_options_that_decide_the_labels(options: dict[str, object], expected: dict[str, object]) -> None:
+    """Also of version 0.1.0, whose option was called thorough."""
+    assert label_options(options) == expected
 
 
 # --- training ----------------------------------------------------------------------------------
@@ -121,25 +129,26 @@ def test_minor_pieces_are_those_below_a_quarter_of_the_largest() -> None:
         {"weight_decay": -1},
         {"max_minutes": -1},
         {"tumour_share": 1.1},
-        {"crop_share": -0.1},
         {"small_share": 2},
         {"warm_up": 1.5},
         {"average_decay": 1},
         {"augmentation": -0.5},
         {"small_size": 8},
-        {"loss": "focal"},
+        {"loss": "bce+tversky"},
         {"threshold": 0},
         {"clean_up": "x"},
         {"network": "resnet"},
         {"sequences": "t2"},
         {"neighbouring_slices": -1},
         {"neighbouring_slices": 4},
+        {"optimiser": "sgd"},
     ],
     ids=str,
 )
 def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, object]) -> None:
     [name] = wrong
-    with pytest.raises(OptionsError, match=rf"^An? {name.replace('_', '.')} .*choose .*\.$"):
+    label = name.replace("_", " ")
+    with pytest.raises(OptionsError, match=rf"(?i)^(a )?{label} .*; choose .*\.$"):
         TrainOptions(**wrong)
 
 
@@ -147,15 +156,15 @@ def test_values_of_a_training_outside_their_limits_are_refused(wrong: dict[str, 
     "right",
     [
         {"patience": 0, "learning_rate": 0, "weight_decay": 0, "max_minutes": 0, "warm_up": 0},
-        {"tumour_share": 0, "crop_share": 1, "small_share": 1, "warm_up": 1},
+        {"tumour_share": 0, "small_share": 1, "warm_up": 1},
         {"average_decay": 0, "small_size": 16, "epochs": 1, "slices_per_epoch": 1, "batch_size": 1},
-        {"loss": "bce+tversky", "network": "buda", "sequences": "flair", "seed": -3},
+        {"loss": "bce+dice", "network": "buda", "sequences": "flair", "seed": -3},
         {"neighbouring_slices": 0, "augmentation": 0},
         {"neighbouring_slices": 3},
     ],
     ids=str,
 )
-def test_values_at_their_limits_are_taken(right: dict[str, object]) -> None:
+def test_values_at_their_limits_are_allowed(right: dict[str, object]) -> None:
     assert {name: getattr(TrainOptions(**right), name) for name in right} == right
 
 
@@ -164,39 +173,90 @@ def test_each_option_of_a_training_says_what_it_does(field: str) -> None:
     assert option_help(field, TrainOptions).endswith(".")
 
 
-#: Options that mean something where they are not given.
-OPEN = {"init", "network", "sequences", "neighbouring_slices", "max_minutes"}
+@pytest.mark.parametrize("name", ["crop_share", "draw", "freeze_encoder"])
+def test_removed_options_are_no_fields(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        TrainOptions(**{name: 0})
 
-#: Options that fine-tuning takes from the initial model.
+
+#: Options without a default: they are the initial model's, or None has a meaning.
+WITHOUT_DEFAULT = {"init", "network", "sequences", "neighbouring_slices", "max_minutes"}
+
+#: Options whose default is the initial model's in fine-tuning.
 FROM_THE_MODEL = {"threshold", "clean_up"}
 
 
 @pytest.mark.parametrize("fine_tuning", [True, False])
-def test_complete_options_leave_nothing_open(fine_tuning: bool) -> None:
+def test_complete_options_have_all_defaults(fine_tuning: bool) -> None:
     complete = TrainOptions().complete(fine_tuning=fine_tuning)
-    still_open = OPEN | FROM_THE_MODEL if fine_tuning else OPEN
-    assert {name for name, value in vars(complete).items() if value is None} == still_open
+    missing = WITHOUT_DEFAULT | FROM_THE_MODEL if fine_tuning else WITHOUT_DEFAULT
+    assert {name for name, value in vars(complete).items() if value is None} == missing
     if not fine_tuning:
         assert complete.complete(fine_tuning=True) == complete
 
 
-def test_fine_tuning_takes_fewer_and_smaller_steps() -> None:
-    tuning, scratch = (TrainOptions().complete(fine_tuning=f) for f in (True, False))
-    assert tuning.epochs * tuning.slices_per_epoch < scratch.epochs * scratch.slices_per_epoch
-    assert tuning.learning_rate < scratch.learning_rate
-    assert tuning.small_share == 0
+@pytest.mark.parametrize(
+    ("fine_tuning", "expected"),
+    [
+        (
+            True,
+            {
+                "optimiser": "adamw",
+                "epochs": 10,
+                "slices_per_epoch": 160,
+                "learning_rate": 1e-3,
+                "average_decay": 0.995,
+                "small_share": 0.0,
+                "validate_every": 1,
+            },
+        ),
+        (
+            False,
+            {
+                "optimiser": "muon",
+                "epochs": 12,
+                "slices_per_epoch": 1280,
+                "learning_rate": 2e-3,
+                "average_decay": 0.998,
+                "small_share": 0.65,
+                "validate_every": 2,
+                "threshold": "auto",
+                "clean_up": "minor",
+            },
+        ),
+    ],
+)
+def test_defaults_are_those_of_version_0_1_0(fine_tuning: bool, expected: dict[str, object]) -> None:
+    complete = TrainOptions().complete(fine_tuning=fine_tuning)
+    assert {name: getattr(complete, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("fine_tuning", [True, False])
-def test_what_is_chosen_stays(fine_tuning: bool) -> None:
+def test_chosen_values_stay(fine_tuning: bool) -> None:
     chosen = {"epochs": 7, "slices_per_epoch": 8, "learning_rate": 0, "small_share": 0, "validate_every": 3}
     complete = TrainOptions(**chosen).complete(fine_tuning=fine_tuning)
     assert {name: getattr(complete, name) for name in chosen} == chosen
 
 
-def test_help_names_both_defaults() -> None:
-    left_open = {name for name, value in vars(TrainOptions()).items() if value is None}
-    for name in left_open - OPEN - FROM_THE_MODEL:
-        tuning, scratch = (getattr(TrainOptions().complete(fine_tuning=f), name) for f in (True, False))
-        shown = [v if isinstance(v, str) else f"{v:g}" for v in (tuning, scratch)]
-        assert default_summary(name) == f"By default {shown[0]} from a model, {shown[1]} from scratch."
+@pytest.mark.parametrize(
+    ("name", "summary"),
+    [
+        ("epochs", "By default 10 for fine-tuning, 12 from scratch."),
+        ("optimiser", "By default adamw for fine-tuning, muon from scratch."),
+        ("learning_rate", "By default 0.001 for fine-tuning, 0.002 from scratch."),
+        ("batch_size", "By default 8."),
+        ("loss", "By default bce."),
+        ("init", ""),
+        ("clean_up", ""),
+        ("max_minutes", ""),
+    ],
+)
+def test_summary_of_a_default(name: str, summary: str) -> None:
+    assert default_summary(name) == summary
+
+
+def test_the_help_names_each_default() -> None:
+    """Where there is no summary, the help says what happens by default, or the option is off."""
+    for field in dataclasses.fields(TrainOptions):
+        described = default_summary(field.name) or "default" in option_help(field.name, TrainOptions)
+        assert described or field.name == "max_minutes"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ..core.training.callbacks import Callback
     from ..core.training.distributed import Processes
     from ..core.training.events import TrainEvent
-    from ..core.training.run import Run, Source
+    from ..core.training.patients import Source
+    from ..core.training.run import Run
 
 #: The options of a training that most users may want to change; the others are for ``--set``.
 _USUAL = (

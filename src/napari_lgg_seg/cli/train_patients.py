@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..core.training.options import TrainOptions
-    from ..core.training.run import Source
+    from ..core.training.patients import Source
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def split(
         If there are fewer than two patients, or the file does not match them.
     """
     from ..core.training.initial_model import find_initial_model
-    from ..core.training.split import split_patients, take_patients
+    from ..core.training.split import split_by_file, split_patients
 
     initial = find_initial_model(options)
     names = list(patients.sources)
     if file is not None:
-        chosen, held_out = take_patients(names, file)
+        chosen, held_out = split_by_file(names, file)
     elif len(names) < 2:
         raise TrainingError(f"{patients.summary()}; training needs two or more.")
     else:
@@ -119,10 +119,10 @@ def old_patients(
     console : Console
         For a line about their number.
     """
-    from ..core.training.split import draw_old
+    from ..core.training.split import draw_rehearsal
 
     found = {name: path for name, path in _usable(folder, console).items() if name not in patients.sources}
-    chosen = draw_old(found, training, share, seed)
+    chosen = draw_rehearsal(found, training, share, seed)
     text = f"{len(chosen)} of {len(found)} earlier patients in {folder} are trained on as well."
     console.print(text, markup=False, soft_wrap=True)
     return [found[name] for name in chosen]

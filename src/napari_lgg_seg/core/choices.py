@@ -1,4 +1,4 @@
-"""The values that options can take, and how an option is described: once, for all who show or check it."""
+"""Allowed values of options, and the metadata that describes an option to every user interface."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import LggSegError
 
-#: What becomes of separate components: all stay, those below a volume go, those much smaller than the
-#: largest go, all but the largest go.
+#: Which connected components are removed: none, those below a given volume, those much smaller than the
+#: largest one, or all but the largest.
 CleanUp = Literal["off", "small", "minor", "largest"]
 CLEAN_UP_CHOICES: tuple[str, ...] = get_args(CleanUp)
-#: A component is minor below this share of the largest one's volume.
+#: A component is minor if its volume is below this fraction of the largest one's.
 MINOR = 0.25
-#: Choices that remove minor components.
+#: Clean-up choices that remove minor components.
 DROPS_MINOR: tuple[CleanUp, ...] = ("minor", "largest")
 
-#: Probability from which a voxel counts as tumour, or "auto": the one that maximises the expected Dice of
-#: each patient (:func:`napari_lgg_seg.core.inference.postprocess.best_threshold`).
+#: Probability from which a voxel counts as tumour, or "auto": the threshold that maximises each patient's
+#: expected Dice (:func:`napari_lgg_seg.core.inference.postprocess.best_threshold`).
 Threshold = float | Literal["auto"]
 
-#: Formats of written labels: masks in the dataset's layout, one multi-page TIFF, NIfTI.
+#: Formats of label files: mask files in the dataset's layout, one multi-page TIFF, or NIfTI.
 FileFormat = Literal["masks", "tiff", "nifti"]
 
-#: Networks that can be trained, as model files name them.
+#: Networks that can be trained, by their names in model files.
 NetworkName = Literal["unet", "buda"]
 NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 
-#: Sequences that a network can be trained on.
+#: MRI sequences that a network can be trained on.
 SequenceChoice = Literal["all", "flair"]
 
 Optimiser = Literal["muon", "adamw"]
@@ -36,8 +36,8 @@ Optimiser = Literal["muon", "adamw"]
 Loss = Literal["bce", "dice", "bce+dice"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 
-#: Largest number of neighbouring slices, on each side, that a network takes as further input.
-MOST_NEIGHBOURS = 3
+#: Largest number of neighbouring slices on each side that a network takes as additional input.
+MAX_NEIGHBOURS = 3
 
 
 class OptionsError(LggSegError):
@@ -47,8 +47,8 @@ class OptionsError(LggSegError):
 def option(
     text: str,
     *,
-    lowest: float | None = None,
-    highest: float | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
     may_change: bool = False,
     **defaults: Any,
 ) -> dict[str, Any]:
@@ -57,20 +57,54 @@ def option(
     Parameters
     ----------
     text : str
-        What the option does and costs: help text and tooltip.
-    lowest, highest : float, optional
-        Limits of a number, both allowed.
+        What the option does and what it costs; shown as help text and tooltip.
+    minimum, maximum : float, optional
+        Limits of a number, inclusive.
     may_change : bool
-        Whether results made with another value are still the same results: where and how fast something is
-        computed, or when a training stops.
+        Whether results computed with another value are interchangeable: true for options that only decide
+        where and how fast something is computed, or when a training stops.
     **defaults
-        Defaults that depend on the situation, by its name.
+        Defaults that depend on the situation, keyed by its name.
+
+    Returns
+    -------
+    dict
+        Keys "help", "limits", "may_change" and "defaults".
     """
-    return {"help": text, "limits": (lowest, highest), "may_change": may_change, "defaults": defaults}
+    return {"help": text, "limits": (minimum, maximum), "may_change": may_change, "defaults": defaults}
+
+
+def check_options(options: Any) -> None:
+    """Check the values of an options dataclass against their limits and choices; None is always allowed.
+
+    Parameters
+    ----------
+    options : dataclass instance
+        All of its fields are described by :func:`option`.
+
+    Raises
+    ------
+    OptionsError
+        One sentence that names the option.
+    """
+    choices = _choices(type(options))
+    for field in dataclasses.fields(options):
+        value, label = getattr(options, field.name), field.name.replace("_", " ").capitalize()
+        if value is None:
+            continue
+        if field.name in choices and value not in choices[field.name]:
+            raise OptionsError(
+                f"{label} cannot be {value!r}; choose one of {', '.join(choices[field.name])}."
+            )
+        minimum, maximum = field.metadata["limits"]
+        # Written so that NaN fails both comparisons.
+        if (minimum is not None and not value >= minimum) or (maximum is not None and not value <= maximum):
+            limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise OptionsError(f"{label} cannot be {value}; choose a value {limits}.")
 
 
 def _choices(options: type[Any]) -> dict[str, tuple[str, ...]]:
-    """For each option that is one of a few words (and nothing else): these words."""
+    """Allowed strings of each field whose type is a Literal, optional or not."""
     found = {}
     for name, hint in get_type_hints(options).items():
         kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not NoneType]
@@ -81,37 +115,8 @@ def _choices(options: type[Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def check_options(options: Any) -> None:
-    """Refuse an options dataclass with a value outside its limits or choices; None is always allowed.
-
-    Raises
-    ------
-    OptionsError
-        One sentence that names the option.
-    """
-    choices = _choices(type(options))
-    for field in dataclasses.fields(options):
-        value, label = getattr(options, field.name), field.name.replace("_", " ")
-        if value is None:
-            continue
-        if field.name in choices and value not in choices[field.name]:
-            raise OptionsError(
-                f"{_article(label)} {label} of {value!r} is not known; choose one of "
-                f"{', '.join(choices[field.name])}."
-            )
-        lowest, highest = field.metadata["limits"]
-        # A number that is not a number is outside of all limits.
-        if (lowest is not None and not value >= lowest) or (highest is not None and not value <= highest):
-            limits = f"below {lowest}" if highest is None else f"outside {lowest} to {highest}"
-            raise OptionsError(f"{_article(label)} {label} of {value} is {limits}; choose another.")
-
-
-def _article(noun: str) -> str:
-    return "An" if noun[0] in "aeiou" else "A"
-
-
 def check_threshold(threshold: Threshold | None) -> None:
-    """Refuse what is not a threshold.
+    """Check a threshold; None is allowed.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def check_threshold(threshold: Threshold | None) -> None:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """A threshold as the user types it: "auto" or a number.
+    """Parse a threshold that the user typed: "auto" or a number.
 
     Raises
     ------

@@ -13,8 +13,8 @@ from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError, ResultsError, TrainingError
-from napari_lgg_seg.core.training.run import opened, source_name
-from napari_lgg_seg.core.training.split import draw_old
+from napari_lgg_seg.core.training.patients import load_patient, source_name
+from napari_lgg_seg.core.training.split import draw_rehearsal
 
 A, B, C = "TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "TCGA_DU_0003_19990101"
 
@@ -72,7 +72,7 @@ def test_a_damaged_index_is_a_sentence(cohort):
 @pytest.mark.parametrize("name", [A, B])
 def test_corrected_labels_are_the_truth_whichever_their_values(cohort, name):
     (source,) = [patient for patient in corrected_patients(*cohort) if patient.name == name]
-    patient = opened(source)
+    patient = load_patient(source)
     assert source_name(source) == patient.name == name
     np.testing.assert_array_equal(patient.volume, read_patient(source.folder).volume)
     assert patient.truth.dtype == np.uint8
@@ -85,7 +85,7 @@ def test_labels_that_are_gone_since_are_a_sentence(cohort):
     source = corrected_patients(*cohort)[0]
     CohortResults(cohort[1]).labels_file(A).unlink()
     with pytest.raises(PatientError, match=A):
-        opened(source)
+        load_patient(source)
 
 
 # --- old patients beside them ------------------------------------------------------------------
@@ -96,17 +96,17 @@ OLD = [f"old {number}" for number in range(20)]
 
 @pytest.mark.parametrize(("share", "count"), [(0, 0), (0.5, 4), (0.2, 1), (0.75, 12), (0.95, 20)])
 def test_as_many_as_make_up_the_share(share, count):
-    drawn = draw_old(OLD, 4, share, seed=3)
+    drawn = draw_rehearsal(OLD, 4, share, seed=3)
     assert len(set(drawn)) == len(drawn) == count
     assert set(drawn) <= set(OLD)
 
 
 def test_the_seed_draws(cohort):
-    assert draw_old(OLD, 5, 0.5, 0) == draw_old(OLD[::-1], 5, 0.5, 0)
-    assert draw_old(OLD, 5, 0.5, 0) != draw_old(OLD, 5, 0.5, 1)
+    assert draw_rehearsal(OLD, 5, 0.5, 0) == draw_rehearsal(OLD[::-1], 5, 0.5, 0)
+    assert draw_rehearsal(OLD, 5, 0.5, 0) != draw_rehearsal(OLD, 5, 0.5, 1)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1])
 def test_a_share_that_cannot_be_is_a_sentence(share):
-    with pytest.raises(TrainingError, match="share of old patients"):
-        draw_old(OLD, 5, share, 0)
+    with pytest.raises(TrainingError, match="share of rehearsal patients"):
+        draw_rehearsal(OLD, 5, share, 0)

@@ -1,4 +1,4 @@
-"""Several processes that train as one, on the CPU: each test starts real ones."""
+"""Training in several processes, on the CPU: each test starts real ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from narrow_network import narrow_network
-
-pytest.importorskip("monai")
-
 from torch import distributed as torch_distributed
+from training_runs import TESTS
 
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
@@ -29,11 +27,10 @@ pytestmark = pytest.mark.skipif(
     reason="this build of PyTorch has no Gloo",
 )
 
-TESTS = Path(__file__).parents[2]
 NAMES = ("first", "second", "third", "fourth", "fifth")
 
-#: One process of a training: prints what it saw as JSON. "plain" leaves out what differs by nature:
-#: statistics of batch normalisation, and random changes of slices.
+#: One process of a training, which prints what it found as JSON. "plain" leaves out what depends on the
+#: number of processes: batch statistics and augmentation.
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -51,7 +48,7 @@ from napari_lgg_seg.core.training.options import TrainOptions
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 from napari_lgg_seg.core.training.train import train
 
-def as_in_use(norm, x):
+def with_running_statistics(norm, x):
     return functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 class Gradients(Callback):
@@ -60,8 +57,8 @@ class Gradients(Callback):
         found["gradients"].append(torch.cat(parts)[::997].tolist())
         found["norms"].append(float(torch.cat(parts).norm()))
 
-class Dawdle(Callback):
-    # Stops in one process alone, which must be enough.
+class Stop(Callback):
+    # Stops in one process only, which must be enough.
     def after_step(self, run):
         if run.processes.rank == stops and run.steps_done == 2:
             run.stop("Enough.")
@@ -71,13 +68,13 @@ options = TrainOptions(init="scratch", device="cpu", small_share=0, **json.loads
 resume = "resume" in sys.argv
 found = {"losses": [], "gradients": [], "norms": [], "validated": [], "reason": "", "summaries": []}
 if plain:
-    torch.nn.BatchNorm2d.forward = as_in_use
+    torch.nn.BatchNorm2d.forward = with_running_statistics
     devices._cpu_has_bf16 = lambda: False
     run.augment = lambda images, masks, *_: (images, masks)
 sets = [data / n for n in ("first", "second", "third")], [data / n for n in ("fourth", "fifth")]
 try:
     with narrow_network(), distributed.joined("cpu") as processes:
-        more = [Gradients(), Dawdle()]
+        more = [Gradients(), Stop()]
         work = train(*sets, output, options, PreprocessOptions(32), callbacks=more, resume=resume)
         for event in work:
             if isinstance(event, StepDone):
@@ -119,7 +116,7 @@ def free_port():
 
 
 def start(command, count):
-    """Start processes as torchrun does, but without its watch over them."""
+    """Start processes as torchrun does, but without its supervision."""
     port = free_port()
     return [
         subprocess.Popen(
@@ -155,7 +152,7 @@ def script(data, output, *more, plain=False, stops=-1, **options):
 
 
 def train_as(count, *arguments, **options):
-    """What each process found."""
+    """Train in a number of processes; returns what each of them printed."""
     processes = start(script(*arguments, **options), count)
     try:
         ended = [process.communicate(timeout=300) for process in processes]
@@ -166,11 +163,12 @@ def train_as(count, *arguments, **options):
     return [json.loads(out.splitlines()[-1]) for out, _ in ended]
 
 
-# --- together as one ---------------------------------------------------------------------------
+# --- shared work -------------------------------------------------------------------------------
 
 
-def test_processes_together_do_the_steps_of_one(data, tmp_path):
-    """Batches of five slices, which two processes cannot share evenly, and a loss that is no mean of them."""
+def test_several_processes_do_the_steps_of_one(data, tmp_path):
+    """With batches of five slices, which two cannot share evenly, and a loss that is no mean over slices."""
+    pytest.importorskip("monai")
     options = {"loss": "bce+dice", "plain": True, "warm_up": 0, "learning_rate": 1e-3}
     [alone] = train_as(1, data, tmp_path / "alone.safetensors", **options)
     first, second = train_as(2, data, tmp_path / "both.safetensors", **options)
@@ -184,7 +182,7 @@ def test_processes_together_do_the_steps_of_one(data, tmp_path):
     np.testing.assert_allclose(first["norms"], alone["norms"], rtol=1e-3)
 
 
-def test_processes_share_the_validation_and_one_writes(data, tmp_path):
+def test_processes_share_the_validation_and_one_writes_files(data, tmp_path):
     output = tmp_path / "out" / "model.safetensors"
     options = {"epochs": 8, "slices_per_epoch": 24, "batch_size": 6, "tumour_share": 1, "validate_every": 4}
     options |= {"learning_rate": 1e-2, "average_decay": 0.5}
@@ -204,18 +202,18 @@ def test_processes_share_the_validation_and_one_writes(data, tmp_path):
     assert len((output.parent / state / "history.csv").read_text().splitlines()) == 1 + 8
 
 
-def test_a_stop_of_one_process_is_a_stop_of_all(data, tmp_path):
+def test_a_stop_in_one_process_stops_all(data, tmp_path):
     output = tmp_path / "model.safetensors"
     found = train_as(2, data, output, slices_per_epoch=30, stops=1)
     assert [len(part["losses"]) for part in found] == [2, 2]
     assert [part["reason"] for part in found] == ["Another process of this training was stopped.", "Enough."]
-    # Any other number of processes can go on.
+    # The training can be resumed with another number of processes.
     [alone] = train_as(1, data, output, "resume", slices_per_epoch=30)
     assert len(alone["losses"]) == 4
     assert set(read_card(output).results["validation"]) == {"fourth", "fifth"}
 
 
-def test_fewer_slices_than_processes_is_a_sentence(data, tmp_path):
+def test_fewer_slices_than_processes_are_refused(data, tmp_path):
     processes = start(script(data, tmp_path / "model.safetensors", batch_size=1), 2)
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
@@ -224,12 +222,12 @@ def test_fewer_slices_than_processes_is_a_sentence(data, tmp_path):
         assert "Traceback" not in err
 
 
-# --- apart -------------------------------------------------------------------------------------
+# --- lost processes ----------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill")
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_that_is_killed_ends_all_and_the_training_can_go_on(data, tmp_path, killed):
+def test_a_killed_process_ends_all_and_the_training_can_be_resumed(data, tmp_path, killed):
     output = tmp_path / "model.safetensors"
     options = {"epochs": 500, "slices_per_epoch": 10, "validate_every": 500}
     processes = start(script(data, output, **options), 2)
@@ -259,10 +257,10 @@ def test_a_process_that_is_killed_ends_all_and_the_training_can_go_on(data, tmp_
     assert not list(tmp_path.rglob("slices"))
 
 
-# --- by torchrun -------------------------------------------------------------------------------
+# --- torchrun ----------------------------------------------------------------------------------
 
 
-def test_torchrun_starts_the_command_line(data, tmp_path):
+def test_torchrun_trains_on_the_command_line(data, tmp_path):
     from flair_model import write_flair_model
 
     initial, output = write_flair_model(tmp_path / "initial.safetensors"), tmp_path / "model.safetensors"
@@ -272,7 +270,7 @@ def test_torchrun_starts_the_command_line(data, tmp_path):
         (cohort / name).symlink_to(data / name, target_is_directory=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "napari_lgg_seg", "train", str(cohort), "--output", str(output)]
-    command += ["--init", str(initial), "--epochs", "1", "--slices-per-epoch", "4", "--batch-size", "4"]
+    command += ["--init", str(initial), "--epochs", "1", "--set", "slices_per_epoch=4", "--batch-size", "4"]
     command += ["--device", "cpu", "--validation", "0.4"]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=300, check=False
@@ -285,10 +283,10 @@ def test_torchrun_starts_the_command_line(data, tmp_path):
     assert len(card.results["before"]) == len(card.results["validation"]) == 2
 
 
-# --- alone -------------------------------------------------------------------------------------
+# --- a single process --------------------------------------------------------------------------
 
 
-def test_one_process_needs_nobody(monkeypatch):
+def test_a_single_process_joins_no_group(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined("cpu") as processes:
         assert processes is current()

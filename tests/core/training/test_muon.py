@@ -1,4 +1,6 @@
-"""Muon: what its steps look like, and that networks learn by them."""
+"""The optimiser Muon."""
+
+from __future__ import annotations
 
 import copy
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from napari_lgg_seg.core.training.muon import Muon, orthogonalised
+from napari_lgg_seg.core.training.muon import Muon, orthogonalise
 
 
 def network():
@@ -17,54 +19,54 @@ def network():
 
 
 def gradients(net, scale=1.0):
-    """Random gradients, the same for each call but for their scale."""
+    """Set random gradients, the same in each call except for their scale."""
     generator = torch.Generator().manual_seed(1)
     for parameter in net.parameters():
         parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
 
 
-def moved(net, **options):
-    """What a first step changes, by parameter."""
+def change(net, weight_decay=0.0):
+    """The change of each parameter in a first step."""
     before = copy.deepcopy(net.state_dict())
-    Muon(net, 0.01, options.get("weight_decay", 0.0), torch.float32).step()
+    Muon(net, 0.01, weight_decay, torch.float32).step()
     return {name: value - before[name] for name, value in net.state_dict().items()}
 
 
 @pytest.mark.parametrize("shape", [(4, 30), (30, 4), (8, 8)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_singular_values_become_one(shape, dtype):
+def test_orthogonalising_brings_singular_values_near_one(shape, dtype):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = orthogonalised(matrix)
+    found = orthogonalise(matrix)
     assert found.shape == shape
     assert found.dtype == dtype
     values = torch.linalg.svdvals(found.float())
     assert float(values.min()) > 0.6
     assert float(values.max()) < 1.3
-    # The same directions: what is nearest to the matrix among such.
+    # The singular vectors stay: of all such matrices it is the nearest.
     assert float((found.float() * matrix.float()).sum()) > 0.85 * float(
         torch.linalg.svdvals(matrix.float()).sum()
     )
 
 
-def test_a_matrix_of_zeros_stays():
-    assert not orthogonalised(torch.zeros(3, 5)).any()
+def test_zeros_stay_zeros():
+    assert not orthogonalise(torch.zeros(3, 5)).any()
 
 
-def test_hidden_kernels_move_by_direction_alone():
+def test_updates_of_hidden_kernels_do_not_depend_on_the_size_of_the_gradient():
     one, other = network(), network()
     gradients(one)
     gradients(other, scale=1000)
-    first, second = moved(one)["2.weight"], moved(other)["2.weight"]
+    first, second = change(one)["2.weight"], change(other)["2.weight"]
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-6)
-    # About AdamW's size: a root mean square of 0.2 rates.
+    # Their root mean square is about AdamW's: 0.2 times the learning rate.
     assert float(first.square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.25)
 
 
-def test_all_other_parameters_move_as_with_adamw():
+def test_all_other_parameters_are_updated_as_by_adamw():
     one, other = network(), network()
     gradients(one)
     gradients(other)
-    found = moved(one)
+    found = change(one)
     before = copy.deepcopy(other.state_dict())
     torch.optim.AdamW(other.parameters(), lr=0.01, weight_decay=0).step()
     for name in ("0.weight", "0.bias", "1.weight", "1.bias", "2.bias", "3.weight"):
@@ -75,24 +77,23 @@ def test_weights_decay():
     net = network()
     gradients(net)
     before = net[2].weight.detach().clone()
-    with_decay = moved(net, weight_decay=0.5)["2.weight"]
+    with_decay = change(net, weight_decay=0.5)["2.weight"]
     plain = network()
     gradients(plain)
-    torch.testing.assert_close(with_decay, moved(plain)["2.weight"] - 0.01 * 0.5 * before)
+    torch.testing.assert_close(with_decay, change(plain)["2.weight"] - 0.01 * 0.5 * before)
 
 
-def test_frozen_parameters_and_those_without_gradient_stay():
+def test_parameters_without_gradient_stay():
     net = network()
     gradients(net)
-    net[2].weight.requires_grad_(False)
-    net[3].weight.grad = None
-    found = moved(net)
+    net[2].weight.grad = net[3].weight.grad = None
+    found = change(net)
     assert not found["2.weight"].any()
     assert not found["3.weight"].any()
     assert found["0.weight"].any()
 
 
-def test_state_goes_on_where_it_stopped():
+def test_a_loaded_state_continues_with_the_same_updates():
     one, other = network(), network()
     optimisers = [Muon(net, 0.01, 0.1, torch.float32) for net in (one, other)]
     for net, optimiser in zip((one, other), optimisers, strict=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._version import __version__
 from ..atomic import replacing
-from ..choices import CLEAN_UP_CHOICES, DROPS_MINOR, MOST_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
+from ..choices import CLEAN_UP_CHOICES, DROPS_MINOR, MAX_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
 from ..data.patients import SEQUENCES
 from ..errors import ModelError
 from .neighbours import input_channels
@@ -182,7 +182,7 @@ class ModelCard:
         elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
             problem = f"needs unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
         elif not isinstance(self.neighbouring_slices, int) or (
-            self.neighbouring_slices not in range(MOST_NEIGHBOURS + 1)
+            self.neighbouring_slices not in range(MAX_NEIGHBOURS + 1)
         ):
             problem = f"needs {self.neighbouring_slices} neighbouring slices"
         elif self.threshold != "auto" and not 0 < float(self.threshold) < 1:

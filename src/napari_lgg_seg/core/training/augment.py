@@ -1,10 +1,10 @@
-"""Random changes to training slices, on whatever device they are, a whole batch at once.
+"""Random augmentation of training slices, a whole batch at once, on any device.
 
-What is changed is what differs between scanners and patients: pose and anatomy (one sampling grid),
-contrast, coil sensitivity, sharpness, noise, and which sequences were taken. A slice and the neighbours
-that the network sees with it come from one scan: all but the noise is the same for them. The kinds and
-the idea of touching only a part of the slices follow nnU-Net (Isensee et al. 2021,
-https://doi.org/10.1038/s41592-020-01008-z, supplement 4), with smaller strengths.
+It varies what differs between scanners and patients: pose and anatomy (one sampling grid), contrast, coil
+sensitivity, sharpness, noise, and which sequences were acquired. A slice and its neighbours come from one
+scan and are changed alike, except for the noise. The transforms, and applying each to only some of the
+slices, follow nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z, supplement 4), with
+smaller strengths.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-#: Largest rotation (radians), change of scale, and shift (share of the side), each way.
+#: Largest rotation (radians), log scale, and shift (fraction of the side), in either direction.
 ROTATION, SCALE, SHIFT = math.radians(18), 0.12, 0.04
-#: Elastic deformation: share of the slices, points of the coarse field along a side, and the largest
-#: standard deviation of a point's displacement each way (share of the side; 3 pixels of 192).
+#: Elastic deformation: fraction of the slices, points of the coarse field along a side, and the largest
+#: standard deviation of a point's displacement along an axis (fraction of the side; 3 pixels of 192).
 ELASTIC_SHARE, ELASTIC_POINTS, ELASTIC = 0.3, 6, 0.016
 #: Standard deviations of gain and offset of each sequence, in standard deviations of the sequence.
 GAIN, OFFSET = 0.12, 0.12
-#: Contrast: share of the slices, and the largest exponent (and its inverse) for what lies above the
-#: background, of each sequence on its own; the darkest and the brightest value stay.
+#: Contrast: fraction of the slices, and the largest exponent (and its inverse) applied to values above the
+#: background, for each sequence separately; the darkest and the brightest value stay.
 GAMMA_SHARE, GAMMA = 0.3, 1.3
-#: Bias field, that of a coil, one for all sequences: share of the slices, points of the coarse field
-#: along a side, and the largest standard deviation of its logarithm.
+#: Bias field of a coil, the same for all sequences: fraction of the slices, points of the coarse field along
+#: a side, and the largest standard deviation of its logarithm.
 BIAS_SHARE, BIAS_POINTS, BIAS = 0.3, 4, 0.2
-#: Gaussian blur: share of the slices, smallest and largest standard deviation, in pixels of the
-#: slices that come in: smaller ones are blurred less, being smooth already.
+#: Gaussian blur: fraction of the slices, smallest and largest standard deviation, in pixels of the input
+#: slices; if they are downsampled, which smooths them already, they are blurred less.
 BLUR_SHARE, BLUR = 0.25, (0.3, 0.8)
-#: Noise: share of the slices, and its largest standard deviation in standard deviations of the sequence.
+#: Noise: fraction of the slices, and its largest standard deviation in standard deviations of the sequence.
 NOISE_SHARE, NOISE = 0.5, 0.08
 #: How often pre- or post-contrast is replaced by FLAIR, as in the dataset's patients that lack it.
 MISSING = 0.06
@@ -52,37 +52,36 @@ def augment(
     neighbours: int = 0,
     strength: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Move and deform slices with their masks; change intensities; drop sequences.
+    """Transform slices together with their masks, change intensities, and drop sequences.
 
     Parameters
     ----------
     images : Tensor
-        Shape (n, c, h, h), normalised (z-scored) floats; with neighbours in the order of
-        :mod:`.neighbours`. Not changed itself.
+        Shape (n, c, h, h), z-scored floats; with neighbours in the order of
+        :mod:`napari_lgg_seg.core.model.neighbours`. Not modified.
     masks : Tensor
-        Shape (n, 1, h, h), 0 to 1. Not changed itself.
+        Shape (n, 1, h, h), 0 to 1. Not modified.
     generator : torch.Generator
-        On the CPU; decides everything, so that a seed repeats a batch.
+        On the CPU; the only source of randomness, so that a seed reproduces a batch.
     sequences : sequence of str
-        What the channels of a slice are; names as in :data:`.patients.SEQUENCES`.
+        The channels of a slice, named as in :data:`napari_lgg_seg.core.data.patients.SEQUENCES`.
     size : int, optional
-        Side of the slices that come out, in pixels; h by default.
+        Side of the augmented slices, in pixels; h by default.
     neighbours : int
-        Slices above, and as many below, whose channels are among the c.
+        Neighbouring slices on each side, whose channels are among the c.
     strength : float
-        Of all changes but mirroring and missing sequences: how often and how far, as a multiple of this
-        module's constants.
+        Multiplies how often and how far slices are changed; has no effect on mirroring and missing sequences.
 
     Returns
     -------
     images, masks : Tensor
-        Shapes (n, c, size, size) and (n, 1, size, size), dtype and device of the input; masks stay
-        between 0 and 1 (soft edges).
+        Shapes (n, c, size, size) and (n, 1, size, size), dtype and device of the input; masks stay between 0
+        and 1, with soft edges.
 
     Raises
     ------
     ValueError
-        If there are not as many channels as sequences, of the slice and its neighbours.
+        If the channels are not those of the sequences of a slice and its neighbours.
     """
     import torch
 
@@ -90,16 +89,16 @@ def augment(
     if channels != input_channels(sequences, neighbours):
         seen = f"{', '.join(sequences)}{' and neighbours' if neighbours else ''}"
         raise ValueError(f"Slices of {channels} channels cannot be {seen}.")
-    # What lies outside of a slice is background: the smallest value of each sequence.
+    # The background, which also fills what lies outside of a slice, is each sequence's smallest value.
     background = _by_slice(images, sequences).amin(dim=(1, 3, 4))[..., None, None]
     both = torch.cat([images - _for_all(background, channels), masks], dim=1)
     top = _by_slice(both[:, :-1], sequences).amax(dim=(1, 3, 4))[..., None, None]
     side = images.shape[-1]
     size = size or side
-    both = _move(both, size, strength, generator)
+    both = _transform(both, size, strength, generator)
     above, masks = both[:, :-1], both[:, -1:]
     _change_contrast(above, top, strength, generator)
-    _shade(above, strength, generator)
+    _apply_bias_field(above, strength, generator)
     images = _gain_and_offset(above, background, strength, generator)
     _blur(images, min(1.0, size / side), strength, generator)
     _add_noise(images, strength, generator)
@@ -114,9 +113,9 @@ def _by_slice(images: Tensor, sequences: Sequence[str]) -> Tensor:
     return images.reshape(len(images), -1, len(sequences), *images.shape[2:])
 
 
-def _for_all(intensity_stats: Tensor, channels: int) -> Tensor:
-    """Values of the sequences, (n, sequences, 1, 1), for all channels: the same for slice and neighbours."""
-    return intensity_stats.repeat(1, channels // intensity_stats.shape[1], 1, 1)
+def _for_all(values: Tensor, channels: int) -> Tensor:
+    """Values of the sequences, (n, sequences, 1, 1), repeated for the slice and its neighbours."""
+    return values.repeat(1, channels // values.shape[1], 1, 1)
 
 
 # --- random numbers ----------------------------------------------------------------------------
@@ -130,32 +129,36 @@ def _random(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _some(n: int, share: float, generator: torch.Generator) -> Tensor:
-    """Indices of a random part of the slices: each belongs to it with probability ``share``."""
+    """Indices of random slices, each chosen with probability ``share``."""
     import torch
 
     return (torch.rand(n, generator=generator) < share).nonzero()[:, 0]
 
 
 def _smooth_field(coarse: Tensor, size: int) -> Tensor:
-    """A coarse field, (m, c, points, points), at ``size`` pixels a side: bicubic."""
+    """A coarse field, (m, c, points, points), interpolated (bicubic) to (m, c, size, size)."""
     from torch.nn.functional import interpolate
 
     return interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
 
 
-# --- where things are --------------------------------------------------------------------------
+# --- geometry ----------------------------------------------------------------------------------
 
 
-def _move(both: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
+def _transform(both: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
     """Images above their background with masks, (n, c + 1, h, h), sampled on random grids of ``size``."""
+    import torch
+
     affine = _random_affine(len(both), strength, generator).to(both)
+    # Version 0.1.0 chose slices to crop here: drawing as many numbers keeps what a seed gives.
+    torch.rand(len(both), generator=generator)
     grid = _sampling_grid(affine, size, strength, generator)
-    # Without smoothing, a grid coarser than the pixels would alias.
+    # Resample first: a grid coarser than the pixels would alias.
     return _sample(resample(both, size) if size < both.shape[-1] else both, grid)
 
 
 def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tensor:
-    """Flip, rotation, scale, stretch and shift: (n, 2, 3), from the result's coordinates (-1 to 1)."""
+    """Flip, rotation, scale, stretch and shift, (n, 2, 3): from output to input coordinates (-1 to 1)."""
     import torch
 
     angle = strength * ROTATION * _random((n,), generator)
@@ -174,7 +177,7 @@ def _random_affine(n: int, strength: float, generator: torch.Generator) -> Tenso
 
 
 def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.Generator) -> Tensor:
-    """Where each pixel of the result comes from, (n, size, size, 2): affine, and elastic for some."""
+    """Input coordinates of each output pixel, (n, size, size, 2): affine, and elastic for some slices."""
     import torch
     from torch.nn.functional import affine_grid
 
@@ -185,7 +188,7 @@ def _sampling_grid(affine: Tensor, size: int, strength: float, generator: torch.
         m = len(chosen)
         each = strength * 2 * ELASTIC * torch.rand((m, 1, 1, 1), generator=generator)
         coarse = each * torch.randn((m, 2, ELASTIC_POINTS, ELASTIC_POINTS), generator=generator)
-        # The field is scaled with the slice, so that it deforms each alike.
+        # The field is scaled with the slice, so that it deforms the anatomy equally at any zoom.
         (a, b), (c, d) = affine[chosen, :, :2].permute(1, 2, 0)
         zoom = (a * d - b * c).abs().sqrt()[:, None, None, None]
         grid[chosen] += zoom * _smooth_field(coarse.to(affine), size).permute(0, 2, 3, 1)
@@ -198,11 +201,11 @@ def _sample(both: Tensor, grid: Tensor) -> Tensor:
     return grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-# --- intensities, each function in place on a part of the slices ------------------------------------
+# --- intensities: in place unless a tensor is returned -------------------------------------------
 
 
 def _change_contrast(above: Tensor, top: Tensor, strength: float, generator: torch.Generator) -> None:
-    """Gamma on values above the background, between 0 and ``top``, (n, sequences, 1, 1)."""
+    """Gamma curve on values above the background, from 0 to ``top``, (n, sequences, 1, 1)."""
     import torch
 
     chosen = _some(len(above), strength * GAMMA_SHARE, generator)
@@ -214,8 +217,8 @@ def _change_contrast(above: Tensor, top: Tensor, strength: float, generator: tor
         above[chosen] = top * (above[chosen] / top) ** _for_all(exponent.to(above), channels)
 
 
-def _shade(above: Tensor, strength: float, generator: torch.Generator) -> None:
-    """A smooth multiplicative field on values above the background, as a coil's sensitivity."""
+def _apply_bias_field(above: Tensor, strength: float, generator: torch.Generator) -> None:
+    """Multiply values above the background by a smooth field, as a coil's sensitivity does."""
     import torch
 
     chosen = _some(len(above), strength * BIAS_SHARE, generator)
@@ -229,7 +232,7 @@ def _shade(above: Tensor, strength: float, generator: torch.Generator) -> None:
 def _gain_and_offset(
     above: Tensor, background: Tensor, strength: float, generator: torch.Generator
 ) -> Tensor:
-    """Back to normalised values (background added), each sequence with its gain and offset."""
+    """Add the background again and apply a gain and an offset to each sequence."""
     import torch
 
     shape = tuple(background.shape)
@@ -240,9 +243,9 @@ def _gain_and_offset(
 
 
 def _blur(images: Tensor, zoom: float, strength: float, generator: torch.Generator) -> None:
-    """Gaussian blur, a width for each slice: one depthwise convolution along each axis.
+    """Gaussian blur of a random width per slice: a depthwise convolution along each axis.
 
-    Widths are in pixels of slices that were brought to ``zoom`` times their size.
+    The widths are multiplied by ``zoom``, the output size divided by the input size.
     """
     import torch
     from torch.nn.functional import conv2d, pad
@@ -274,7 +277,7 @@ def _add_noise(images: Tensor, strength: float, generator: torch.Generator) -> N
 
 
 def _drop_sequences(images: Tensor, sequences: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Last of all, so that what replaces a sequence is FLAIR to the bit, as in the dataset."""
+    """Replace missing sequences by FLAIR; done last, so that both are identical, as in the dataset."""
     import torch
 
     pre, flair, post = (torch.tensor([name == known for name in sequences]) for known in SEQUENCES)

@@ -1,6 +1,6 @@
-"""What happens around the steps of a training: each callback is one concern, and the loop knows none.
+"""Callbacks of the training loop: learning rate, saving, and stopping.
 
-To add one, derive from :class:`Callback`, override what it needs, and hand it to
+To add your own, subclass :class:`Callback`, override the hooks it needs, and pass an instance to
 :func:`napari_lgg_seg.core.training.train.train`.
 """
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..atomic import replacing
 from ..model.checkpoint import save_model
+from .card import model_card
 from .state import save_state
 
 if TYPE_CHECKING:
@@ -23,32 +24,32 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Called by the training at each turn; whatever is not overridden does nothing.
+    """Base class of callbacks; each hook does nothing by default.
 
-    ``run`` is the whole training: read what you need, and call ``run.stop(reason)`` to end it.
+    The training is passed to each hook as ``run``; ``run.stop(reason)`` stops it after the current step.
     """
 
     def at_start(self, run: Run) -> None:
-        """Before the first step, once patients are read and the network is on its device."""
+        """Called before the first step, after the patients were read."""
 
     def before_step(self, run: Run) -> None:
-        """Before each optimiser step."""
+        """Called before each optimiser step."""
 
     def after_step(self, run: Run) -> None:
-        """After each optimiser step."""
+        """Called after each optimiser step."""
 
     def after_epoch(self, run: Run, record: EpochRecord) -> None:
-        """After each epoch, and after a validation outside of one: before the first, or at a stop."""
+        """Called after each epoch, and after a validation before the first epoch or after a stop."""
 
     def at_end(self, run: Run) -> None:
-        """Whatever ended the training: its last epoch, a stop, an error, or the caller."""
+        """Called once at the end, also after an error or when the caller closes the training."""
 
 
 class LearningRate(Callback):
-    """Linear warm-up to the peak, then a cosine to 0, over all steps of the training."""
+    """Learning rate schedule: linear warm-up to the peak, then a cosine to 0, over all steps."""
 
     def before_step(self, run: Run) -> None:
-        """Set the optimiser's rate for the step to come."""
+        """Set the optimiser's learning rate for the next step."""
         options = run.options
         rate = learning_rate_at(run.progress, options.learning_rate or 0.0, options.warm_up)
         for group in run.learner.optimiser.param_groups:
@@ -56,14 +57,24 @@ class LearningRate(Callback):
 
 
 def learning_rate_at(progress: float, peak: float, warm_up: float = 0.05) -> float:
-    """Learning rate at a share of the training: linear warm-up, then a cosine to 0."""
+    """Compute the learning rate of a step: linear warm-up, then a cosine to 0.
+
+    Parameters
+    ----------
+    progress : float
+        Fraction of the training's steps that are completed, from 0 to 1.
+    peak : float
+        The highest learning rate.
+    warm_up : float
+        Fraction of the steps in which it rises.
+    """
     if progress < warm_up:
         return peak * progress / warm_up
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
 class KeepBest(Callback):
-    """Keep the model with the best mean Dice per validation patient in a file.
+    """Save the model with the highest mean Dice per validation patient.
 
     Parameters
     ----------
@@ -75,30 +86,30 @@ class KeepBest(Callback):
         self._path = path
 
     def after_epoch(self, run: Run, record: EpochRecord) -> None:
-        """Write the model if it is the best so far."""
+        """Save the model if it is the best so far."""
         if record.validation is not None and run.is_best(record):
-            save_model(self._path, run.averaged, run.card(record))
+            save_model(self._path, run.averaged, model_card(run, record))
 
     def at_end(self, run: Run) -> None:
-        """A training that ends before its first validation leaves its model, too."""
+        """Save the model even if it was never validated."""
         if run.steps_done and not self._path.exists():
-            save_model(self._path, run.averaged, run.card(None))
+            save_model(self._path, run.averaged, model_card(run))
 
 
 class EarlyStopping(Callback):
-    """Stop when the mean Dice per validation patient has not risen for a number of validations.
+    """Stop if the mean Dice per validation patient no longer improves.
 
     Parameters
     ----------
     patience : int
-        That number.
+        Number of validations to wait for an improvement.
     """
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
 
     def at_start(self, run: Run) -> None:
-        """A resumed training may have come to its end before."""
+        """Stop a resumed training at once if its patience was already exhausted."""
         self._check(run)
 
     def after_epoch(self, run: Run, record: EpochRecord) -> None:
@@ -106,7 +117,7 @@ class EarlyStopping(Callback):
         self._check(run)
 
     def _check(self, run: Run) -> None:
-        # A validation at a stop belongs to the epoch that was cut: many short calls are not many epochs.
+        # A validation after a stop counts as its epoch's: stopping often must not exhaust the patience.
         by_epoch: dict[int, float] = {}
         for record in run.history:
             if record.validation is not None:
@@ -117,12 +128,12 @@ class EarlyStopping(Callback):
 
 
 class TimeBudget(Callback):
-    """Stop so that the training, its last validation included, ends about in time.
+    """Stop early enough for the training to end in time, including the last validation.
 
     Parameters
     ----------
     minutes : float
-        Counted from now.
+        Time from now.
     """
 
     def __init__(self, minutes: float) -> None:
@@ -130,18 +141,18 @@ class TimeBudget(Callback):
         self._deadline = time.monotonic() + 60 * minutes
 
     def after_step(self, run: Run) -> None:
-        """Look at the clock."""
+        """Stop if a validation would end after the deadline."""
         if time.monotonic() + run.validation_seconds > self._deadline:
-            run.stop(f"The {self._minutes:g} minutes are over.")
+            run.stop(f"The time limit of {self._minutes:g} minutes was reached.")
 
 
 class HistoryCsv(Callback):
-    """Keep a row for each epoch in a CSV file: loss, learning rate, Dice, time.
+    """Write the history as a CSV file: loss, learning rate, Dice and time of each epoch.
 
     Parameters
     ----------
     path : Path
-        Written anew each time, atomically, so that a resumed training has no row twice.
+        Rewritten atomically each time, so that a resumed training has no duplicate rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -159,14 +170,14 @@ class HistoryCsv(Callback):
 
 
 class KeepState(Callback):
-    """Keep on disk what a training needs to go on: every minute, after each epoch, and at the end.
+    """Save the state of a training regularly, after each epoch, and at the end, so that it can be resumed.
 
     Parameters
     ----------
     path : Path
         Replaced atomically.
     seconds : float
-        At most so long between two savings, as far as steps are shorter.
+        Time between two saves during an epoch.
     """
 
     def __init__(self, path: Path, seconds: float = 45) -> None:
@@ -175,11 +186,11 @@ class KeepState(Callback):
         self._time = time.monotonic()
 
     def at_start(self, run: Run) -> None:
-        """What was resumed is on disk already."""
+        """Remember that the state that was resumed from is already on disk."""
         self._saved = (run.steps_done, run.epoch)
 
     def after_step(self, run: Run) -> None:
-        """Save once the time is over, and before a validation, which takes a while."""
+        """Save if the last save was long ago, and before a validation, which takes a while."""
         if time.monotonic() - self._time > self._seconds or run.at_end_of_epoch:
             self._save(run)
 
@@ -188,7 +199,7 @@ class KeepState(Callback):
         self._save(run)
 
     def at_end(self, run: Run) -> None:
-        """Save the steps since the last saving, unless a step failed on its way."""
+        """Save the steps since the last save, unless a step has failed."""
         if run.is_between_steps and (run.steps_done, run.epoch) != self._saved:
             self._save(run)
 

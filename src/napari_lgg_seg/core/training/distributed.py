@@ -1,7 +1,6 @@
-"""One training in several processes, one for each GPU: PyTorch's own engine, started by ``torchrun``.
+"""Training in several processes, one per GPU, with PyTorch's distributed package and ``torchrun``.
 
-The processes share every batch and act as one. All that the training needs of that is here; with one
-process each of these does nothing.
+The processes share each batch and act as one. With a single process, all of this does nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training, seen from one of them.
+    """The processes of a training, as one of them sees them.
 
     Attributes
     ----------
     rank : int
-        This process; 0 is the main one, which alone writes files.
+        Index of this process; 0 is the main process, the only one that writes files.
     count : int
-        How many there are.
+        Number of processes.
     local_rank : int
-        This process among those of its machine.
+        Index of this process on its machine.
     """
 
     rank: int = 0
@@ -42,36 +41,41 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """Whether this is the process that writes files and reports to the user."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """What this process does of what all work on."""
+        """Return this process's share of items that are divided among all processes."""
         return items[self.rank :: self.count]
 
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network for the forward pass of a step: gradients are averaged over the processes."""
+        """Wrap the network for a step's forward pass, so that gradients are averaged over the processes."""
         if self.count == 1:
             return network
         from torch import nn
 
-        if device.type == "cuda":  # it raises on the CPU
+        if device.type == "cuda":  # not supported on the CPU
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(network)
 
     def whole_batch(self, own: Tensor, total: int) -> Tensor:
-        """The batch of all processes, of which only this one's part carries gradients.
+        """Gather the batch of all processes; only this process's part of it carries gradients.
 
-        A loss of it is the loss of one process with the whole batch, whatever sums it takes (Dice
-        takes three); its gradients with regard to this part are exact, too. Their sum over the
-        processes is the whole gradient, of which ``DistributedDataParallel`` gives the average.
+        A loss computed from it is the loss of the whole batch, even if it is not a mean over slices (Dice is
+        not), and its gradient for this process's part is exact. The sum of these gradients over the processes
+        is the gradient of the whole batch; ``DistributedDataParallel`` computes their average.
 
         Parameters
         ----------
         own : Tensor
             Shape (n, ...), this process's :meth:`share` of the batch.
         total : int
-            Slices in the batch of all processes.
+            Number of slices in the batch of all processes.
+
+        Returns
+        -------
+        Tensor
+            Shape (total, ...).
         """
         if self.count == 1:
             return own
@@ -88,7 +92,7 @@ class Processes:
         return torch.cat(parts)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether a flag is set in any process."""
+        """Whether the flag is set in any process."""
         if self.count == 1:
             return flag
         import torch
@@ -99,7 +103,7 @@ class Processes:
         return bool(votes)
 
     def merged(self, own: Mapping[str, T]) -> dict[str, T]:
-        """What all processes found, together, in the same order everywhere."""
+        """Merge the results of all processes; all get the same dict, sorted by key."""
         if self.count == 1:
             return dict(own)
         from torch import distributed
@@ -109,7 +113,7 @@ class Processes:
         return dict(sorted((name, value) for part in found for name, value in part.items()))
 
     def from_main(self, value: T) -> T:
-        """The main process's value, in all of them."""
+        """Send the main process's value to all processes."""
         if self.count == 1:
             return value
         from torch import distributed
@@ -119,7 +123,7 @@ class Processes:
         return values[0]
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             from torch import distributed
 
@@ -130,18 +134,19 @@ _current = Processes()
 
 
 def current() -> Processes:
-    """The processes of this training; a single one unless :func:`joined` says otherwise."""
+    """Return the processes of this training: a single one outside of :func:`joined`."""
     return _current
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Join the other processes that ``torchrun`` started, if it did, for the length of a block.
+    """Join the other processes, if ``torchrun`` started several, for the duration of a ``with`` block.
 
     Parameters
     ----------
     device : str
-        What the user asked for: decides how the processes talk (NCCL between GPUs, else Gloo).
+        The device that the user asked for; decides how the processes communicate (NCCL between GPUs, else
+        Gloo).
 
     Raises
     ------
@@ -160,7 +165,7 @@ def joined(device: str) -> Iterator[Processes]:
     distributed.init_process_group(backend)
     try:
         yield _current
-    except RuntimeError as error:  # what Gloo and NCCL raise when a peer is gone
+    except RuntimeError as error:  # raised by Gloo and NCCL if another process has ended
         raise lost_process(error) from error
     finally:
         _current = Processes()
@@ -168,9 +173,9 @@ def joined(device: str) -> Iterator[Processes]:
 
 
 def lost_process(error: BaseException) -> TrainingError:
-    """What to tell the user when the processes can no longer talk to each other."""
+    """Make the error that tells the user that the processes can no longer communicate."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return TrainingError(
-        "Another process of this training ended or cannot be reached, so all of them end; the best model "
-        f"and the last state are kept - go on with --resume ({reason})."
+        "Another process of this training ended or cannot be reached, so all of them stop; the best model "
+        f"and the last state are saved - continue with --resume ({reason})."
     )

@@ -1,4 +1,4 @@
-"""What a training tells its caller, step by step."""
+"""Events that a training yields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from ..inference.predict import SlicesDone as SlicesDone
 
 @dataclass(frozen=True)
 class PatientRead:
-    """A patient was read: its name, how many are, and of how many."""
+    """A training patient was read, or left out.
+
+    Attributes
+    ----------
+    name : str
+        The patient.
+    done, total : int
+        Number of patients read so far, and of all.
+    """
 
     name: str
     done: int
@@ -23,7 +31,17 @@ class PatientRead:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimiser step: its number, how many there are, the epoch it belongs to, and the batch's loss."""
+    """An optimiser step was completed.
+
+    Attributes
+    ----------
+    step, steps : int
+        Number of the step, from 1, and of all steps.
+    epoch : int
+        Number of its epoch, from 1.
+    loss : float
+        Loss of its batch.
+    """
 
     step: int
     steps: int
@@ -33,18 +51,18 @@ class StepDone:
 
 @dataclass(frozen=True)
 class PatientValidated:
-    """A validation patient was segmented with the weights as they are.
+    """A validation patient was segmented with the current weights.
 
     Attributes
     ----------
     name : str
         The patient.
     dice : float
-        Over the whole volume.
+        Dice over the whole volume.
     labels : ndarray of uint8
         Shape (z, y, x), 0 and 1.
     done, total : int
-        How many patients are done, of how many.
+        Number of patients segmented so far, and of all.
     """
 
     name: str
@@ -56,7 +74,17 @@ class PatientValidated:
 
 @dataclass(frozen=True)
 class Validated:
-    """All validation patients: after ``step`` steps, in ``epoch`` (0: before the first step)."""
+    """A validation outside of an epoch: of the initial model, or after the training was stopped.
+
+    Attributes
+    ----------
+    step, epoch : int
+        Completed steps and epochs.
+    summary : Summary
+        Dice of the validation patients.
+    best : float
+        The highest mean Dice per validation patient so far.
+    """
 
     step: int
     epoch: int
@@ -66,9 +94,18 @@ class Validated:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One epoch: its number (from 1), how many there are, mean loss, and the validation if there was one.
+    """An epoch was completed.
 
-    ``best`` is the best mean Dice per validation patient so far, -1 before the first validation.
+    Attributes
+    ----------
+    epoch, epochs : int
+        Number of the epoch, from 1, and of all epochs.
+    loss : float
+        Mean loss of its steps.
+    validation : Summary or None
+        Dice of the validation patients, if the epoch was validated.
+    best : float
+        The highest mean Dice per validation patient so far; -1 before the first validation.
     """
 
     epoch: int
@@ -80,7 +117,13 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Ended:
-    """The training is over, for this reason; the best model is on disk."""
+    """The training has ended; the best model is in its file.
+
+    Attributes
+    ----------
+    reason : str
+        A sentence for the user.
+    """
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""The history of a training: a record for each epoch and each validation."""
+"""The history of a training: a record of each epoch, and of each validation outside of one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class EpochRecord:
     Attributes
     ----------
     epoch, step : int
-        How many were done.
+        Epochs and steps done so far.
     loss : float or None
-        Mean of the epoch so far.
+        Mean loss of the epoch's steps so far; None before the first step.
     learning_rate : float
-        Of the last step.
+        Learning rate of the last step.
     minutes : float
-        Since the start, over all calls.
+        Training time so far, including the time before it was resumed.
     waiting : float
-        Share of the epoch's time that the device waited for slices.
-    scores : dict
+        Fraction of the epoch's time that the device waited for slices.
+    scores : mapping of str to float
         Dice of each validation patient; empty without a validation.
     """
 
@@ -40,15 +40,15 @@ class EpochRecord:
 
     @property
     def validation(self) -> Summary | None:
-        """Mean, median and failures, if there was a validation."""
+        """Summary of the scores; None without a validation."""
         return summarise(self.scores) if self.scores else None
 
     def as_row(self) -> dict[str, Any]:
-        """For tables: without the single patients."""
+        """Return the record as a table row, with a summary in place of each patient's Dice."""
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "scores"}
-        found = self.validation
-        row["dice_mean"] = found.mean if found else None
-        row["dice_median"] = found.median if found else None
-        row["below_half"] = len(found.below_half) if found else None
-        row["missed"] = len(found.missed) if found else None
+        summary = self.validation
+        row["dice_mean"] = summary.mean if summary else None
+        row["dice_median"] = summary.median if summary else None
+        row["below_half"] = len(summary.below_half) if summary else None
+        row["missed"] = len(summary.missed) if summary else None
         return row

@@ -1,4 +1,4 @@
-"""Where a training starts: a new network, or a trained model to fine-tune."""
+"""What a training starts from: a new network, or a trained model to fine-tune."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class InitialModel:
     architecture : str
         Name of the network.
     sequences : tuple of str
-        Its input channels of a slice.
+        The network's input channels of a slice.
     neighbouring_slices : int
-        Slices above, and as many below, that it sees as well.
+        Neighbouring slices on each side that the network sees with each slice.
     preprocess : PreprocessOptions
-        Working size and normalisation; a trained model's own, since its weights depend on them.
+        Working size and normalisation; those of a trained model, since its weights depend on them.
     path : Path or None
-        The model file; None for scratch.
+        The model file; None from scratch.
     card : ModelCard or None
-        Its header.
+        The model's card; None from scratch.
     reason : str
-        A sentence for the user where the choice was made for them, else empty.
+        Why the training starts from scratch, if the user did not ask for it; else empty.
     """
 
     architecture: str
@@ -58,7 +58,7 @@ class InitialModel:
         return frozenset(self.card.seen_patients()) if self.card is not None else frozenset()
 
     def build(self, seed: int) -> nn.Module:
-        """The network: trained weights, or random ones from the seed."""
+        """Build the network with the trained weights, or with random ones from the seed."""
         import torch
 
         from ..model.networks import build_network
@@ -70,21 +70,21 @@ class InitialModel:
 
 
 def find_initial_model(options: TrainOptions, preprocess: PreprocessOptions | None = None) -> InitialModel:
-    """Decide what a training starts from. Quick: reads no more than a header.
+    """Find out what a training starts from, reading at most a model file's header.
 
     Parameters
     ----------
     options : TrainOptions
-        ``init``, ``network``, ``sequences`` and ``neighbouring_slices`` decide.
+        Uses ``init``, ``network``, ``sequences`` and ``neighbouring_slices``.
     preprocess : PreprocessOptions, optional
-        For a start from scratch.
+        Working size and normalisation of a model trained from scratch.
 
     Raises
     ------
     ModelError
         If the initial model cannot be used.
     TrainingError
-        If it has another network, other sequences or other neighbouring slices than the options ask for.
+        If its network, sequences or neighbouring slices are not those that the options ask for.
     """
     neighbours = options.neighbouring_slices
     new = (options.network or "unet", _SEQUENCES[options.sequences or "all"], neighbours or 0)
@@ -102,7 +102,7 @@ def find_initial_model(options: TrainOptions, preprocess: PreprocessOptions | No
     if wanted == has:
         return InitialModel(*has, card.preprocess, path, card)
     if options.init is None:
-        text = f"The shipped model is a {_summary(*has)}, not a {_summary(*new)}: starting from scratch."
+        text = f"The shipped model is a {_summary(*has)}, not a {_summary(*new)}; starting from scratch."
         return dataclasses.replace(scratch, reason=text)
     raise TrainingError(
         f"{path} is a {_summary(*has)}, not a {_summary(*wanted)}; start from scratch or choose another "

@@ -1,4 +1,4 @@
-"""The network as it learns: weights and their moving average, optimiser, loss, and one step at a time."""
+"""The network being trained: weights and their moving average, optimiser, loss, and the optimiser step."""
 
 from __future__ import annotations
 
@@ -27,13 +27,24 @@ class Learner:
     Parameters
     ----------
     initial : InitialModel
-        Network and weights at the beginning.
+        Network and weights to start from.
     options : TrainOptions
-        Complete.
+        With all defaults filled in.
     processes : Processes
-        Those that share each step.
+        The processes that share each step.
     device : torch.device
-        Where the network is.
+        Where the network is trained.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network with the weights of the last step.
+    optimiser : torch.optim.Optimizer
+        Muon or AdamW.
+    steps : int
+        Completed steps.
+    notices : list of Notice
+        What the user should know; emptied by the run.
     """
 
     def __init__(
@@ -49,7 +60,7 @@ class Learner:
             self.device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         self._average = torch.optim.swa_utils.AveragedModel(
-            self.network, multi_avg_fn=self._towards_current, use_buffers=True
+            self.network, multi_avg_fn=self._update_average, use_buffers=True
         )
         if self._fine_tuning:  # otherwise the first step would replace the initial weights
             self._average.n_averaged.fill_(1)
@@ -57,10 +68,9 @@ class Learner:
         self.optimiser = self._new_optimiser()
         self.scaler = devices.gradient_scaler(self.device)
         self.loss = make_loss(options.loss)
-        # Where memory is short, the slices of a step are computed in parts of this size.
+        # If memory is short, the slices of a step are computed in parts of this size.
         self._part = options.batch_size
         self.steps = 0
-        #: What the user should know; the run takes them from here.
         self.notices: list[Notice] = []
 
     def _new_optimiser(self) -> torch.optim.Optimizer:
@@ -75,40 +85,45 @@ class Learner:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with the averaged weights; before the first step, the network itself."""
+        """The network with the averaged weights; the network itself before the first step."""
         return self._average.module if self.steps else self.network
 
     def learn(self, images: Tensor, masks: Tensor, whole: int) -> float:
-        """One optimiser step; returns the loss of the batch.
+        """Do one optimiser step.
 
         Parameters
         ----------
         images, masks : Tensor
             This process's share of the batch, on the device: (n, c, h, h) and (n, 1, h, h).
         whole : int
-            Slices in the batch of all processes.
+            Number of slices in the batch of all processes.
+
+        Returns
+        -------
+        float
+            Loss of the batch.
 
         Raises
         ------
         TrainingError
-            If loss or gradient is no longer a number, or another process is gone.
+            If the loss or gradient is not finite, or another process has ended.
         DeviceError
-            If the device fails, or has no memory for a single slice.
+            If the device fails, or has too little memory for a single slice.
         """
         import torch
 
         self.network.train()
-        loss = self._gradients_as_memory_allows(images, masks, whole)
+        loss = self._gradients_within_memory(images, masks, whole)
         try:
             self.scaler.unscale_(self.optimiser)
             norm = float(
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
             )
-            # With scaled gradients an overflow is expected now and then: the scaler skips that step.
+            # Scaled gradients overflow now and then, and the scaler skips the step.
             if not math.isfinite(loss) or not (self.scaler.is_enabled() or math.isfinite(norm)):
                 raise TrainingError(
-                    f"The loss is no longer a number at step {self.steps + 1}; the best model so far "
-                    "is kept - train again with a lower learning rate."
+                    f"The loss is not finite at step {self.steps + 1}; the best model so far is saved - "
+                    "train again with a lower learning rate."
                 )
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -118,72 +133,73 @@ class Learner:
         self.steps += 1
         return loss
 
-    def _gradients_as_memory_allows(self, images: Tensor, masks: Tensor, whole: int) -> float:
+    def _gradients_within_memory(self, images: Tensor, masks: Tensor, whole: int) -> float:
+        """Compute the gradients, in ever smaller parts until they fit into memory; returns the loss."""
         while True:
             try:
                 return self._gradients(images, masks, whole)
             except (RuntimeError, MemoryError) as error:
                 self._recover(error, min(self._part, len(images)))
-            # Only outside the except block does nothing hold on to the failed step's memory.
+            # Not in the except block, where the traceback still refers to the failed step's tensors.
             self.optimiser.zero_grad(set_to_none=True)
             memory.reclaim_memory(self.device)
 
     def _gradients(self, images: Tensor, masks: Tensor, whole: int) -> float:
-        """Gradients of the whole batch, computed in parts where memory is short; returns the loss."""
+        """Compute the gradients of the batch, in parts if memory is short; returns the loss."""
         import torch
 
         self.optimiser.zero_grad(set_to_none=True)
         processes, total = self.processes, 0.0
         parts = zip(torch.split(images, self._part), torch.split(masks, self._part), strict=True)
-        for some, their_masks in parts:
+        for part, part_masks in parts:
             with devices.autocast(self.device):
-                logits = self._forward(some)
-            count = whole if processes.count > 1 else len(some)
+                logits = self._forward(part)
+            count = whole if processes.count > 1 else len(part)
             loss = self.loss(
-                processes.whole_batch(logits.float(), count), processes.whole_batch(their_masks, count)
+                processes.whole_batch(logits.float(), count), processes.whole_batch(part_masks, count)
             )
-            share = len(some) / len(images)
-            # Gradients are averaged over the processes, and each has only its part of them.
+            share = len(part) / len(images)
+            # Gradients are averaged over the processes, but each has only its part of them.
             self.scaler.scale(loss * share * processes.count).backward()
             total += share * float(loss.detach())
         return total
 
     def _recover(self, error: BaseException, part: int) -> None:
-        """After a failure: smaller parts if memory is short; anything else becomes a sentence."""
+        """Halve the parts of a step that ran out of memory; other failures are raised for the user."""
         if not memory.is_out_of_memory(error) or part == 1 or self.processes.count > 1:
             raise self.failure(error) from error
         self._part = part // 2
-        self.notices.append(Notice(f"Out of memory: each step now takes its slices {self._part} at a time."))
+        self.notices.append(Notice(f"Out of memory: each step now computes {self._part} slices at a time."))
 
     def failure(self, error: BaseException) -> DeviceError | TrainingError:
-        """What to tell the user about a step that failed."""
+        """Make the error that tells the user why a step failed."""
         device = devices.describe_device(self.device)
         if memory.is_out_of_memory(error):
             return DeviceError(
-                f"{device} has not enough memory for a step; close other programs, or choose a smaller batch."
+                f"{device} has too little memory for a step; close other programs, or choose a smaller batch."
             )
         if self.processes.count > 1:
             return distributed.lost_process(error)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return DeviceError(
-            f"{device} failed ({reason}); the best model so far is kept - go on with resume, or choose "
+            f"{device} failed ({reason}); the best model so far is saved - resume the training, or choose "
             "another device."
         )
 
-    def _towards_current(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        """Exponential moving average; from scratch its window grows from short to full length."""
+    def _update_average(self, averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        """Update the moving average; from scratch its decay starts low and rises to the option's."""
         import torch
 
         if not averaged[0].is_floating_point():  # counters; torch groups the tensors by dtype
             torch._foreach_copy_(averaged, current)
             return
         decay = self.options.average_decay or 0.0
-        if not self._fine_tuning:  # random weights are soon forgotten
+        if not self._fine_tuning:  # forget random weights quickly
             decay = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
         return {
             "network": self.network.state_dict(),
             "average": self._average.state_dict(),
@@ -193,18 +209,18 @@ class Learner:
             "steps_done": self.steps,
         }
 
-    def take_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from what :meth:`state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        # Several processes compute their shares of a batch in one part.
+        # Several processes compute their shares of a batch in one go.
         self._part = state["part"] if self.processes.count == 1 else self.options.batch_size
         self.steps = state["steps_done"]
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Release the device's memory."""
         self.optimiser.zero_grad(set_to_none=True)
         self.optimiser.state.clear()
         for module in (self.network, self._average):

@@ -1,4 +1,4 @@
-"""Training losses on logits. torch and MONAI are imported when a loss is made."""
+"""Training losses on logits. torch and MONAI are imported only when a loss is created."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 
 def make_loss(name: str = "bce") -> nn.Module:
-    """A loss by its name: one term, or the sum of the terms joined by "+".
+    """Create a loss by its name; terms joined by "+" are added.
 
-    - bce: binary cross-entropy, mean over the voxels.
+    - bce: binary cross-entropy, averaged over the voxels.
     - dice: 1 - soft Dice, smoothed by 1 (Milletari et al. 2016, https://arxiv.org/abs/1606.04797), over the
-      whole batch: per slice, an empty slice with one false-positive voxel would count as a full error.
+      whole batch: computed per slice, one false-positive voxel in an empty slice would cost as much as a
+      missed tumour.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def make_loss(name: str = "bce") -> nn.Module:
     Raises
     ------
     TrainingError
-        If there is no such loss, or it needs MONAI and that is not installed.
+        If there is no such loss, or it needs MONAI, which is not installed.
     """
     if name not in LOSSES:
         raise TrainingError(f"There is no loss {name!r}; choose one of {', '.join(LOSSES)}.")
@@ -53,7 +54,7 @@ def _dice() -> nn.Module:
         from monai.losses import DiceLoss
     except ModuleNotFoundError as error:
         raise TrainingError(
-            "A loss with Dice needs MONAI; install it with: pip install 'napari-lgg-seg[train]', or train "
+            "A loss with Dice needs MONAI; install it with pip install 'napari-lgg-seg[train]', or train "
             "with the loss bce."
         ) from error
     loss: nn.Module = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
@@ -62,7 +63,7 @@ def _dice() -> nn.Module:
 
 @cache
 def _sum_of_losses() -> type[nn.Module]:
-    """The class; made on first use, since its base is torch's."""
+    """The class, created on first use: its base class is torch's."""
     from torch import nn
 
     class SumOfLosses(nn.Module):

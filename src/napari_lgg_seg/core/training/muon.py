@@ -1,10 +1,10 @@
-"""The optimiser Muon: momentum whose matrices are made orthogonal, so that all directions move alike.
+"""The optimiser Muon: SGD with momentum whose update matrices are orthogonalised.
 
 K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024),
-https://kellerjordan.github.io/posts/muon/; its step is scaled as in J. Liu et al., *Muon is scalable for
-LLM training* (2025), https://arxiv.org/abs/2502.16982, so that AdamW's rates and weight decay fit. torch's
-own Muon takes matrices only; here the kernels of convolutions are made matrices of a row for each output
-channel (of transposed convolutions: for each input channel).
+https://kellerjordan.github.io/posts/muon/. Updates are scaled as in J. Liu et al., *Muon is scalable for LLM
+training* (2025), https://arxiv.org/abs/2502.16982, so that AdamW's learning rates and weight decay fit.
+torch's Muon accepts only matrices; here a convolution's kernel becomes a matrix with a row per output channel
+(per input channel, if the convolution is transposed).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Of the momentum, and the share of it in each step (Nesterov).
+#: Decay of the momentum, and its weight in each update (Nesterov).
 MOMENTUM = 0.95
-#: Of AdamW, which moves everything that is no hidden kernel.
+#: AdamW's parameters, for all parameters except the hidden kernels.
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 #: Newton-Schulz iterations, and the coefficients of their polynomial.
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
-#: Root mean square of an update in units of the rate: about that of AdamW.
-SIZE = 0.2
+#: Root mean square of an update, in units of the learning rate: about that of AdamW.
+UPDATE_RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
@@ -31,21 +31,23 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     network : nn.Module
-        Its trainable parameters are moved; the first and the last kernel are not hidden.
+        The network to train; its first and last kernel do not count as hidden.
     lr : float
-        Rate, of both.
+        Learning rate of both optimisers.
     weight_decay : float
-        Decoupled, of both.
+        Decoupled weight decay of both.
     dtype : torch.dtype
-        What matrices are multiplied in; bf16 is enough.
+        Precision of the matrix products; bf16 is enough.
     """
 
     def __init__(self, network: nn.Module, lr: float, weight_decay: float, dtype: torch.dtype) -> None:
         kernels = [p for p in network.parameters() if p.ndim == 4]
         hidden = {id(p) for p in kernels[1:-1]}
-        trained = [p for p in network.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if (id(p) in hidden) == is_hidden], "hidden": is_hidden}
+            {
+                "params": [p for p in network.parameters() if (id(p) in hidden) == is_hidden],
+                "hidden": is_hidden,
+            }
             for is_hidden in (True, False)
         ]
         super().__init__([g for g in groups if g["params"]], {"lr": lr, "weight_decay": weight_decay})
@@ -53,7 +55,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
@@ -61,21 +63,21 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             if group["hidden"]:
                 for parameter in parameters:
-                    self._move_kernel(parameter, group["lr"])
+                    self._update_kernel(parameter, group["lr"])
             else:
-                self._move_others(parameters, group["lr"])
+                self._update_others(parameters, group["lr"])
 
-    def _move_kernel(self, kernel: Tensor, rate: float) -> None:
+    def _update_kernel(self, kernel: Tensor, rate: float) -> None:
         state, gradient = self.state[kernel], kernel.grad
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(kernel)
         momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         matrix = gradient.lerp(momentum, MOMENTUM).flatten(1)
-        update = orthogonalised(matrix.to(self._dtype)) * (SIZE * max(matrix.shape) ** 0.5)
+        update = orthogonalise(matrix.to(self._dtype)) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
         kernel.add_(update.reshape(kernel.shape).to(kernel.dtype), alpha=-rate)
 
-    def _move_others(self, parameters: list[Tensor], rate: float) -> None:
+    def _update_others(self, parameters: list[Tensor], rate: float) -> None:
         """One step of Adam, https://arxiv.org/abs/1412.6980."""
         for parameter in parameters:
             if not self.state[parameter]:
@@ -97,13 +99,13 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_addcdiv_(parameters, means, sizes, factors)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all about 1 (0.7 to 1.2), by Newton-Schulz iteration.
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Find the nearest matrix whose singular values are all about 1 (0.7 to 1.2), by Newton-Schulz iteration.
 
     Parameters
     ----------
     matrix : Tensor
-        Shape (m, n), floating point; a matrix of zeros stays as it is.
+        Shape (m, n), floating point; zeros stay zeros.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The options of a training, in one frozen dataclass: defaults, limits and help."""
+"""Options of a training with their defaults, limits and help, defined once for all interfaces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..choices import (
-    MOST_NEIGHBOURS,
+    MAX_NEIGHBOURS,
     CleanUp,
     Loss,
     NetworkName,
@@ -23,10 +23,10 @@ from ..devices import DeviceChoice
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Everything that decides a training; each field's ``metadata["help"]`` says what it does.
+    """Options of a training; each field's ``metadata["help"]`` says what it does.
 
-    A default of None depends on the initial model, since trained weights need fewer and smaller steps than
-    random ones: see :meth:`complete`.
+    Where the default is None, it depends on the initial model: trained weights need fewer and smaller steps
+    than random ones. See :meth:`complete`.
 
     Raises
     ------
@@ -38,14 +38,14 @@ class TrainOptions:
         default=None,
         metadata=option(
             "The initial weights: 'default' (the shipped model), 'scratch' (random), or a model file. "
-            "By default the shipped model if network, sequences and neighbouring slices agree with it, "
-            "else scratch."
+            "By default the shipped model if its network, sequences and neighbouring slices match, else "
+            "scratch."
         ),
     )
     network: NetworkName | None = field(
         default=None,
         metadata=option(
-            "unet: the four-level U-Net of 10,655,809 parameters; buda: the original study's of 7,763,041. "
+            "unet: four-level U-Net, 10,655,809 parameters; buda: the original study's, 7,763,041. "
             "The initial model's by default."
         ),
     )
@@ -58,24 +58,24 @@ class TrainOptions:
     neighbouring_slices: int | None = field(
         default=None,
         metadata=option(
-            "Slices above each slice, and as many below, that the network sees with it. The initial "
+            "Number of neighbouring slices on each side that the network sees with each slice. The initial "
             "model's by default, 0 from scratch.",
-            lowest=0,
-            highest=MOST_NEIGHBOURS,
+            minimum=0,
+            maximum=MAX_NEIGHBOURS,
         ),
     )
     loss: Loss = field(
         default="bce",
         metadata=option(
-            "bce: binary cross-entropy, whose probabilities are calibrated best; dice: soft Dice over the "
-            "batch; bce+dice: their sum. Losses with Dice need MONAI (extra train)."
+            "bce: binary cross-entropy, which gives the best-calibrated probabilities; dice: soft Dice over "
+            "the batch; bce+dice: their sum. Losses with Dice need MONAI (extra train)."
         ),
     )
     epochs: int | None = field(
         default=None,
         metadata=option(
-            "Epochs of a fixed number of slices each; the learning rate falls to 0 over all of them.",
-            lowest=1,
+            "Number of epochs; the learning rate falls to 0 over all of them.",
+            minimum=1,
             may_change=True,
             fine_tuning=10,
             scratch=12,
@@ -84,8 +84,8 @@ class TrainOptions:
     slices_per_epoch: int | None = field(
         default=None,
         metadata=option(
-            "Slices that the network sees in an epoch, drawn anew for each.",
-            lowest=1,
+            "Slices drawn at random for each epoch.",
+            minimum=1,
             fine_tuning=160,
             scratch=1280,
         ),
@@ -93,14 +93,14 @@ class TrainOptions:
     batch_size: int = field(
         default=8,
         metadata=option(
-            "Slices in one step, over all processes; where memory is short they are computed in parts.",
-            lowest=1,
+            "Slices in one step, over all processes; computed in parts if memory is short.",
+            minimum=1,
         ),
     )
     optimiser: Optimiser | None = field(
         default=None,
         metadata=option(
-            "muon: needs a third of AdamW's steps from scratch, each a little slower; adamw: AdamW.",
+            "muon needs a third of AdamW's steps from scratch, each a little slower; adamw is AdamW.",
             fine_tuning="adamw",
             scratch="muon",
         ),
@@ -109,27 +109,27 @@ class TrainOptions:
         default=None,
         metadata=option(
             "Peak learning rate, after a linear warm-up and before a cosine to 0.",
-            lowest=0,
+            minimum=0,
             fine_tuning=1e-3,
             scratch=2e-3,
         ),
     )
     warm_up: float = field(
         default=0.05,
-        metadata=option("Share of the steps in which the learning rate rises.", lowest=0, highest=1),
+        metadata=option("Fraction of the steps in which the learning rate rises.", minimum=0, maximum=1),
     )
-    weight_decay: float = field(default=0.05, metadata=option("Weight decay of the optimiser.", lowest=0))
+    weight_decay: float = field(default=0.05, metadata=option("Weight decay of the optimiser.", minimum=0))
     gradient_clip: float = field(
-        default=1.0, metadata=option("Largest norm of the gradient; a longer one is scaled down.", lowest=0)
+        default=1.0, metadata=option("Largest norm of the gradient; larger ones are scaled down.", minimum=0)
     )
     average_decay: float | None = field(
         default=None,
         metadata=option(
-            "Decay of the moving average of the weights, which is what is validated and saved; 0: no "
-            "average. In fine-tuning the average begins with the initial model's weights, so that few "
-            "patients cannot lead far away from them.",
-            lowest=0,
-            highest=0.999999,
+            "Decay of the exponential moving average of the weights, which is what is validated and saved; "
+            "0: no average. When fine-tuning, the average starts from the initial model's weights, so that "
+            "a few patients cannot change them much.",
+            minimum=0,
+            maximum=0.999999,
             fine_tuning=0.995,
             scratch=0.998,
         ),
@@ -137,26 +137,26 @@ class TrainOptions:
     tumour_share: float = field(
         default=0.55,
         metadata=option(
-            "Share of slices that show tumour; without enough empty ones false positives return.",
-            lowest=0,
-            highest=1,
+            "Fraction of slices that show tumour; too few empty slices lead to false positives.",
+            minimum=0,
+            maximum=1,
         ),
     )
     small_size: int = field(
         default=128,
         metadata=option(
-            "Side, in pixels, of the slices in the first part of the training, which makes it faster; "
-            "the rest is trained at the model's working size.",
-            lowest=16,
-            highest=4096,
+            "Side, in pixels, of the slices in the first part of a training, which saves time; the rest is "
+            "trained at the model's working size.",
+            minimum=16,
+            maximum=4096,
         ),
     )
     small_share: float | None = field(
         default=None,
         metadata=option(
-            "Length of that first part, as a share of all steps.",
-            lowest=0,
-            highest=1,
+            "Fraction of all steps that use slices of the small size.",
+            minimum=0,
+            maximum=1,
             fine_tuning=0.0,
             scratch=0.65,
         ),
@@ -164,16 +164,16 @@ class TrainOptions:
     augmentation: float = field(
         default=1.0,
         metadata=option(
-            "Strength of the random changes to pose, contrast, shading, sharpness and noise; 0: only mirror "
-            "images and missing sequences.",
-            lowest=0,
-            highest=3,
+            "Strength of the random augmentation of pose, contrast, bias field, sharpness and noise; 0: "
+            "only mirror images and missing sequences.",
+            minimum=0,
+            maximum=3,
         ),
     )
     threshold: Threshold | None = field(
         default=None,
         metadata=option(
-            "The model's own threshold, also used to validate it: a number or auto. By default the "
+            "The new model's default threshold, also used for validation: a number or auto. By default the "
             "initial model's, auto from scratch.",
             scratch="auto",
         ),
@@ -181,16 +181,16 @@ class TrainOptions:
     clean_up: CleanUp | None = field(
         default=None,
         metadata=option(
-            "The model's own clean-up, also used to validate it. By default the initial model's, minor from "
-            "scratch.",
+            "The new model's default clean-up, also used for validation. By default the initial model's, "
+            "minor from scratch.",
             scratch="minor",
         ),
     )
     validate_every: int | None = field(
         default=None,
         metadata=option(
-            "Epochs between validations; the last epoch is always validated.",
-            lowest=1,
+            "Epochs from one validation to the next; the last epoch is always validated.",
+            minimum=1,
             may_change=True,
             fine_tuning=1,
             scratch=2,
@@ -199,26 +199,27 @@ class TrainOptions:
     patience: int = field(
         default=10,
         metadata=option(
-            "Stop after this many validations without a better mean Dice per patient; 0: never.",
-            lowest=0,
+            "Stop after this many validations without a higher mean Dice per patient; 0: never.",
+            minimum=0,
             may_change=True,
         ),
     )
     seed: int = field(
-        default=0, metadata=option("Seed of the split, initial weights, order of slices and augmentation.")
+        default=0,
+        metadata=option("Seed of the split, random weights, drawn slices and augmentation."),
     )
     device: DeviceChoice = field(
         default="auto",
         metadata=option(
-            "Where the network is trained. Auto takes the first of CUDA, MPS and CPU that is present.",
+            "Where the network is trained. Auto takes the first of CUDA, MPS and CPU that is available.",
             may_change=True,
         ),
     )
     max_minutes: float | None = field(
         default=None,
         metadata=option(
-            "Stop after this many minutes, counted from each start; go on later with --resume.",
-            lowest=0,
+            "Stop after this many minutes, counted from each start; the training can be resumed later.",
+            minimum=0,
             may_change=True,
         ),
     )
@@ -228,30 +229,45 @@ class TrainOptions:
         check_options(self)
 
     def complete(self, *, fine_tuning: bool) -> TrainOptions:
-        """The options with their defaults filled in, for a start from a trained model or from scratch."""
+        """Fill in the defaults that depend on the initial model.
+
+        Parameters
+        ----------
+        fine_tuning : bool
+            Whether the training starts from a trained model, not from scratch.
+
+        Returns
+        -------
+        TrainOptions
+            Options that are None still are the initial model's, or have no default.
+        """
         which = "fine_tuning" if fine_tuning else "scratch"
         defaults = {f.name: f.metadata["defaults"].get(which) for f in dataclasses.fields(self)}
-        return dataclasses.replace(
-            self,
-            **{
-                name: value
-                for name, value in defaults.items()
-                if value is not None and getattr(self, name) is None
-            },
-        )
+        missing = {
+            name: value
+            for name, value in defaults.items()
+            if value is not None and getattr(self, name) is None
+        }
+        return dataclasses.replace(self, **missing)
 
 
 def default_summary(name: str) -> str:
-    """A sentence about the default of an option; empty where its help says it."""
-    found = next(f for f in dataclasses.fields(TrainOptions) if f.name == name)
-    if found.default is not None:
-        return f"By default {_show(found.default)}."
-    defaults: dict[str, Any] = found.metadata["defaults"]
+    """Describe the default of an option in a sentence; empty if the option's help does.
+
+    Parameters
+    ----------
+    name : str
+        A field of :class:`TrainOptions`.
+    """
+    field = next(f for f in dataclasses.fields(TrainOptions) if f.name == name)
+    if field.default is not None:
+        return f"By default {_as_text(field.default)}."
+    defaults: dict[str, Any] = field.metadata["defaults"]
     if "fine_tuning" not in defaults:
         return ""
-    tuning, scratch = _show(defaults["fine_tuning"]), _show(defaults["scratch"])
-    return f"By default {tuning} from a model, {scratch} from scratch."
+    fine_tuning, scratch = _as_text(defaults["fine_tuning"]), _as_text(defaults["scratch"])
+    return f"By default {fine_tuning} for fine-tuning, {scratch} from scratch."
 
 
-def _show(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -1,4 +1,4 @@
-"""Where a training keeps its state."""
+"""Where a training stores its state and history."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def state_folder(output: Path) -> Path:
-    """The folder beside a model file that holds its training's state and history."""
+    """Return the folder next to a model file that holds its training's state and history."""
     return output.with_name(f"{output.stem}.state")
 
 
 def state_file(output: Path) -> Path:
-    """The state of a model file's training."""
+    """Return the file that a model's training is resumed from."""
     return state_folder(output) / "last.pt"

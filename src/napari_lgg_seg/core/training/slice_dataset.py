@@ -1,6 +1,6 @@
 """Slices of the training patients: each patient is read once and stored as uint8.
 
-What does not fit into memory goes to memory-mapped files.
+Slices that do not fit into memory are stored in memory-mapped files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Raw slices; :func:`napari_lgg_seg.core.model.preprocess.normalise_each` normalises them.
+    """A batch of raw slices.
 
     Attributes
     ----------
@@ -37,7 +37,8 @@ class Batch:
         Shape (n, c + 1, h, h): the sequences of the slice and its neighbours, in the order of
         :mod:`napari_lgg_seg.core.model.neighbours`, and the slice's mask (0 to 255).
     intensity_stats : Tensor of float32
-        Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient.
+        Shape (n, 3, c): clipping value, mean and standard deviation of each slice's patient, for
+        :func:`napari_lgg_seg.core.model.preprocess.normalise_each`.
     """
 
     slices: Tensor
@@ -54,11 +55,16 @@ class SliceDataset:
     sequences : tuple of str
         The network's input channels of a slice.
     folder : Path, optional
-        For slices that do not fit into memory; without it all stay in memory.
+        Folder for slices that do not fit into memory; without it, all stay in memory.
     memory : int, optional
-        Bytes of slices to keep in memory; by default half of the free memory.
+        Memory for slices, in bytes; half of the free memory by default.
     neighbours : int
-        Slices above, and as many below, that the network sees as well.
+        Neighbouring slices on each side that the network sees with each slice.
+
+    Attributes
+    ----------
+    names : list of str
+        The patients added so far.
     """
 
     def __init__(
@@ -77,10 +83,10 @@ class SliceDataset:
         self._slices: list[Tensor] = []
         self._intensity_stats: list[Tensor] = []
         self._tumour: list[Tensor] = []
-        self._marked: list[Tensor] = []
+        self._has_mask: list[Tensor] = []
 
     def add(self, patient: Patient) -> None:
-        """Add a patient. Slices without a mask file are not drawn; they only serve as neighbours of others.
+        """Add a patient; slices without a mask only serve as neighbours of others.
 
         Raises
         ------
@@ -93,23 +99,23 @@ class SliceDataset:
             raise TrainingError(f"{patient.folder} has no images or no masks; training needs both.")
         volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
         prepared = measure(volume, self.preprocess)
-        marked = np.isin(patient.slice_numbers, patient.slices_without_mask, invert=True)
-        kept = np.unique(with_neighbours(np.flatnonzero(marked), len(volume), self.neighbours))
+        has_mask = np.isin(patient.slice_numbers, patient.slices_without_mask, invert=True)
+        needed = np.unique(with_neighbours(np.flatnonzero(has_mask), len(volume), self.neighbours))
         size = self.preprocess.working_size
-        images = crop_and_resample(volume[kept], prepared.box, size)
-        masks = crop_and_resample(patient.truth[kept][..., None], prepared.box, size)
+        images = crop_and_resample(volume[needed], prepared.box, size)
+        masks = crop_and_resample(patient.truth[needed][..., None], prepared.box, size)
         slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
         intensity_stats = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
-        self._keep(patient.name, slices, torch.from_numpy(marked[kept]), intensity_stats)
+        self._store(patient.name, slices, torch.from_numpy(has_mask[needed]), intensity_stats)
 
-    def _keep(self, name: str, slices: Tensor, marked: Tensor, intensity_stats: Tensor) -> None:
-        self._marked.append(marked)
+    def _store(self, name: str, slices: Tensor, has_mask: Tensor, intensity_stats: Tensor) -> None:
+        self._has_mask.append(has_mask)
         self._tumour.append((slices[:, -1] > 127).flatten(1).any(1))
         if slices.nbytes > self._memory and self.folder is not None:
             path = self.folder / f"{len(self.names)}.npy"
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, slices.numpy())
-            slices = _mapped(path)
+            slices = _memory_map(path)
         else:
             self._memory -= slices.nbytes
         self.names.append(name)
@@ -117,26 +123,26 @@ class SliceDataset:
         self._intensity_stats.append(intensity_stats)
 
     def save_index(self) -> None:
-        """Write the index from which other processes of this machine :meth:`open` the slices."""
+        """Write the index that other processes of this machine :meth:`open` the slices with."""
         index = {
             "names": self.names,
-            "figures": [intensity_stats.tolist() for intensity_stats in self._intensity_stats],
-            "tumour": [shows.tolist() for shows in self._tumour],
-            "marked": [marked.tolist() for marked in self._marked],
+            "intensity_stats": [stats.tolist() for stats in self._intensity_stats],
+            "tumour": [has_tumour.tolist() for has_tumour in self._tumour],
+            "has_mask": [has_mask.tolist() for has_mask in self._has_mask],
         }
         with replacing(self._index) as temporary:
             temporary.write_text(json.dumps(index), encoding="utf-8")
 
     def open(self) -> None:
-        """Open the files of another process, which kept none of its slices in memory."""
+        """Open the slices of another process, which must have stored all of them in files."""
         import torch
 
         index = json.loads(self._index.read_text(encoding="utf-8"))
         self.names = index["names"]
-        self._intensity_stats = [torch.tensor(intensity_stats) for intensity_stats in index["figures"]]
-        self._tumour = [torch.tensor(shows) for shows in index["tumour"]]
-        self._marked = [torch.tensor(marked) for marked in index["marked"]]
-        self._slices = [_mapped(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
+        self._intensity_stats = [torch.tensor(stats) for stats in index["intensity_stats"]]
+        self._tumour = [torch.tensor(has_tumour) for has_tumour in index["tumour"]]
+        self._has_mask = [torch.tensor(has_mask) for has_mask in index["has_mask"]]
+        self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
 
     @property
     def _index(self) -> Path:
@@ -144,16 +150,32 @@ class SliceDataset:
         return self.folder / "index.json"
 
     def close(self) -> None:
-        """Release the slices and remove their files."""
-        self._slices, self._intensity_stats, self._tumour, self._marked = [], [], [], []
+        """Release the slices and delete their files."""
+        self._slices, self._intensity_stats, self._tumour, self._has_mask = [], [], [], []
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def plan(self, slices: int, batch_size: int, tumour_share: float, seed: int) -> list[Tensor]:
-        """Draw one epoch: for each batch, (n, 2) of patient and slice.
+        """Draw the slices of one epoch.
 
-        Each tumour slice comes as often as any other, to within one, and so does each empty slice. Batches
-        differ by at most one slice: a last one of few slices would upset batch normalisation.
+        All tumour slices are drawn equally often, to within one, and so are all empty slices. Batch sizes
+        differ by at most one: a last batch of few slices would upset batch normalisation.
+
+        Parameters
+        ----------
+        slices : int
+            Number of slices to draw.
+        batch_size : int
+            Largest number of slices in a batch.
+        tumour_share : float
+            Fraction of slices that show tumour.
+        seed : int
+            The same seed draws the same slices.
+
+        Returns
+        -------
+        list of Tensor of int64
+            For each batch, shape (n, 2): indices of patient and slice.
         """
         import torch
 
@@ -166,38 +188,38 @@ class SliceDataset:
         return list(chosen.tensor_split(-(-slices // batch_size)))
 
     def _slices_that(self, *, shows_tumour: bool) -> Tensor:
-        """(patient, slice) of all marked slices that show tumour, or that do not; shape (n, 2)."""
+        """Indices, (n, 2), of all slices with a mask that show tumour, or that show none."""
         import torch
 
-        both = zip(self._tumour, self._marked, strict=True)
-        found = [((has == shows_tumour) & marked).nonzero()[:, 0] for has, marked in both]
+        both = zip(self._tumour, self._has_mask, strict=True)
+        found = [((tumour == shows_tumour) & has_mask).nonzero()[:, 0] for tumour, has_mask in both]
         patients = torch.arange(len(found)).repeat_interleave(torch.tensor([len(f) for f in found]))
         return torch.stack([patients, torch.cat(found)], dim=1)
 
     def take(self, chosen: Tensor) -> Batch:
-        """The slices of a batch, from (n, 2) of patient and slice."""
+        """Return the slices of a batch, given their indices as in :meth:`plan`."""
         import torch
 
         pairs = chosen.tolist()
         return Batch(
-            torch.stack([self._seen(patient, index) for patient, index in pairs]),
+            torch.stack([self._input_and_mask(patient, index) for patient, index in pairs]),
             torch.stack(
                 [self._intensity_stats[patient].repeat(1, 2 * self.neighbours + 1) for patient, _ in pairs]
             ),
         )
 
-    def _seen(self, patient: int, index: int) -> Tensor:
-        """A marked slice with its neighbours, and its mask: (c + 1, h, h)."""
+    def _input_and_mask(self, patient: int, index: int) -> Tensor:
+        """A slice with its neighbours, and its mask: (c + 1, h, h)."""
         import torch
 
         slices = self._slices[patient]
-        # All neighbours of a marked slice are stored, so they are next to it here as in the volume.
+        # All neighbours of a slice with a mask are stored, so they are next to it as in the volume.
         [around] = with_neighbours(np.array([index]), len(slices), self.neighbours)
         images = slices[torch.from_numpy(around), :-1].flatten(0, 1)
         return torch.cat([images, slices[index, -1:]])
 
     def batches(self, plan: list[Tensor]) -> Generator[Batch, None, None]:
-        """The batches of a plan; each is prepared while the one before is in use."""
+        """Yield the batches of a plan, each prepared while the previous one is in use."""
         if not plan:
             return
         with ThreadPoolExecutor(1, thread_name_prefix="slices") as reader:
@@ -210,7 +232,7 @@ class SliceDataset:
 
 
 def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` members in random order, each as often as any other, to within one."""
+    """Draw ``count`` members in random order, all equally often, to within one."""
     import torch
 
     if not len(population) or not count:
@@ -220,8 +242,8 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat(order)[:count]
 
 
-def _mapped(path: Path) -> Tensor:
+def _memory_map(path: Path) -> Tensor:
     import torch
 
-    # Copy on write, although nothing writes: torch warns about read-only memory.
+    # Copy on write, although nothing is written: torch warns about read-only memory.
     return torch.from_numpy(np.load(path, mmap_mode="c"))

@@ -1,4 +1,4 @@
-"""Which patients train and which validate: by patient always, never by slice."""
+"""Splitting a cohort into training and validation patients; slices of a patient are never separated."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..errors import TrainingError
 def split_patients(
     names: Sequence[str], fraction: float, seed: int, seen: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Training and validation patients, stratified by institution.
+    """Split patients at random into training and validation patients, stratified by institution.
 
     Parameters
     ----------
     names : sequence of str
-        Patients' names; the institution is read from TCGA names, others form one group.
+        The patients. The institution is read from TCGA names; all other names form one group.
     fraction : float
-        Share for validation, between 0 and 1.
+        Fraction of validation patients, between 0 and 1.
     seed : int
         The same seed and names give the same split.
     seen : collection of str
-        Patients that the initial model was trained on. They are kept for training, as long as
-        others are there: a model's answer on them would flatter it. Half of the others train, too.
+        Patients that the initial model was trained on, whose Dice would be too optimistic. None of them is
+        used for validation if there are others, of whom at most half (rounded up) are.
 
     Returns
     -------
     training, validation : list of str
-        Sorted; together all of ``names``, never overlapping, validation never empty for two names or more.
+        Sorted and disjoint; together all of ``names``. Neither is empty if there are two names or more.
     """
     count = min(max(1, round(fraction * len(names))), len(names) - 1)
     eligible = [name for name in sorted(names) if name not in seen] or sorted(names)
@@ -40,54 +40,68 @@ def split_patients(
     for name in eligible:
         groups[institution(name)].append(name)
     shuffler = random.Random(seed)
-    # Institutions one after the other, each shuffled: equal steps along that order take from each its share.
+    # The institutions one after the other, each shuffled: equal steps along them sample each proportionally.
     order = [name for group in groups.values() for name in shuffler.sample(group, len(group))]
     start = shuffler.random()
     picked = {order[int((i + start) * len(order) / count)] for i in range(count)}
     return [n for n in sorted(names) if n not in picked], sorted(picked)
 
 
-def take_patients(names: Sequence[str], file: Path) -> tuple[list[str], list[str]]:
-    """As :func:`split_patients`, with the validation patients named in a text file, one a line.
+def split_by_file(names: Sequence[str], file: Path) -> tuple[list[str], list[str]]:
+    """Split patients into training and validation patients, the latter listed in a text file.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The patients.
+    file : Path
+        One name per line, UTF-8; blank lines are ignored.
+
+    Returns
+    -------
+    training, validation : list of str
+        Sorted and disjoint; together all of ``names``.
 
     Raises
     ------
     TrainingError
-        If a named patient is not among ``names``, or the file cannot be read, names nobody or everybody.
+        If the file cannot be read, or it lists no patient, all patients, or one that is not in ``names``.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{file} cannot be read as a list of patients; write one name a line.") from error
-    wanted = {line.strip() for line in lines if line.strip()}
-    unknown = sorted(wanted - set(names))
-    if unknown or not wanted:
         raise TrainingError(
-            f"{file} names {unknown[0] if unknown else 'nobody'}, who is not in the cohort; correct the list."
-        )
-    if wanted == set(names):
-        raise TrainingError(f"{file} names every patient of the cohort; leave some for training.")
-    return [n for n in sorted(names) if n not in wanted], sorted(wanted)
+            f"{file} cannot be read as a list of patients; write one name per line."
+        ) from error
+    listed = {line.strip() for line in lines if line.strip()}
+    unknown = sorted(listed - set(names))
+    if not listed:
+        raise TrainingError(f"{file} lists no patients; write one name per line.")
+    if unknown:
+        raise TrainingError(f"{file} lists {unknown[0]}, who is not in the cohort; correct the list.")
+    if listed == set(names):
+        raise TrainingError(f"{file} lists every patient of the cohort; leave some for training.")
+    return [name for name in sorted(names) if name not in listed], sorted(listed)
 
 
-def draw_old(old: Collection[str], new: int, share: float, seed: int) -> list[str]:
-    """Old patients to train on beside new ones, so that a model forgets nothing that it knew.
+def draw_rehearsal(earlier: Collection[str], new: int, share: float, seed: int) -> list[str]:
+    """Draw patients of an earlier training to rehearse with new ones, so that the model does not forget them.
 
     Parameters
     ----------
-    old : collection of str
-        Names of the patients to draw from; none of the new ones may be among them.
+    earlier : collection of str
+        The patients to draw from, without the new ones.
     new : int
-        How many new patients train.
+        Number of new training patients.
     share : float
-        Of the old ones among all that train, from 0 to below 1.
+        Fraction of rehearsal patients among all training patients, from 0 to below 1.
     seed : int
         The same seed and names give the same patients.
 
     Returns
     -------
     list of str
-        Sorted; all of them if there are not enough.
+        Sorted; all of ``earlier`` if there are too few.
 
     Raises
     ------
@@ -96,19 +110,19 @@ def draw_old(old: Collection[str], new: int, share: float, seed: int) -> list[st
     """
     if not 0 <= share < 1:
         raise TrainingError(
-            f"A share of old patients of {share} is not from 0 to below 1; choose for instance 0.5."
+            f"A share of rehearsal patients of {share} is not from 0 to below 1; choose for instance 0.5."
         )
-    wanted = min(round(new * share / (1 - share)), len(old))
-    return sorted(random.Random(seed).sample(sorted(old), wanted))
+    wanted = min(round(new * share / (1 - share)), len(earlier))
+    return sorted(random.Random(seed).sample(sorted(earlier), wanted))
 
 
 def check_split(training: Sequence[str], validation: Sequence[str]) -> None:
-    """Refuse sets that share a patient, or that are empty.
+    """Check that training and validation patients are disjoint, unique, and not empty.
 
     Raises
     ------
     TrainingError
-        One sentence that names the patient.
+        One sentence that names the patient, if there is one.
     """
     both = sorted(set(training) & set(validation))
     if both:
@@ -116,6 +130,6 @@ def check_split(training: Sequence[str], validation: Sequence[str]) -> None:
     for names in (training, validation):
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
-            raise TrainingError(f"{twice[0]} is there twice; rename or remove one of the two.")
+            raise TrainingError(f"{twice[0]} occurs twice; rename or remove one of the two.")
     if not training or not validation:
         raise TrainingError("Training needs at least one patient for training and one for validation.")

@@ -1,6 +1,6 @@
-"""The state of a training on disk, from which it resumes as if it had never stopped.
+"""Saving and loading the state of a training, from which it resumes as if it had never stopped.
 
-Everything random follows from the seed, the epoch and the step, so that no random generator needs saving.
+Everything random follows from seed, epoch and step, so that no random generators need saving.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from .paths import state_file, state_folder
 if TYPE_CHECKING:
     from .run import Run
 
-#: What trainings did before there was an option for it, where that is not its default.
+#: What trainings did before an option existed, where it is not the option's default.
 _BEFORE = {"optimiser": "adamw"}
-#: Options that version 0.1.0 had besides, with the value that is all there is now.
+#: Options that were removed after version 0.1.0, with the only value that can still be resumed.
 _REMOVED = {"freeze_encoder": False, "draw": "slices", "crop_share": 0.0}
+#: Values that were removed after version 0.1.0.
+_REMOVED_VALUES = {"loss": ("bce+tversky",)}
 
 
 def save_state(run: Run, path: Path) -> None:
@@ -31,14 +33,14 @@ def save_state(run: Run, path: Path) -> None:
     Raises
     ------
     ExportError
-        If the disk is full or the folder cannot be written; the old state stays as it was.
+        If the disk is full or the folder cannot be written; the old state is left untouched.
     """
     import torch
 
     with replacing(path) as temporary:
         try:
-            torch.save(_plain(run.state()), temporary)
-        except RuntimeError as error:  # this is how torch reports a full disk
+            torch.save(_plain(run.state_dict()), temporary)
+        except RuntimeError as error:  # torch's error if the disk is full
             raise OSError(str(error).splitlines()[0]) from error
 
 
@@ -53,63 +55,74 @@ def load_state(run: Run, path: Path) -> bool:
     Raises
     ------
     TrainingError
-        If it is damaged, or of a training with other patients or options.
+        If it is damaged, or belongs to a training with other patients or options.
     """
     import torch
 
     if not run.processes.from_main(path.is_file()):
         return False
     try:
-        # Machines may share no disk: the main process reads for all.
+        # The main process reads for all: machines may share no disk.
         state = run.processes.from_main(
             torch.load(path, map_location="cpu", weights_only=True) if run.processes.is_main else None
         )
         assert state is not None
         _check_same(run, state, path)
-        run.take_state(state)
+        run.load_state_dict(state)
     except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, UnpicklingError) as error:
-        raise TrainingError(f"{path} is damaged; remove it and start the training anew.") from error
+        raise TrainingError(f"{path} is damaged; remove it and start the training again.") from error
     return True
 
 
 def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
+    """Refuse the state of a training with other patients, options or preprocessing."""
     if state["split"] != _plain(run.split()):
         raise TrainingError(
-            f"{path} is of a training with other patients; resume with the same cohort "
-            "and split, or choose another output."
+            f"{path} belongs to a training with other patients; resume with the same cohort and split, or "
+            "choose another output."
         )
     before, now = state["options"], _plain(dataclasses.asdict(run.options))
-    for name, only in _REMOVED.items():
-        if before.get(name, only) != only:
-            raise TrainingError(
-                f"{path} is of a training with {name.replace('_', ' ')} {before[name]}, which this version "
-                "no longer has; finish it with version 0.1.0, or choose another output."
-            )
+    _check_supported(before, path)
     for field in dataclasses.fields(TrainOptions):
-        # An option newer than the state had its default.
         then = before.get(field.name, _BEFORE.get(field.name, field.default))
         if not field.metadata["may_change"] and then != now[field.name]:
             raise TrainingError(
-                f"{path} is of a training with {field.name.replace('_', ' ')} {then}, not "
-                f"{now[field.name]}; resume with the same options, or choose another output."
+                f"{path} belongs to a training with {_label(field.name)} {then}, not {now[field.name]}; "
+                "resume with the same options, or choose another output."
             )
     size, wanted = state["preprocess"]["working_size"], run.initial.preprocess.working_size
     if state["preprocess"] != dataclasses.asdict(run.initial.preprocess):
         raise TrainingError(
-            f"{path} is of a training with another preprocessing (working size {size}, not {wanted}); resume "
-            "with the same, or choose another output."
+            f"{path} belongs to a training with another preprocessing (working size {size}, not {wanted}); "
+            "resume with the same preprocessing, or choose another output."
         )
 
 
+def _check_supported(options: dict[str, Any], path: Path) -> None:
+    """Refuse options of version 0.1.0 that this version no longer has."""
+    removed = [name for name, only in _REMOVED.items() if options.get(name, only) != only]
+    removed += [name for name, values in _REMOVED_VALUES.items() if options.get(name) in values]
+    if removed:
+        name = removed[0]
+        raise TrainingError(
+            f"{path} belongs to a training with {_label(name)} {options[name]}, which this version no longer "
+            "supports; resume it with version 0.1.0, or choose another output."
+        )
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _plain(value: Any) -> Any:
-    """Tuples as lists, which is how they come back from a file."""
+    """Convert tuples to lists, so that saved and current values compare equal."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def remove_leftovers(output: Path) -> None:
-    """Remove the temporary files of a training that was killed while writing."""
+    """Remove temporary files of a training that was killed while it wrote."""
     for path in (output, state_file(output), state_folder(output) / "history.csv"):
         for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
             leftover.unlink(missing_ok=True)

@@ -1,14 +1,13 @@
-"""Patients -> model file: the training loop, a generator of events.
+"""The training loop: patients in, model file out, as a generator of events.
 
-The caller decides what to draw and when to stop; closing the generator ends the training. The best
-model so far is always on disk, and so is the state from which the training can go on. What happens
-around the steps is the business of callbacks: :mod:`.callbacks`.
+The caller shows the events and decides when to stop: closing the generator ends the training. The best model
+and the state to resume from are always on disk. Everything around the steps is done by :mod:`.callbacks`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -21,8 +20,10 @@ from .events import Ended, EpochDone, StepDone, TrainEvent, Validated
 from .initial_model import find_initial_model
 from .options import TrainOptions
 from .paths import state_file, state_folder
-from .run import Run, Source
+from .patients import Source
+from .run import Run
 from .state import load_state, remove_leftovers
+from .validation import validate
 
 
 def train(
@@ -40,30 +41,29 @@ def train(
     Parameters
     ----------
     training, validation : sequence of Patient, Path or PatientFiles
-        Patients with truth, their folders, or patients of a cohort with corrected labels; none may be in
-        both.
+        Patients with ground truth, their folders, or files that are read on demand; no patient in both.
     output : Path
-        The best model so far, by mean Dice per validation patient, is kept here; the training state
-        and a table of its history beside it in ``<output stem>.state``.
+        The model file, ending in .safetensors: the best model so far, by mean Dice per validation patient.
+        The training state and history.csv are written to the folder ``<output stem>.state`` next to it.
     options : TrainOptions, optional
-        See there.
+        Options of the training.
     preprocess : PreprocessOptions, optional
-        Working size and normalisation of a model from scratch.
+        Working size and normalisation of a model trained from scratch.
     callbacks : sequence of Callback
-        Called after the standard ones.
+        Called after the standard callbacks.
     resume : bool
-        Go on from the training state if there is one.
+        Whether to resume from the training state, if there is one.
 
     Yields
     ------
-    PatientRead, StepDone, PatientValidated, Validated, EpochDone, Notice or Ended
-        See :mod:`napari_lgg_seg.core.training.events`. Close the generator to stop; the best model and the
+    PatientRead, StepDone, SlicesDone, PatientValidated, Validated, EpochDone, Notice or Ended
+        See :mod:`napari_lgg_seg.core.training.events`. Close the generator to stop: the best model and the
         state after the last step stay on disk.
 
     Raises
     ------
     TrainingError
-        If a patient is in both sets, truth is missing, or the loss is no longer a number.
+        If a patient is in both sets, ground truth is missing, or the loss is not finite.
     ModelError, DeviceError, ExportError
         If the initial model cannot be used, the device fails, or the disk is full.
     """
@@ -73,10 +73,10 @@ def train(
     check_output(output, resume=resume)
     run = Run(initial, validation, output, options)
     hooks: list[Callback] = []
-    try:
+    with _finishing(run, hooks):
         yield from run.read(training)
         yield from _prepare(run, resume=resume)
-        hooks = [*standard_callbacks(run), *callbacks]
+        hooks += [*standard_callbacks(run), *callbacks]
         for hook in hooks:
             hook.at_start(run)
         if initial.card is not None and not run.history:
@@ -85,18 +85,10 @@ def train(
         if run.stopped is not None and not run.is_validated:
             yield from _validate(run, hooks)
         yield Ended(run.stopped or f"All {options.epochs} epochs are done.")
-    except GeneratorExit:  # the caller closed it
-        _end(run, hooks)
-        raise
-    except BaseException:
-        with suppress(Exception):  # what failed first is what the user should know
-            _end(run, hooks)
-        raise
-    _end(run, hooks)
 
 
 def _epochs(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
-    """The training itself: epochs of steps, with whatever the callbacks do around them."""
+    """The training itself: epochs of steps, with the callbacks' hooks around them."""
     epochs, validate_every = run.options.epochs or 1, run.options.validate_every or 1
     while run.epoch < epochs and not run.should_stop():
         for batch in run.batches():
@@ -111,32 +103,47 @@ def _epochs(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
                 return
         due = (run.epoch + 1) % validate_every == 0 or run.epoch + 1 == epochs
         if due:
-            yield from run.validate()
+            yield from validate(run)
         record = run.end_epoch(validated=due)
         for hook in hooks:
             hook.after_epoch(run, record)
         yield EpochDone(run.epoch, epochs, record.loss or 0.0, record.validation, run.best)
 
 
-def _end(run: Run, hooks: Sequence[Callback]) -> None:
-    """Let every callback end, and give memory and files back, whatever else fails."""
-    with ExitStack() as stack:
-        stack.callback(run.close)
-        for hook in reversed(hooks):
-            stack.callback(hook.at_end, run)
+@contextmanager
+def _finishing(run: Run, hooks: Sequence[Callback]) -> Iterator[None]:
+    """Call the callbacks' last hook and release memory and files, however the training ends."""
+
+    def finish() -> None:
+        with ExitStack() as stack:  # each is called even if others fail
+            stack.callback(run.close)
+            for hook in reversed(hooks):
+                stack.callback(hook.at_end, run)
+
+    try:
+        yield
+    except GeneratorExit:  # the caller closed the training
+        finish()
+        raise
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to report
+            finish()
+        raise
+    finish()
 
 
 def _validate(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
-    """A validation outside of an epoch: of the initial model, and where a training was stopped."""
-    yield from run.validate()
+    """Validate outside of an epoch: the initial model, or the weights when the training was stopped."""
+    yield from validate(run)
+    record = run.history[-1]
     for hook in hooks:
-        hook.after_epoch(run, run.history[-1])
-    assert run.history[-1].validation is not None
-    yield Validated(run.steps_done, run.epoch, run.history[-1].validation, run.best)
+        hook.after_epoch(run, record)
+    assert record.validation is not None
+    yield Validated(run.steps_done, run.epoch, record.validation, run.best)
 
 
 def standard_callbacks(run: Run) -> list[Callback]:
-    """What every training does around its steps, as its options say; one process alone writes files."""
+    """Create the callbacks that the options ask for; only the main process writes files."""
     options = run.options
     hooks: list[Callback] = [LearningRate()]
     if run.processes.is_main:
@@ -145,13 +152,13 @@ def standard_callbacks(run: Run) -> list[Callback]:
         hooks.append(EarlyStopping(options.patience))
     if options.max_minutes is not None:
         hooks.append(TimeBudget(options.max_minutes))
-    if run.processes.is_main:  # last, so that the state never knows of a model that is not on disk yet
+    if run.processes.is_main:  # last, so that the state never refers to a model that is not on disk yet
         hooks.append(KeepState(state_file(run.output)))
     return hooks
 
 
 def _prepare(run: Run, *, resume: bool) -> Iterator[Notice]:
-    """Take up the state from disk where it is wanted, and say what the user should know."""
+    """Load the state to resume from, if asked to, and yield what the user should know."""
     if run.processes.is_main:
         remove_leftovers(run.output)
     if run.initial.reason:
@@ -161,35 +168,32 @@ def _prepare(run: Run, *, resume: bool) -> Iterator[Notice]:
     if seen:
         yield Notice(
             f"The initial model was trained on {len(seen)} of the {len(validation)} validation patients "
-            f"({seen[0]}{', ...' if len(seen) > 1 else ''}): their Dice flatters it."
+            f"({seen[0]}{', ...' if len(seen) > 1 else ''}), so their Dice is too optimistic."
         )
     if resume and not load_state(run, state_file(run.output)):
-        yield Notice(f"There is no training state beside {run.output.name}: starting anew.")
-        aside = keep_aside(run.output) if run.processes.is_main else None
-        if aside is not None:
-            yield Notice(f"The model that was in {run.output.name} is kept in {aside.name}.")
+        yield Notice(f"There is no training state next to {run.output.name}; starting a new training.")
+        renamed = rename_existing(run.output) if run.processes.is_main else None
+        if renamed is not None:
+            yield Notice(f"The existing {run.output.name} was renamed to {renamed.name}.")
 
 
-def keep_aside(output: Path) -> Path | None:
-    """Give a model file that is in the way another name; returns it, or None if there was no file."""
+def rename_existing(output: Path) -> Path | None:
+    """Rename a model file that would be replaced; returns its new path, or None if there was no file."""
     if not output.exists():
         return None
-    aside = next(
-        path
-        for number in count(1)
-        if not (path := output.with_name(f"{output.stem}-before-{number}{output.suffix}")).exists()
-    )
-    output.rename(aside)
-    return aside
+    numbered = (output.with_name(f"{output.stem}-before-{number}{output.suffix}") for number in count(1))
+    renamed = next(path for path in numbered if not path.exists())
+    output.rename(renamed)
+    return renamed
 
 
 def check_output(output: Path, *, resume: bool) -> None:
-    """Refuse an output that would replace an older model or training, unless that is resumed.
+    """Refuse an output that would replace an existing model or training, unless that is resumed.
 
     Raises
     ------
     TrainingError
-        If the name has another ending, or the file or its state exists and ``resume`` is not set.
+        If the name does not end in .safetensors, or the file or its state exists and ``resume`` is not set.
     """
     if output.suffix != ".safetensors":
         raise TrainingError(f"{output} must end in .safetensors; choose such a name for the model.")
@@ -197,4 +201,6 @@ def check_output(output: Path, *, resume: bool) -> None:
         return
     for path in (output, state_file(output)):
         if path.exists():
-            raise TrainingError(f"{path} exists already; choose another name, or go on with --resume.")
+            raise TrainingError(
+                f"{path} exists already; choose another name, or continue its training with --resume."
+            )

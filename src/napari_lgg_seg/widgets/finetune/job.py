@@ -117,7 +117,7 @@ class TrainWorker(GeneratorWorker):
 @returns_failure
 def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
     """The training, in the worker's thread."""
-    from ...core.training.run import opened
+    from ...core.training.patients import load_patient
     from ...core.training.train import train
 
     training, validation = _opened(job.training), _opened(job.validation)
@@ -130,7 +130,7 @@ def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
             elif isinstance(event, EpochDone):
                 epochs_done = event.epoch
             elif isinstance(event, PatientValidated) and to_show is not None:
-                yield PatientToShow(opened(to_show))
+                yield PatientToShow(load_patient(to_show))
                 to_show = None
             yield event
     card = read_card(job.output) if job.output.exists() else None

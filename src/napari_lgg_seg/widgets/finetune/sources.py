@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from ...core.cohort.corrected import CorrectedPatient
 from ...core.cohort.edits import SavedEdits
 from ...core.cohort.results import default_results_folder
-from ...core.training.split import draw_old
+from ...core.training.split import draw_rehearsal
 from ..review.review_session import session_of
 from ..shared.worker import Failure
 from . import messages
@@ -98,7 +98,7 @@ class Sources:
         """
         chosen = self.names()
         others = {n: p for n, p in self._old.patients.items() if n not in chosen and isinstance(p, Path)}
-        return [others[n] for n in draw_old(others, training, self._controls.old_share.value, seed)]
+        return [others[n] for n in draw_rehearsal(others, training, self._controls.old_share.value, seed)]
 
     def problem(self) -> str:
         """Why nobody can be trained on yet; empty if there are two patients or more."""

@@ -1,0 +1,158 @@
+"""Which training states can be resumed: of the same patients and options, also of version 0.1.0."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from training_runs import OPTIONS, about, files, of, start, step_losses, until
+
+from napari_lgg_seg.core.errors import ExportError, TrainingError
+from napari_lgg_seg.core.model.checkpoint import read_card
+from napari_lgg_seg.core.model.preprocess import PreprocessOptions
+from napari_lgg_seg.core.training.events import Ended, StepDone
+from napari_lgg_seg.core.training.train import train
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+def change_options(state, remove=(), **add):
+    """Change the options in a state file."""
+    found = torch.load(state, weights_only=True)
+    for name in remove:
+        del found["options"][name]
+    found["options"] |= add
+    torch.save(found, state)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 6}, "seed 5, not 6"),
+        ({"batch_size": 5}, "batch size 4, not 5"),
+        ({"loss": "dice"}, "loss bce, not dice"),
+        ({"learning_rate": 1e-3}, "learning rate 0.002, not 0.001"),
+        ({"slices_per_epoch": 9}, "slices per epoch 10, not 9"),
+    ],
+)
+@pytest.mark.usefixtures("one_step")
+def test_other_options_are_refused(patients, output, options, words):
+    if options.get("loss") == "dice":
+        pytest.importorskip("monai")
+    before = output.read_bytes()
+    with pytest.raises(TrainingError, match=rf"last\.pt belongs to a training with {words}; .*\.$"):
+        list(start(patients, output, resume=True, **options))
+    assert output.read_bytes() == before
+
+
+@pytest.mark.usefixtures("one_step")
+def test_another_initial_model_is_refused(patients, output, initial):
+    with pytest.raises(TrainingError, match="with init scratch, not "):
+        list(start(patients, output, resume=True, init=str(initial)))
+
+
+@pytest.mark.usefixtures("one_step")
+def test_another_working_size_is_refused(patients, output):
+    work = train(*patients, output, OPTIONS, PreprocessOptions(working_size=48), resume=True)
+    with pytest.raises(TrainingError, match=r"working size 32, not 48"):
+        list(work)
+
+
+@pytest.mark.usefixtures("one_step")
+def test_other_patients_are_refused(patients, output, make_patient):
+    others = patients[0], [make_patient("third")]
+    with pytest.raises(TrainingError, match=r"to a training with other patients; .*\.$"):
+        list(start(others, output, resume=True))
+    with pytest.raises(TrainingError, match=r"to a training with other patients; .*\.$"):
+        list(start(patients[::-1], output, resume=True))
+
+
+@pytest.mark.usefixtures("one_step")
+def test_some_options_may_change(patients, output):
+    changed = {"epochs": 1, "patience": 3, "validate_every": 5, "max_minutes": 60.0, "device": "auto"}
+    events = list(start(patients, output, resume=True, **changed))
+    assert [event.step for event in of(events, StepDone)] == [2, 3]
+    assert events[-1] == Ended("All 1 epochs are done.")
+
+
+# --- states of earlier versions ----------------------------------------------------------------
+
+#: Options of version 0.1.0 that were removed, as it wrote them if they were not used.
+REMOVED = {"freeze_encoder": False, "draw": "slices", "crop_share": 0.0}
+
+
+@pytest.mark.usefixtures("one_step")
+def test_a_state_of_version_0_1_0_is_resumed(patients, output, state, whole_run):
+    change_options(state, **REMOVED)
+    events = list(start(patients, output, resume=True))
+    assert step_losses(events) == about(step_losses(whole_run[0])[1:])
+    assert set(torch.load(state, weights_only=True)["options"]) == {
+        field.name for field in dataclasses.fields(OPTIONS)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("freeze_encoder", True), ("draw", "patients"), ("crop_share", 0.5), ("loss", "bce+tversky")],
+)
+@pytest.mark.usefixtures("one_step")
+def test_a_state_with_a_removed_option_is_refused(patients, output, state, name, value):
+    change_options(state, **{**REMOVED, name: value})
+    before = state.read_bytes()
+    expected = f"training with {name.replace('_', ' ')} {value}, which this version no longer supports; "
+    with pytest.raises(TrainingError) as caught:
+        list(start(patients, output, resume=True))
+    assert expected in str(caught.value)
+    assert str(caught.value).endswith("resume it with version 0.1.0, or choose another output.")
+    assert state.read_bytes() == before
+
+
+@pytest.mark.usefixtures("one_step")
+def test_an_option_newer_than_the_state_had_its_default(patients, output, state):
+    change_options(state, remove=["neighbouring_slices"])
+    with pytest.raises(TrainingError, match=r"with neighbouring slices None, not 1; .*\.$"):
+        list(start(patients, output, resume=True, neighbouring_slices=1))
+    events = until(start(patients, output, resume=True), StepDone)
+    assert [event.step for event in of(events, StepDone)] == [2]
+
+
+@pytest.mark.usefixtures("one_step")
+def test_a_state_older_than_muon_was_trained_with_adamw(patients, output, state):
+    change_options(state, remove=["optimiser"])
+    with pytest.raises(TrainingError, match=r"with optimiser adamw, not muon; .*\.$"):
+        list(start(patients, output, resume=True))
+
+
+# --- damaged files and full disks --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", "cut", "other"])
+def test_a_damaged_state_is_refused(patients, output, state, content):
+    state.parent.mkdir()
+    if content in ("cut", "other"):
+        torch.save({"network": {"weight": torch.zeros(1000)}}, state)
+        content = state.read_bytes()[: 2000 if content == "cut" else None]
+    state.write_bytes(content)
+    with pytest.raises(TrainingError, match=r"last\.pt is damaged; .*\.$"):
+        list(start(patients, output, resume=True))
+    assert state.read_bytes() == content
+
+
+def test_a_full_disk_leaves_model_and_old_state_intact(patients, output, state):
+    """The system's limit on file sizes stands in for a full disk; only the model fits."""
+    resource = pytest.importorskip("resource")
+    state.parent.mkdir()
+    until(start(patients, output), StepDone)
+    old = state.read_bytes()
+    assert output.stat().st_size < 2**20 < len(old)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(ExportError, match=r"last\.pt could not be written"):
+            list(start(patients, output, resume=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_card(output).name == "my model"
+    assert state.read_bytes() == old
+    assert files(state.parent) == ["last.pt"]
