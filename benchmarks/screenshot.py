@@ -1,4 +1,4 @@
-"""Make the README's pictures from the real window with the sample patient.
+"""Make the README's screenshots from the real window with the sample patient.
 
     python benchmarks/screenshot.py segment docs/segment.png
     python benchmarks/screenshot.py fine-tune docs/fine-tune.png
@@ -60,7 +60,7 @@ def _fine_tune(viewer: Any, path: str) -> None:
         widget.button.native.click()
         _wait(lambda: widget.status.value.startswith("Epoch 5"), seconds=600)
         viewer.dims.set_point(0, 17)
-        outline(viewer.layers["truth"])
+        outline(viewer.layers["ground truth"])
         _wait(lambda: False, seconds=2)
         print(widget.status.value)
         viewer.screenshot(path, canvas_only=False)

@@ -3,7 +3,8 @@
     python benchmarks/tutorial.py docs/tutorial
 
 Needs a display (for instance under ``xvfb-run -s '-screen 0 1600x1000x24'``). The corrections that a person
-would paint are copied from the truth. Results, recovery files and preferences go to a folder of their own.
+would paint are copied from the ground truth. Results, autosaved edits and preferences go to a folder of
+their own.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Tutorial:
         self.cohort = self._dock("Cohort")
         self._type("Patients", str(self.folder / "cohort"))
         rows = self.cohort.patients
-        _wait(lambda: len(rows.rows) == 8 and all(row.details is not None for row in rows.rows))
+        _wait(lambda: len(rows.rows) == 8 and all(row.summary is not None for row in rows.rows))
         self._picture("1-cohort")
 
     def _segment_all(self) -> None:
@@ -78,7 +79,7 @@ class Tutorial:
         widget = self._dock("Correct")
         for number in range(4):
             self._click("Correct")
-            tumour, truth = widget.layer.data, self.viewer.layers["truth"].data
+            tumour, truth = widget.layer.data, self.viewer.layers["ground truth"].data
             wrong = np.nonzero((tumour > 0) != (truth > 0))
             widget.layer.data_setitem(wrong, truth[wrong])
             if number == 0:
@@ -182,7 +183,7 @@ class Tutorial:
         place = table.visualRect(table.model().index(0, 1)).center()
         for click in (QTest.mouseClick, QTest.mouseDClick):  # as a hand does it: once, then again
             click(table.viewport(), Qt.MouseButton.LeftButton, pos=place)
-        return table.order.names()[0]
+        return table.sorted.names()[0]
 
     def _next(self) -> None:
         before = self.cohort.open_name
