@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NO_LABELS = "(no labels)"
 _MOST_ROWS_SHOWN = 5
-_LABELS_WIDTH = 110  # pixels; names of patients are longer than those of labels
+_LABELS_WIDTH = 130  # pixels: fits "ground truth" and leaves room for a TCGA name
 
 
 class PatientTable(QTableWidget):
@@ -72,8 +72,8 @@ class PatientTable(QTableWidget):
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(6)
         combo.addItem(_NO_LABELS)
-        for layer in row.labels:
-            combo.addItem(layer.name)
+        for layer in row.labels:  # the patient's name is in the first column
+            combo.addItem(layer.name.removeprefix(f"{row.subject} "))
         combo.setCurrentIndex(row.labels.index(labels) + 1 if labels is not None else 0)
         combo.setToolTip(combo.currentText())
         combo.activated.connect(lambda chosen: self._labels_picked(row, chosen))
@@ -88,6 +88,11 @@ class PatientTable(QTableWidget):
         item.setFlags(flags if usable else Qt.ItemFlag.ItemIsUserCheckable)
         ticked = usable and self._ticks.get(row.subject, True)
         item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
+
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Fit the height again: the style sheet changes it when the table is first shown."""
+        super().showEvent(event)
+        self._fit_height()
 
     def _fit_height(self) -> None:
         rows = min(max(self.rowCount(), 1), _MOST_ROWS_SHOWN)

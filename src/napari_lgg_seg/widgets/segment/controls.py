@@ -102,7 +102,11 @@ class Controls:
     def _make_options(self) -> None:
         self.clean_up = ComboBox(label="Clean-up", choices=_CLEAN_UP, tooltip=_CLEAN_UP_HELP)
         self.smallest_volume = SpinBox(
-            label="Smallest volume", value=100, min=1, max=10**6, tooltip=option_help("smallest_volume")
+            label="Smallest volume (voxels)",
+            value=100,
+            min=1,
+            max=10**6,
+            tooltip=option_help("smallest_volume"),
         )
         self.fill_holes = CheckBox(label="Fill holes", tooltip=option_help("fill_holes"))
         self.tta = CheckBox(label="Test-time augmentation (mirror)", tooltip=option_help("tta"))
