@@ -61,7 +61,7 @@ class Tutorial:
         self.cohort = self._dock("Cohort")
         self._type("Patients", str(self.folder / "cohort"))
         rows = self.cohort.patients
-        wait_until(lambda: len(rows.rows) == 8 and all(row.details is not None for row in rows.rows))
+        wait_until(lambda: len(rows.rows) == 8 and all(row.summary is not None for row in rows.rows))
         self._screenshot("1-cohort")
 
     def _segment_all(self) -> None:
@@ -183,7 +183,7 @@ class Tutorial:
         position = table.visualRect(table.model().index(0, 1)).center()
         for click in (QTest.mouseClick, QTest.mouseDClick):  # like a user: the first click selects
             click(table.viewport(), Qt.MouseButton.LeftButton, pos=position)
-        return table.order.names()[0]
+        return table.sorted.names()[0]
 
     def _next(self) -> None:
         before = self.cohort.open_name

@@ -1,5 +1,9 @@
+"""The npe2 manifest, and the metadata of the distribution."""
+
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import importlib
 import subprocess
 import sys
@@ -10,6 +14,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_lgg_seg
+from napari_lgg_seg.preferences import AUTOMATIC, COLOURS, FIXED, MODELS_OWN, Preferences
 
 PACKAGE = "napari-lgg-seg"
 FOLDER = Path(napari_lgg_seg.__file__).parent
@@ -25,7 +30,7 @@ def test_npe2_accepts_the_manifest():
 
 
 @pytest.mark.parametrize("python_name", COMMANDS.values(), ids=COMMANDS)
-def test_command_is_there_to_be_called(python_name):
+def test_every_command_can_be_imported(python_name):
     module, _, name = python_name.partition(":")
     assert callable(getattr(importlib.import_module(module), name))
 
@@ -42,18 +47,25 @@ def test_contributions_refer_to_commands():
     assert set(named) == set(COMMANDS)
 
 
-def test_manifest_keeps_clear_of_what_npe2_0_9_refuses():
-    text = (FOLDER / "napari.yaml").read_text(encoding="utf-8")
-    assert "default_dock_area" not in text
-    assert "tabify" not in text
-
-
-def test_reader_takes_folders_and_leaves_other_files_alone():
+def test_reader_is_offered_for_every_slice_file_of_the_dataset():
     (reader,) = MANIFEST.contributions.readers
     assert reader.accepts_directories
-    assert all(
-        pattern.islower() and pattern.endswith((".tif", ".tiff")) for pattern in reader.filename_patterns
-    )
+    # napari lowers the patterns but not the names, so a pattern such as TCGA_*.tif would never match.
+    for name in ("TCGA_DU_0001_19990101_1.tif", "TCGA_DU_0001_19990101_1_mask.tif", "patient_1.tiff"):
+        assert any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in reader.filename_patterns), name
+
+
+def test_stored_preferences_keep_their_keys_and_values():
+    """Renaming one of them would silently reset the user's preference."""
+    properties = {
+        key: value
+        for configuration in MANIFEST.contributions.configurations.values()
+        for key, value in configuration.properties.items()
+    }
+    assert {*properties} == {field.name for field in dataclasses.fields(Preferences)}
+    assert properties["threshold"].enum == [MODELS_OWN, AUTOMATIC, FIXED]
+    for key in ("tumour_colour", "truth_colour"):
+        assert properties[key].enum == list(COLOURS)
 
 
 # --- what the napari hub and installers read -------------------------------------------------------
@@ -79,14 +91,14 @@ def test_metadata_has_classifier_links_and_version(distribution):
     assert distribution.metadata["Requires-Python"] == ">=3.11"
 
 
-def test_weights_have_a_licence_of_their_own_beside_them(distribution):
+def test_weights_have_their_own_licence_file(distribution):
     assert distribution.metadata["License-Expression"] == "BSD-3-Clause AND CC-BY-NC-SA-4.0"
     files = distribution.metadata.get_all("License-File")
     assert sorted(files) == ["LICENSE", "src/napari_lgg_seg/models/LICENSE-WEIGHTS.md"]
     assert "NonCommercial" in (FOLDER / "models" / "LICENSE-WEIGHTS.md").read_text(encoding="utf-8")
 
 
-def test_no_qt_binding_among_the_base_dependencies(distribution):
+def test_base_dependencies_include_no_qt_binding(distribution):
     base = [r for r in distribution.requires if "extra ==" not in r]
     assert not [r for r in base if r.lower().startswith(("pyqt", "pyside", "napari["))]
     assert any(

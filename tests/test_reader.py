@@ -1,3 +1,5 @@
+"""The reader: which paths are ours, and the layers of patients."""
+
 from __future__ import annotations
 
 import json
@@ -16,15 +18,15 @@ OTHER = "TCGA_HT_0002_20000202"
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[str]:
-    """What the reader tells the user."""
-    heard = []
-    monkeypatch.setattr("napari.utils.notifications.show_info", heard.append)
-    return heard
+def notices(monkeypatch) -> list[str]:
+    """Notifications of the reader."""
+    shown = []
+    monkeypatch.setattr("napari.utils.notifications.show_info", shown.append)
+    return shown
 
 
 def read(*paths: Path) -> list:
-    """As napari does it: one path as text, several as a list."""
+    """Read like napari: one path as text, several as a list."""
     argument = [str(path) for path in paths] if len(paths) > 1 else str(paths[0])
     reader = get_reader(argument)
     assert reader is not None, "not ours"
@@ -64,7 +66,7 @@ def refusal(*paths: Path) -> str:
     ],
     ids=repr,
 )
-def test_strange_paths_are_not_ours(path, tmp_path, monkeypatch):
+def test_invalid_paths_are_not_ours(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert get_reader(path) is None
 
@@ -126,7 +128,7 @@ def test_one_foreign_path_among_ours_is_not_ours(tmp_path, write_slices):
     assert get_reader([str(tmp_path / "a"), str(tmp_path / "notes.txt")]) is None
 
 
-def test_asking_opens_no_pixels(tmp_path, write_slices, monkeypatch):
+def test_get_reader_reads_no_pixels(tmp_path, write_slices, monkeypatch):
     write_slices(tmp_path, NAME, 3)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("pixels were read"))
     for path in (tmp_path, tmp_path / f"{NAME}_1.tif", tmp_path / f"{NAME}_1_mask.tif"):
@@ -139,7 +141,7 @@ def test_asking_opens_no_pixels(tmp_path, write_slices, monkeypatch):
 def test_layers_of_a_patient(tmp_path, write_slices):
     image, mask = write_slices(tmp_path / "any name", NAME, 12)
     layers = read(tmp_path / "any name")
-    assert names(layers) == [*SEQUENCES, "truth"]
+    assert names(layers) == [*SEQUENCES, "ground truth"]
     assert [kind for _, _, kind in layers] == ["image", "image", "image", "labels"]
     assert [data.dtype for data, _, _ in layers] == [np.uint8] * 4
     for channel in range(3):
@@ -159,7 +161,7 @@ def test_only_flair_is_shown_of_the_images(tmp_path, write_slices):
     assert layers[3][1].get("visible", True)
 
 
-def test_contrast_limits_are_of_the_volume(tmp_path, make_patient):
+def test_contrast_limits_are_those_of_the_volume(tmp_path, make_patient):
     from napari_lgg_seg.core.data.masks import write_patient
 
     patient = make_patient(NAME)
@@ -186,13 +188,13 @@ def test_all_layers_lie_on_one_grid(tmp_path, write_slices):
     assert layers[0][1]["axis_labels"] == ("z", "y", "x")
 
 
-def test_metadata_says_whose_layer_it_is_and_which(tmp_path, write_slices):
+def test_metadata_describe_the_layer(tmp_path, write_slices):
     write_slices(tmp_path, NAME, range(7, 10))
-    for _, properties, _ in read(tmp_path):
+    for role, (_, properties, _) in zip((*SEQUENCES, "truth"), read(tmp_path), strict=True):
         assert properties["metadata"]["lgg"] == {
             "schema": 1,
             "patient": NAME,
-            "role": properties["name"],
+            "role": role,
             "slice_numbers": [7, 8, 9],
             "filled_sequences": [],
             "affine": None,
@@ -201,7 +203,7 @@ def test_metadata_says_whose_layer_it_is_and_which(tmp_path, write_slices):
         json.dumps(properties["metadata"])  # so that writers and remote viewers can keep it
 
 
-def test_metadata_says_which_sequences_are_flair_once_more(tmp_path, make_patient):
+def test_metadata_list_sequences_filled_with_flair(tmp_path, make_patient):
     from napari_lgg_seg.core.data.masks import write_patient
 
     patient = make_patient(NAME)
@@ -210,7 +212,7 @@ def test_metadata_says_which_sequences_are_flair_once_more(tmp_path, make_patien
     assert [p["metadata"]["lgg"]["filled_sequences"] for _, p, _ in read(tmp_path)] == [["pre-contrast"]] * 4
 
 
-def test_layers_are_what_napari_makes_of_them(tmp_path, write_slices):
+def test_napari_creates_layers_from_the_data(tmp_path, write_slices):
     from napari.layers import Image, Labels, Layer
 
     write_slices(tmp_path, NAME)
@@ -220,18 +222,18 @@ def test_layers_are_what_napari_makes_of_them(tmp_path, write_slices):
     assert made[3].colormap.map(1)[3] == 1
 
 
-def test_patient_without_masks_has_no_truth(tmp_path, write_slices, told):
+def test_patient_without_masks_has_no_ground_truth(tmp_path, write_slices, notices):
     write_slices(tmp_path, NAME, masks=False)
     assert names(read(tmp_path)) == list(SEQUENCES)
-    assert told == []
+    assert notices == []
 
 
-def test_slices_without_a_mask_among_others_are_told(tmp_path, write_slices, told):
+def test_slices_without_a_mask_are_reported(tmp_path, write_slices, notices):
     _, mask = write_slices(tmp_path, NAME, 3, masks=[2])
     truth = read(tmp_path)[3][0]
     np.testing.assert_array_equal(truth[1], mask[1] // 255)
     assert not truth[[0, 2]].any()
-    (text,) = told
+    (text,) = notices
     assert NAME in text
     assert "2 of 3 slices have no mask" in text
 
@@ -239,7 +241,7 @@ def test_slices_without_a_mask_among_others_are_told(tmp_path, write_slices, tol
 def test_folder_of_masks_only_is_one_labels_layer(tmp_path, write_slices):
     _, mask = write_slices(tmp_path, NAME, images=False)
     ((data, properties, kind),) = read(tmp_path)
-    assert (properties["name"], kind) == ("truth", "labels")
+    assert (properties["name"], kind) == ("ground truth", "labels")
     np.testing.assert_array_equal(data, mask // 255)
 
 
@@ -249,7 +251,7 @@ def test_folder_behind_a_link(tmp_path, write_slices):
     try:
         link.symlink_to(tmp_path / "real", target_is_directory=True)
     except OSError:
-        pytest.skip("this system lets nobody make links")
+        pytest.skip("this system does not allow links")
     np.testing.assert_array_equal(read(link)[1][0], image[..., 1])
 
 
@@ -260,15 +262,19 @@ def test_second_folder_carries_its_patient_as_prefix(tmp_path, write_slices):
     write_slices(tmp_path / "b", OTHER)
     write_slices(tmp_path / "a", NAME)
     layers = read(tmp_path / "b", tmp_path / "a")
-    assert names(layers) == [*SEQUENCES, "truth", *(f"{NAME} {role}" for role in (*SEQUENCES, "truth"))]
+    assert names(layers) == [
+        *SEQUENCES,
+        "ground truth",
+        *(f"{NAME} {role}" for role in (*SEQUENCES, "ground truth")),
+    ]
     assert [p["metadata"]["lgg"]["patient"] for _, p, _ in layers] == [OTHER] * 4 + [NAME] * 4
     assert [p["metadata"]["lgg"]["role"] for _, p, _ in layers[4:]] == [*SEQUENCES, "truth"]
 
 
-def test_one_slice_file_opens_with_the_mask_beside_it(tmp_path, write_slices):
+def test_one_slice_file_opens_with_its_mask(tmp_path, write_slices):
     image, mask = write_slices(tmp_path, NAME, 4)
     layers = read(tmp_path / f"{NAME}_3.tif")
-    assert names(layers) == [*SEQUENCES, "truth"]
+    assert names(layers) == [*SEQUENCES, "ground truth"]
     np.testing.assert_array_equal(layers[1][0], image[2:3, ..., 1])
     np.testing.assert_array_equal(layers[3][0], mask[2:3] // 255)
     assert layers[0][1]["metadata"]["lgg"]["slice_numbers"] == [3]
@@ -295,13 +301,15 @@ def test_mask_file_alone_is_one_labels_layer(tmp_path, write_slices):
     np.testing.assert_array_equal(data, mask[1:2] // 255)
 
 
-def test_dataset_folder_opens_its_first_patient_and_says_how_to_open_the_others(tmp_path, write_slices, told):
+def test_dataset_folder_opens_its_first_patient_and_says_how_to_open_the_others(
+    tmp_path, write_slices, notices
+):
     for name in (OTHER, NAME, "TCGA_HT_0003_20000303"):
         write_slices(tmp_path / "kaggle_3m" / name, name)
     (tmp_path / "kaggle_3m" / "data.csv").write_text("Patient\n")
     layers = read(tmp_path / "kaggle_3m")
     assert {p["metadata"]["lgg"]["patient"] for _, p, _ in layers} == {NAME}
-    (text,) = told
+    (text,) = notices
     assert "3 patients" in text
     assert NAME in text
     assert "Open LGG patient..." in text
@@ -345,11 +353,11 @@ def test_nothing_is_loaded_if_the_second_of_two_is_broken(tmp_path, write_slices
 
 
 @pytest.mark.real_data
-def test_real_dataset_is_ours_quickly_and_its_first_patient_opens(lgg_dataset, told):
+def test_real_dataset_opens_its_first_patient(lgg_dataset, notices):
     layers = read(lgg_dataset)
     first = min(folder.name for folder in lgg_dataset.iterdir() if folder.is_dir())
-    assert names(layers) == [*SEQUENCES, "truth"]
+    assert names(layers) == [*SEQUENCES, "ground truth"]
     assert layers[0][1]["metadata"]["lgg"]["patient"] == first
     file = lgg_dataset / first / f"{first}_1.tif"
     np.testing.assert_array_equal(layers[1][0][0], tifffile.imread(file)[..., 1])
-    assert len(told) == 1
+    assert len(notices) == 1

@@ -1,3 +1,5 @@
+"""The writers: labels layers as dataset masks, TIFF and NIfTI."""
+
 from __future__ import annotations
 
 import re
@@ -52,7 +54,7 @@ def meta_of(numbers: list[int], patient: str = NAME) -> dict[str, Any]:
 
 
 def save(layer: Any, folder: Path) -> list[str]:
-    """As File > Save does with our name filter."""
+    """Save like File > Save does with our name filter."""
     return layer.save(str(folder), plugin="napari-lgg-seg")
 
 
@@ -93,17 +95,17 @@ def test_layer_list_saves_selected_labels(tmp_path, make_layer):
     assert len(layers.save(str(tmp_path / "masks"), selected=True, plugin="napari-lgg-seg")) == 3
 
 
-def test_layer_of_other_origin_takes_the_folders_name(tmp_path, make_layer):
+def test_masks_of_a_foreign_layer_are_named_after_the_folder(tmp_path, make_layer):
     written = save(make_layer(metadata={}), tmp_path / "Painted by hand")
     assert [Path(file).name for file in written] == [f"Painted by hand_{n}_mask.tif" for n in (1, 2, 3)]
 
 
-def test_slices_added_or_cut_off_are_numbered_anew(tmp_path, make_layer, labels):
+def test_slices_are_renumbered_if_some_were_added_or_removed(tmp_path, make_layer, labels):
     written = save(make_layer(labels[:2]), tmp_path / "masks")
     assert [Path(file).name for file in written] == [f"{NAME}_{n}_mask.tif" for n in (1, 2)]
 
 
-def test_plane_is_one_slice(tmp_path, make_layer, labels):
+def test_a_2d_layer_is_one_slice(tmp_path, make_layer, labels):
     (file,) = save(make_layer(labels[0], metadata={}), tmp_path / "plane")
     assert Path(file).name == "plane_1_mask.tif"
     np.testing.assert_array_equal(tifffile.imread(file), np.where(labels[0], 255, 0))
@@ -124,18 +126,18 @@ def test_labels_of_any_whole_numbers_become_bytes(tmp_path, labels, dtype):
     ],
     ids=["float", "4 dimensions", "empty"],
 )
-def test_what_cannot_be_masks_is_refused(tmp_path, data, word):
+def test_labels_that_cannot_be_masks_are_refused(tmp_path, data, word):
     with pytest.raises(ExportError, match=word):
         write_dataset_masks(str(tmp_path / "masks"), data, {})
     assert not (tmp_path / "masks").exists()
 
 
-def test_saving_a_layer_beside_truth_is_refused(tmp_path, write_slices, make_layer):
+def test_saving_a_layer_among_the_datasets_masks_is_refused(tmp_path, write_slices, make_layer):
     write_slices(tmp_path, NAME)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ExportError, match="truth") as error:
         save(make_layer(), tmp_path)
-    assert not isinstance(error.value, ExistingMasksError), "it could be overwritten on request"
+    assert not isinstance(error.value, ExistingMasksError), "the user must not be offered to overwrite"
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -164,7 +166,7 @@ def test_a_failure_half_way_leaves_nothing(tmp_path, labels, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions work otherwise there")
-def test_masks_may_be_read_by_whom_the_system_lets_read(tmp_path, make_layer):
+def test_masks_get_the_default_file_permissions(tmp_path, make_layer):
     plain = tmp_path / "plain"
     plain.touch()
     for file in save(make_layer(), tmp_path / "masks"):
@@ -175,7 +177,7 @@ def test_masks_may_be_read_by_whom_the_system_lets_read(tmp_path, make_layer):
 
 
 @pytest.mark.parametrize("ending", [".tif", ".tiff", ".nii.gz", ".nii"])
-def test_endings_choose_the_format_and_labels_are_kept(tmp_path, make_layer, labels, ending):
+def test_the_extension_selects_the_format_and_labels_are_kept(tmp_path, make_layer, labels, ending):
     layer = make_layer(scale=(5, 0.9, 0.8), units=("mm",) * 3, axis_labels=("z", "y", "x"))
     (written,) = layer.save(str(tmp_path / f"mine{ending}"), plugin="napari-lgg-seg")
     assert written == str(tmp_path / f"mine{ending}")
@@ -198,13 +200,13 @@ def test_nifti_takes_the_patients_affine_from_the_metadata(tmp_path, make_layer)
     np.testing.assert_allclose(nibabel.load(written).affine, affine)
 
 
-def test_units_that_are_no_lengths_give_no_spacing(tmp_path, make_layer):
+def test_units_other_than_lengths_give_no_spacing(tmp_path, make_layer):
     (written,) = make_layer(scale=(5, 1, 1)).save(str(tmp_path / "mine.tif"), plugin="napari-lgg-seg")
     with tifffile.TiffFile(written) as tiff:
         assert 'PhysicalSizeZUnit="pixel"' in tiff.ome_metadata
 
 
-def test_masks_say_that_labels_were_merged(tmp_path, make_layer, monkeypatch):
+def test_merged_labels_are_reported(tmp_path, make_layer, monkeypatch):
     heard = []
     monkeypatch.setattr("napari.utils.notifications.show_info", heard.append)
     save(make_layer(), tmp_path / "many")
@@ -214,7 +216,7 @@ def test_masks_say_that_labels_were_merged(tmp_path, make_layer, monkeypatch):
     assert len(heard) == 1
 
 
-def test_the_three_writers_have_names_of_their_own(npe2pm):
+def test_the_three_writers_have_different_names(npe2pm):
     writers = npe2pm.get_manifest("napari-lgg-seg").contributions.writers
     names = [writer.display_name for writer in writers]
     assert len(names) == len(set(names)) == 3

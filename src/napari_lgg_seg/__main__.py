@@ -1,4 +1,4 @@
-"""``python -m napari_lgg_seg``: the command line."""
+"""``python -m napari_lgg_seg`` runs the command line."""
 
 from .cli.app import main
 

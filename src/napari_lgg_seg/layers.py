@@ -1,34 +1,40 @@
-"""How a patient looks as napari layers, and how its layers are found again: by metadata, never by name.
+"""Patients as napari layers. Layers are recognised by their metadata, never by their names.
 
-Every layer of a patient carries ``metadata["lgg"]``::
+Every layer of a patient carries ``metadata["lgg"]``:
 
-    schema         1
-    patient        the patient's name
-    role           "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability",
+=================  =====================================================================================
+schema             1
+patient            the patient's name
+role               "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability",
                    "uncertainty", "preview" or "comparison"
-    slice_numbers  the number in each slice's file name
-    copies         sequences that are FLAIR once more
-    affine         4 x 4, voxel (x, y, z) to patient millimetres, or None
-    folder         where the files are, or None
+slice_numbers      the number in the file name of each slice
+filled_sequences   missing sequences that FLAIR stands in for ("copies" in version 0.1.0)
+affine             4 x 4, voxel (x, y, z) to patient millimetres, or None
+folder             the folder of the patient's files, or None
+=================  =====================================================================================
 
-A comparison of two labels layers, whoever's they are, also carries ``metadata["lgg comparison"]``: the
-``unique_id`` of both, as text.
+A comparison of two labels layers also carries ``metadata["lgg comparison"]``: the ``unique_id`` of both
+layers as text. The layers need not belong to a patient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .core.atomic import safe_name
+from .core.data.label_files import LabelMap
 from .core.data.patients import SEQUENCES, Patient
 from .core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
 from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
+    from napari.viewer import Viewer
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -36,27 +42,102 @@ METADATA_KEY, COMPARISON_KEY = "lgg", "lgg comparison"
 METADATA_SCHEMA = 1
 TRUTH, TUMOUR, PROBABILITY, UNCERTAINTY = "truth", "tumour", "probability", "uncertainty"
 PREVIEW, COMPARISON = "preview", "comparison"
+#: Roles whose layers have another name than the role; roles are stored in files, names are not.
+_LAYER_NAMES = {TRUTH: "ground truth"}
 AXES = ("z", "y", "x")
 
 _YELLOW = COLOURS["yellow"]
-#: The usual colours of tumour and truth, which labels painted later are not to be taken for.
-_TAKEN = (COLOURS["vermilion"], COLOURS["sky blue"])
+#: The default colours of prediction and ground truth; other labels must not be mistaken for them.
+_RESERVED = (COLOURS["vermilion"], COLOURS["sky blue"])
+
+
+# --- how layers look ---------------------------------------------------------------------------
 
 
 def label_colours(first: str) -> dict[int | None, str]:
-    """A labels layer's colours: ``first`` for label 1, distinct ones for labels painted later."""
+    """Colours of a labels layer: ``first`` for label 1, distinct colours for further labels."""
     colours: dict[int | None, str] = {0: "transparent", 1: first, None: "#ffffff"}
     others = (_YELLOW, *(other for other in COLOURS.values() if other != _YELLOW))
-    colours.update(enumerate([other for other in others if other not in (first, *_TAKEN)], start=2))
+    colours.update(enumerate([other for other in others if other not in (first, *_RESERVED)], start=2))
     return colours
 
 
 def comparison_colours() -> dict[int | None, str]:
-    """A comparison's colours: what is in one mask alone has the colour of that mask."""
-    missed, invented = colour("truth_colour"), colour("tumour_colour")
-    others = (_YELLOW, *(other for other in COLOURS.values() if other not in _TAKEN))
-    agreed = next(other for other in others if other not in (missed, invented))
-    return {AGREED: agreed, FALSE_NEGATIVE: missed, FALSE_POSITIVE: invented}
+    """Colours of a comparison: voxels in one mask only have the colour of that mask."""
+    false_negative, false_positive = colour("truth_colour"), colour("tumour_colour")
+    others = (_YELLOW, *(other for other in COLOURS.values() if other not in _RESERVED))
+    agreed = next(other for other in others if other not in (false_negative, false_positive))
+    return {AGREED: agreed, FALSE_NEGATIVE: false_negative, FALSE_POSITIVE: false_positive}
+
+
+def layer_name(role: str, patient: str | None = None) -> str:
+    """Name of the layer with a role, preceded by the patient's name if one is given."""
+    name = _LAYER_NAMES.get(role, role)
+    return name if patient is None else f"{patient} {name}"
+
+
+def contrast_limits(volume: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Display range of a (z, y, x) volume: from 0, or its minimum, to the 99.8th percentile."""
+    sparse = np.asarray(volume[:, ::2, ::2], np.float64)
+    low, high = float(sparse.min()), float(np.percentile(sparse, 99.8))
+    low = min(low, 0.0)
+    return low, high if high > low else low + 1.0
+
+
+def outline(layer: Labels) -> None:
+    """Show labels as an outline, so that what lies below stays visible."""
+    if layer.contour == 0:
+        layer.contour, layer.opacity = 1, 1.0
+
+
+def truth_properties() -> dict[str, Any]:
+    """Appearance of a ground truth layer."""
+    return {"colormap": label_colours(colour("truth_colour")), "opacity": 0.5}
+
+
+def tumour_properties(patient: str) -> dict[str, Any]:
+    """Name and appearance of a predicted labels layer."""
+    return {
+        "name": layer_name(TUMOUR, patient),
+        "colormap": label_colours(colour("tumour_colour")),
+        "opacity": 0.5,
+    }
+
+
+def preview_properties(patient: str) -> dict[str, Any]:
+    """Name and appearance of the labels that a model in training predicts."""
+    return {"name": layer_name(PREVIEW, patient), "colormap": label_colours(_YELLOW), "opacity": 0.5}
+
+
+def comparison_properties(prediction: str, truth: str, patient: str | None = None) -> dict[str, Any]:
+    """Name and appearance of the comparison of two layers; the patient is named only once."""
+    if patient is not None and prediction.startswith(f"{patient} "):
+        truth = truth.removeprefix(f"{patient} ")
+    colours: dict[int | None, str] = {0: "transparent", None: "#ffffff"}
+    colours.update(comparison_colours())
+    return {"name": f"{prediction} vs {truth}", "colormap": colours, "opacity": 0.7}
+
+
+def map_properties(patient: str, role: str) -> dict[str, Any]:
+    """Name and appearance of a probability or uncertainty layer, with values from 0 to 1."""
+    return {
+        "name": layer_name(role, patient),
+        "colormap": "magma" if role == PROBABILITY else "inferno",
+        "contrast_limits": (0.0, 1.0),
+        "blending": "additive",
+        "visible": False,
+    }
+
+
+# --- patients as layers ------------------------------------------------------------------------
+
+
+def layers_of(patients: Sequence[Patient], already_open: Sequence[str]) -> list[LayerData]:
+    """Layer data of patients; every patient but the first in a viewer has its name as a prefix."""
+    result: list[LayerData] = []
+    for patient in patients:
+        result += patient_layers(patient, prefix=bool(already_open) or bool(result))
+    return result
 
 
 def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
@@ -72,28 +153,28 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
     Returns
     -------
     list of tuple
-        napari layer data: three gray images, FLAIR shown, and ``truth`` where there are masks.
+        napari layer data: three grey images of which only FLAIR is visible, and the ground truth if there
+        are masks.
     """
     result: list[LayerData] = []
     if patient.volume is not None:
         for channel, sequence in enumerate(SEQUENCES):
             data = np.ascontiguousarray(patient.volume[..., channel])
-            looks = {
+            appearance = {
                 "colormap": "gray",
                 "contrast_limits": contrast_limits(data),
                 "visible": sequence == "FLAIR",
             }
-            result.append((data, {**_common(patient, sequence, prefix), **looks}, "image"))
+            result.append((data, {**_common(patient, sequence, prefix), **appearance}, "image"))
     if patient.truth is not None:
-        looks = {"colormap": label_colours(colour("truth_colour")), "opacity": 0.5}
-        result.append((patient.truth, {**_common(patient, TRUTH, prefix), **looks}, "labels"))
+        result.append((patient.truth, {**_common(patient, TRUTH, prefix), **truth_properties()}, "labels"))
     return result
 
 
 def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
-    """What all layers of a patient share: grid, units and metadata."""
+    """Properties that all layers of a patient share: grid, units and metadata."""
     return {
-        "name": f"{patient.name} {role}" if prefix else role,
+        "name": layer_name(role, patient.name if prefix else None),
         "scale": (1.0, 1.0, 1.0),
         "units": ("pixel",) * 3,
         "axis_labels": AXES,
@@ -106,14 +187,6 @@ def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
             str(patient.folder),
         ),
     }
-
-
-def contrast_limits(volume: npt.NDArray[np.generic]) -> tuple[float, float]:
-    """Display range of a volume: from 0, or its minimum, to nearly its maximum."""
-    sparse = np.asarray(volume[:, ::2, ::2], np.float64)
-    low, high = float(sparse.min()), float(np.percentile(sparse, 99.8))
-    low = min(low, 0.0)
-    return low, high if high > low else low + 1.0
 
 
 def describe(
@@ -138,10 +211,25 @@ def describe(
     }
 
 
+def add_layers(viewer: Viewer, layers: Iterable[LayerData]) -> None:
+    """Add layer data to a viewer."""
+    from napari.layers import Layer
+
+    for data in layers:
+        viewer.add_layer(Layer.create(*data))
+
+
+# --- finding layers ----------------------------------------------------------------------------
+
+
 def described(layer: Layer) -> dict[str, Any] | None:
     """A layer's ``metadata["lgg"]``, or None if it is not one of ours."""
     value = layer.metadata.get(METADATA_KEY)
-    return value if isinstance(value, dict) and "patient" in value and "role" in value else None
+    if not isinstance(value, dict) or "patient" not in value or "role" not in value:
+        return None
+    if "copies" in value and "filled_sequences" not in value:  # written by version 0.1.0
+        return {**value, "filled_sequences": value["copies"]}
+    return value
 
 
 def patients_in(layers: Iterable[Layer]) -> list[str]:
@@ -149,8 +237,15 @@ def patients_in(layers: Iterable[Layer]) -> list[str]:
     return list(dict.fromkeys(info["patient"] for layer in layers if (info := described(layer))))
 
 
+def patients_open() -> list[str]:
+    """Names of the patients in the current viewer; none if there is no viewer."""
+    napari = sys.modules.get("napari")
+    viewer = napari.current_viewer() if napari is not None else None
+    return patients_in(viewer.layers) if viewer is not None else []
+
+
 def is_comparison(layer: Layer) -> bool:
-    """Whether a layer shows where two others agree; it is nobody's tumour."""
+    """Whether a layer shows where two other layers agree; such a layer is not a segmentation."""
     return COMPARISON_KEY in layer.metadata
 
 
@@ -164,44 +259,36 @@ def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None
     return found
 
 
-def outline(layer: Labels) -> None:
-    """Show labels as an outline, so that what lies below stays visible."""
-    if layer.contour == 0:
-        layer.contour, layer.opacity = 1, 1.0
+# --- layers as label maps ----------------------------------------------------------------------
 
 
-def tumour_properties(patient: str) -> dict[str, Any]:
-    """Name and looks of a predicted labels layer."""
-    return {"name": f"{patient} {TUMOUR}", "colormap": label_colours(colour("tumour_colour")), "opacity": 0.5}
+def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str) -> LabelMap:
+    """A labels layer as the core writes it.
 
-
-def preview_properties(patient: str) -> dict[str, Any]:
-    """Name and looks of what a model in training finds."""
-    return {"name": f"{patient} {PREVIEW}", "colormap": label_colours(_YELLOW), "opacity": 0.5}
-
-
-def comparison_properties(prediction: str, truth: str, patient: str | None = None) -> dict[str, Any]:
-    """Name and looks of the comparison of two layers, of which a patient is named only once."""
-    if patient is not None and prediction.startswith(f"{patient} "):
-        truth = truth.removeprefix(f"{patient} ")
-    colours: dict[int | None, str] = {0: "transparent", None: "#ffffff"}
-    colours.update(comparison_colours())
-    return {"name": f"{prediction} against {truth}", "colormap": colours, "opacity": 0.7}
-
-
-def map_properties(patient: str, role: str) -> dict[str, Any]:
-    """Name and looks of a layer with a value from 0 to 1 for each voxel: probability or uncertainty."""
-    return {
-        "name": f"{patient} {role}",
-        "colormap": "magma" if role == PROBABILITY else "inferno",
-        "contrast_limits": (0.0, 1.0),
-        "blending": "additive",
-        "visible": False,
-    }
+    Parameters
+    ----------
+    data : ndarray of integers
+        Shape (z, y, x) or (y, x).
+    meta : dict
+        The layer's properties.
+    name : str
+        The patient's name for layers that belong to no patient.
+    """
+    info = meta.get("metadata", {}).get(METADATA_KEY, {})
+    scale, units = meta.get("scale"), meta.get("units")
+    affine = info.get("affine")
+    return LabelMap(
+        patient=safe_name(info.get("patient", name)),
+        labels=np.asarray(data),
+        slice_numbers=tuple(info.get("slice_numbers", ())),
+        spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,
+        affine=None if affine is None else np.asarray(affine, np.float64),
+        made_with=info.get("made_with", {}),
+    )
 
 
 def spacing_in_mm(scale: Any, units: Any) -> tuple[float, float, float] | None:
-    """Voxel size in millimetres from a layer's scale and units, or None where units are no lengths."""
+    """Voxel size (z, y, x) in millimetres from a layer's scale and units; None if units are not lengths."""
     import pint
 
     registry = pint.get_application_registry()

@@ -1,7 +1,7 @@
-"""What the user prefers, from napari's own settings (``Preferences > LGG segmentation``).
+"""The user's preferences, from napari's own settings (``Preferences > LGG segmentation``).
 
-napari keeps them in ``napari-lgg-seg.yaml`` beside its own settings. A napari before 0.9 has no settings of
-plugins: there everything is as the defaults say.
+napari stores them in ``napari-lgg-seg.yaml`` next to its own settings. napari before 0.9 has no plugin
+settings; there the defaults apply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .core.devices import DeviceChoice
 
 PLUGIN = "napari-lgg-seg"
 
-#: Okabe and Ito's colours, told apart by colour-blind people, by their usual names.
+#: The colour-blind-safe palette of Okabe and Ito.
 COLOURS = {
     "vermilion": "#d55e00",
     "sky blue": "#56b4e9",
@@ -25,30 +25,30 @@ COLOURS = {
     "orange": "#e69f00",
     "blue": "#0072b2",
 }
-#: What a new patient's threshold is: the model's own, that which promises the largest Dice, or a fixed one.
+#: Threshold preferences: the one in the model file, the one that maximises the expected Dice, a fixed one.
 MODELS_OWN, AUTOMATIC, FIXED = "the model's own", "automatic", "fixed"
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """All preferences; each is a property of the manifest's ``configurations``, in the section named here.
+    """All preferences; each is a property in the manifest's ``configurations``.
 
     Attributes
     ----------
     device : str
         "auto", "cpu", "cuda" or "mps".
     model : str
-        Model file to begin with; the shipped model if empty.
+        Model file selected at first; the shipped model if empty.
     threshold : str
         "the model's own", "automatic" or "fixed".
     fixed_threshold : float
-        That threshold.
+        The fixed threshold.
     tumour_colour, truth_colour : str
         Names in :data:`COLOURS`.
     dataset_folder : str
-        Where dialogs for patients begin, and which cohort is listed at first; none if empty.
+        Where dialogs for patients start, and the cohort listed at first; none if empty.
     autosave_seconds : int
-        From the last stroke until edits are kept.
+        Seconds from the last brush stroke until edits are saved.
     """
 
     device: DeviceChoice = "auto"
@@ -68,7 +68,7 @@ class Preferences:
         return self.fixed_threshold if self.threshold == FIXED else None
 
 
-#: Section of the manifest's ``configurations`` -> its preferences.
+#: Section of the manifest's ``configurations`` -> the preferences in it.
 SECTIONS = {
     "segmentation": ("device", "model", "threshold", "fixed_threshold"),
     "display": ("tumour_colour", "truth_colour"),
@@ -77,7 +77,7 @@ SECTIONS = {
 
 
 def preferences() -> Preferences:
-    """The preferences as they are set now."""
+    """The current preferences."""
     settings = _settings()
     if settings is None:
         return Preferences()
@@ -90,29 +90,13 @@ def preferences() -> Preferences:
     )
 
 
-def remember(name: str, value: Any) -> None:
-    """Set a preference for later sessions, too; nothing happens where napari keeps none.
-
-    Parameters
-    ----------
-    name : str
-        Of a field of :class:`Preferences`.
-    value : object
-        Of that field's type.
-    """
-    settings = _settings()
-    if settings is not None:
-        section = next(section for section, names in SECTIONS.items() if name in names)
-        setattr(getattr(settings, section), name, value)
-
-
 def colour(name: str) -> str:
-    """The colour "tumour_colour" or "truth_colour" as #rrggbb."""
+    """The preferred "tumour_colour" or "truth_colour" as #rrggbb."""
     return COLOURS[getattr(preferences(), name)]
 
 
 def dataset_folder() -> str:
-    """Where dialogs for patients begin: the preferred folder if it is there."""
+    """The preferred dataset folder, where dialogs start; empty if it does not exist."""
     folder = preferences().dataset_folder
     return folder if folder and Path(folder).is_dir() else ""
 
@@ -120,9 +104,9 @@ def dataset_folder() -> str:
 def _settings() -> Any:
     try:
         from napari.settings import get_plugin_settings
-    except ImportError:
+    except ImportError:  # napari before 0.9
         return None
     try:
         return get_plugin_settings(PLUGIN)
-    except KeyError:  # napari is used without the plugin being registered
+    except KeyError:  # the plugin is not registered with napari
         return None

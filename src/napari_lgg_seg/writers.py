@@ -1,4 +1,4 @@
-"""npe2 writers: labels layers -> files. The writing itself is the core's."""
+"""npe2 writers: labels layers as dataset masks, TIFF or NIfTI."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .core.atomic import safe_name
 from .core.cohort.saved_labels import labels_saved
-from .core.data.label_files import LabelMap, write_nifti, write_tiff
-from .core.data.masks import write_masks
-from .layers import METADATA_KEY, spacing_in_mm
+from .core.data.label_files import write_nifti, write_tiff
+from .layers import to_label_map
+from .widgets.shared.export import write_mask_folder
 
-#: What npe2 adds to a folder's name, so that it reaches the writer of masks.
-_ENDING = ".masks"
+#: Extension that npe2 appends to a folder's name to select the writer of masks.
+_EXTENSION = ".masks"
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -26,24 +25,24 @@ def write_dataset_masks(path: str, data: LabelArray, meta: dict[str, Any]) -> li
     Parameters
     ----------
     path : str
-        The folder to make; it must not hold images or masks of the dataset.
+        The folder to create; it must not hold images or masks of the dataset.
     data : ndarray of integers
         Shape (z, y, x) or (y, x).
     meta : dict
-        The layer's properties; patient and slice numbers come from its metadata, else from the
+        The layer's properties. Patient and slice numbers come from its metadata, otherwise from the
         folder's name.
 
     Returns
     -------
     list of str
-        The files.
+        The written files.
 
     Raises
     ------
     ExportError
-        One sentence: what is in the way and what to do.
+        If the folder holds files of the dataset, or cannot be written.
     """
-    return [str(file) for file in write_mask_folder(Path(path.removesuffix(_ENDING)), data, meta)]
+    return [str(file) for file in write_mask_folder(Path(path.removesuffix(_EXTENSION)), data, meta)]
 
 
 def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list[str]:
@@ -52,7 +51,7 @@ def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list
     Raises
     ------
     ExportError
-        One sentence: labels that are no whole numbers or have more than 4 dimensions, a full disk.
+        If labels are not integers or have more than 4 dimensions, or the file cannot be written.
     """
     write_tiff(Path(path), to_label_map(data, meta, Path(path).stem))
     labels_saved(data)
@@ -70,41 +69,3 @@ def write_nifti_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> lis
     write_nifti(Path(path), to_label_map(data, meta, Path(path).name.split(".")[0]))
     labels_saved(data)
     return [path]
-
-
-def write_mask_folder(
-    folder: Path, data: LabelArray, meta: dict[str, Any], *, overwrite: bool = False
-) -> list[Path]:
-    """As :func:`write_dataset_masks`, with the choice to replace masks written before."""
-    label_map = to_label_map(data, meta, folder.name)
-    labels = label_map.labels[None] if label_map.labels.ndim == 2 else label_map.labels
-    _say_if_merged(labels)
-    numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else None
-    files = write_masks(folder, label_map.patient, labels, numbers, overwrite=overwrite)
-    labels_saved(data)
-    return files
-
-
-def to_label_map(data: LabelArray, meta: dict[str, Any], name: str) -> LabelMap:
-    """A layer's data and properties as the core knows them; ``name`` is for layers of no patient."""
-    info = meta.get("metadata", {}).get(METADATA_KEY, {})
-    scale, units = meta.get("scale"), meta.get("units")
-    affine = info.get("affine")
-    return LabelMap(
-        patient=safe_name(info.get("patient", name)),
-        labels=np.asarray(data),
-        slice_numbers=tuple(info.get("slice_numbers", ())),
-        spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,
-        affine=None if affine is None else np.asarray(affine, np.float64),
-        made_with=info.get("made_with", {}),
-    )
-
-
-def _say_if_merged(labels: LabelArray) -> None:
-    """Dataset masks know tumour and not tumour: say so where a layer knows more."""
-    if labels.dtype.kind in "iu" and labels.size and labels.max() > 1 and len(np.unique(labels)) > 2:
-        from napari.utils.notifications import show_info
-
-        show_info(
-            "Dataset masks hold tumour or not: all labels were written as tumour. TIFF and NIfTI keep them."
-        )

@@ -1,4 +1,4 @@
-"""A viewer for the tests, with or without a display, and small patients and models to use in it."""
+"""A viewer with or without a display, small patients and models, and answers to dialogs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _answers_without_opengl() -> Iterator[None]:
-    """Answer the two questions that napari's layers put to OpenGL, where there is none.
+def _fake_opengl() -> Iterator[None]:
+    """Stand in for the two OpenGL functions that napari's layers call, where there is no OpenGL.
 
-    Qt's offscreen platform has no OpenGL context. Without one ``glGetString`` gives None, in which
-    napari searches for extensions, and ``glGetIntegerv`` gives 0 as the largest texture: both raise
-    as soon as an image layer is added. Nothing is drawn there anyway, so any sensible answer will do.
+    Qt's offscreen platform has no OpenGL context. ``glGetString`` then returns None, in which napari
+    searches for extensions, and ``glGetIntegerv`` returns 0 as the largest texture: both raise as soon as
+    an image layer is added. Nothing is drawn there anyway, so any sensible value will do.
     """
     if os.environ.get("QT_QPA_PLATFORM", "") not in _WITHOUT_WINDOWS:
         yield
@@ -57,16 +57,30 @@ def _answers_without_opengl() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _edits_of_tests_alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own edits are neither offered to tests nor mixed with theirs."""
+def _own_user_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autosaved edits of the user are not offered to tests, nor mixed with theirs."""
     home = str(tmp_path_factory.mktemp("home"))
     for name in ("XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, home)
 
 
+@pytest.fixture(autouse=True)
+def sessions_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of this test's records of unfinished reviews; the cache of summaries is its own, too."""
+    from napari_lgg_seg.core.cohort import unfinished
+    from napari_lgg_seg.widgets.cohort import widget as cohort
+    from napari_lgg_seg.widgets.compare import widget as compare
+
+    folder = tmp_path_factory.mktemp("user")
+    for module in (cohort, compare):
+        monkeypatch.setattr(module, "default_cache_file", lambda: folder / "patients.sqlite")
+    monkeypatch.setattr(unfinished, "default_folder", lambda: folder / "sessions")
+    return folder / "sessions"
+
+
 @pytest.fixture
 def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
-    """A viewer as plugins get it: the public side only."""
+    """A viewer as plugins get it: a proxy with public attributes only."""
     from napari.settings import get_settings
 
     assert get_settings().config_path is None, "the tests would change the user's own settings"
@@ -78,13 +92,15 @@ def prefer() -> Iterator[Callable[..., None]]:
     """Factory: set preferences in napari's settings, as the user does, until the end of the test."""
     from napari.settings import get_plugin_settings
 
-    from napari_lgg_seg.preferences import PLUGIN, Preferences, remember
+    from napari_lgg_seg.preferences import PLUGIN, SECTIONS, Preferences
 
-    assert get_plugin_settings(PLUGIN).config_path is None, "the tests would change the user's own settings"
+    settings = get_plugin_settings(PLUGIN)
+    assert settings.config_path is None, "the tests would change the user's own settings"
 
     def prefer_(**values: Any) -> None:
         for name, value in values.items():
-            remember(name, value)
+            section = next(section for section, names in SECTIONS.items() if name in names)
+            setattr(getattr(settings, section), name, value)
 
     yield prefer_
     prefer_(**vars(Preferences()))
@@ -92,23 +108,23 @@ def prefer() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def notices() -> Iterator[list[str]]:
-    """What napari tells the user, as it is told."""
+    """Notifications that napari shows, as they come."""
     from napari.utils.notifications import notification_manager
 
-    heard: list[str] = []
+    shown: list[str] = []
 
-    def hear(notification: Any) -> None:
-        heard.append(str(notification.message))
+    def show(notification: Any) -> None:
+        shown.append(str(notification.message))
 
-    notification_manager.notification_ready.connect(hear)
-    yield heard
-    notification_manager.notification_ready.disconnect(hear)
+    notification_manager.notification_ready.connect(show)
+    yield shown
+    notification_manager.notification_ready.disconnect(show)
 
 
 @pytest.fixture
 def wait_until(qtbot: Any) -> Callable[[Callable[[], bool]], None]:
-    """Let Qt work until something holds."""
-    return lambda holds: qtbot.waitUntil(holds, timeout=TIMEOUT_MS)
+    """Process Qt events until a condition holds."""
+    return lambda condition: qtbot.waitUntil(condition, timeout=TIMEOUT_MS)
 
 
 @pytest.fixture
@@ -134,7 +150,7 @@ def menu_action(viewer: Any) -> Callable[..., QAction]:
 
 @pytest.fixture
 def choose_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | None], None]:
-    """Factory: what the user answers to the next folder dialogs; None for Cancel."""
+    """Factory: set the answer to the next folder dialogs; None for Cancel."""
     from qtpy.QtWidgets import QFileDialog
 
     def choose(folder: Path | None) -> None:
@@ -145,8 +161,26 @@ def choose_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | None], No
 
 
 @pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Factory: set the answer to questions, for instance "Yes"; returns the list of questions asked."""
+    from qtpy.QtWidgets import QMessageBox
+
+    asked: list[str] = []
+
+    def answer_(button: str) -> list[str]:
+        def question(parent: Any, title: str, text: str, *_: Any, **__: Any) -> Any:
+            asked.append(text)
+            return getattr(QMessageBox.StandardButton, button)
+
+        monkeypatch.setattr(QMessageBox, "question", question)
+        return asked
+
+    return answer_
+
+
+@pytest.fixture
 def patient_on_disk(tmp_path: Path, make_patient: Callable[..., Patient]) -> Callable[..., Path]:
-    """Factory: a small patient's folder with images and truth; returns the folder."""
+    """Factory: write a small patient with images and masks; returns its folder."""
     from napari_lgg_seg.core.data.masks import write_patient
 
     def write(name: str = "TCGA_DU_0001_19990101", **head: object) -> Path:
@@ -159,13 +193,13 @@ def patient_on_disk(tmp_path: Path, make_patient: Callable[..., Patient]) -> Cal
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quick model file that finds the tumour of made patients."""
+    """A model file that is fast and finds the tumour of synthetic patients."""
     return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture
 def find_button() -> Callable[[QWidget, str], Any]:
-    """Factory: the button with a visible text in a widget."""
+    """Factory: the button with a text in a widget."""
     from qtpy.QtWidgets import QPushButton
 
     def find(parent: QWidget, text: str) -> Any:
@@ -176,7 +210,7 @@ def find_button() -> Callable[[QWidget, str], Any]:
 
 
 class Gate:
-    """Holds the network at a batch until it is opened."""
+    """Holds the network in a batch until it is opened."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -201,11 +235,11 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
     gate, forward = Gate(), UNet.forward
 
-    def wait_and_go_on(network: UNet, slices: Any) -> Any:
+    def wait_and_compute(network: UNet, slices: Any) -> Any:
         gate.pass_through()
         return forward(network, slices)
 
-    monkeypatch.setattr(UNet, "forward", wait_and_go_on)
+    monkeypatch.setattr(UNet, "forward", wait_and_compute)
     yield gate
     gate.open()
 
@@ -237,13 +271,13 @@ def dock(viewer, small_model):
 
 @pytest.fixture
 def click(find_button):
-    """Factory: click the button with a visible text."""
+    """Factory: click the button with a text."""
     return lambda widget, text: find_button(widget.native, text).click()
 
 
 @pytest.fixture
 def run(click, wait_until):
-    """Factory: click Segment and wait until the button reads so again."""
+    """Factory: click Segment and wait until the run is over."""
 
     def run_(widget):
         click(widget, "Segment")
@@ -257,7 +291,7 @@ def run(click, wait_until):
 
 @pytest.fixture(autouse=True)
 def _no_known_models():
-    """Models of one test are not in the lists of the next."""
+    """Models of one test are not listed in the next."""
     from napari_lgg_seg.widgets.shared.known_models import known_models
 
     known_models.clear()
@@ -265,7 +299,7 @@ def _no_known_models():
 
 @pytest.fixture
 def tuned(tmp_path):
-    """Where the tuned model goes; the large state beside it is removed at the end."""
+    """Path for the tuned model; the large state next to it is removed at the end."""
     folder = tmp_path / "tuned"
     yield folder / "my model.safetensors"
     shutil.rmtree(folder, ignore_errors=True)
@@ -273,7 +307,7 @@ def tuned(tmp_path):
 
 @pytest.fixture
 def dock_finetune(viewer, small_model, tuned):
-    """Factory: dock the Fine-tune widget, set for a short training of the small model."""
+    """Factory: dock the Fine-tune widget, set up for a short training of the small model."""
 
     def dock_(epochs=2):
         _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Fine-tune")
@@ -288,7 +322,7 @@ def dock_finetune(viewer, small_model, tuned):
 
 @pytest.fixture
 def train(click, wait_until):
-    """Factory: click Start and wait until the button reads so again."""
+    """Factory: click Start and wait until the training is over."""
 
     def train_(widget):
         click(widget, "Start")
@@ -299,7 +333,7 @@ def train(click, wait_until):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the core was asked to train; nothing is trained, and the events can be chosen."""
+    """Records what the core is asked to train; nothing is trained, and the events can be chosen."""
 
     from napari_lgg_seg.core.training import train as train_module
     from napari_lgg_seg.core.training.events import Ended
@@ -320,14 +354,14 @@ def asked(monkeypatch):
             return {p.name: p for p in [*self.training, *self.validation]}
 
     asked = Asked()
-    # A generator function, so that it starts as the real one does.
+    # A generator, like the real one.
     monkeypatch.setattr(train_module, "train", lambda *args, **kwargs: asked(*args, **kwargs))
     return asked
 
 
 @pytest.fixture
 def open_patients(open_patient):
-    """Factory: open small patients that differ; gives their names."""
+    """Factory: open small, different patients; returns their names."""
 
     def open_(count=3):
         names = [f"TCGA_DU_000{n}_19990101" for n in range(1, count + 1)]

@@ -1,9 +1,12 @@
+"""The commands in File > IO Utilities: open a patient, export masks."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
+from qtpy.QtWidgets import QApplication, QFileDialog
+from window import assert_message, layer_names
 
 from napari_lgg_seg import commands
 from napari_lgg_seg.core.data.masks import write_patient
@@ -18,40 +21,14 @@ pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWa
 
 @pytest.fixture
 def open_patient(menu_action):
-    """As a click in File > IO Utilities does it."""
+    """Factory: click the entry of File > IO Utilities."""
     return menu_action("File", "IO Utilities", "Open LGG patient...").trigger
 
 
 @pytest.fixture
 def export_masks(menu_action):
-    """As a click in File > IO Utilities does it."""
+    """Factory: click the entry of File > IO Utilities."""
     return menu_action("File", "IO Utilities", "Export masks...").trigger
-
-
-@pytest.fixture
-def answer(monkeypatch):
-    """Factory: what the user answers to questions; returns the questions asked."""
-    asked = []
-
-    def answer_(button):
-        def question(parent, title, text, *_, **__):
-            asked.append(text)
-            return button
-
-        monkeypatch.setattr(QMessageBox, "question", question)
-        return asked
-
-    return answer_
-
-
-def assert_sentence(text):
-    assert text.endswith("."), text
-    assert "\n" not in text
-    assert "Traceback" not in text
-
-
-def layer_names(viewer):
-    return [layer.name for layer in viewer.layers]
 
 
 # --- Open LGG patient... -----------------------------------------------------------------------
@@ -61,7 +38,7 @@ def test_patient_is_opened(viewer, open_patient, patient_on_disk, choose_folder,
     choose_folder(patient_on_disk())
     open_patient()
     wait_until(lambda: len(viewer.layers) == 4)
-    assert layer_names(viewer) == [*SEQUENCES, "truth"]
+    assert layer_names(viewer) == [*SEQUENCES, "ground truth"]
     assert [layer.visible for layer in viewer.layers] == [False, True, False, True]
     assert viewer.dims.axis_labels == ("z", "y", "x")
     assert notices == []
@@ -72,7 +49,7 @@ def test_second_patient_carries_its_name(viewer, open_patient, patient_on_disk, 
         choose_folder(patient_on_disk(name))
         open_patient()
         wait_until(lambda count=count: len(viewer.layers) == count)
-    assert layer_names(viewer)[4:] == [f"{OTHER} {role}" for role in (*SEQUENCES, "truth")]
+    assert layer_names(viewer)[4:] == [f"{OTHER} {role}" for role in (*SEQUENCES, "ground truth")]
 
 
 def test_dataset_opens_its_first_patient_and_says_how_to_open_others(
@@ -110,7 +87,7 @@ def remove_everything(folder):
         file.unlink()
 
 
-def test_broken_folder_is_one_sentence_and_no_layer(
+def test_broken_folder_is_reported_and_adds_no_layer(
     viewer, open_patient, make_patient, tmp_path, choose_folder, wait_until, notices
 ):
     for damage in (remove_a_slice, remove_an_image, truncate, shrink, remove_everything):
@@ -123,7 +100,7 @@ def test_broken_folder_is_one_sentence_and_no_layer(
         wait_until(lambda: len(notices) > 0)
         QApplication.processEvents()
         (text,) = notices
-        assert_sentence(text)
+        assert_message(text)
         assert str(folder if damage is remove_everything else folder / f"{NAME}_3") in text
         assert len(viewer.layers) == 0
 
@@ -142,7 +119,7 @@ def test_cancelled_dialog_opens_nothing(viewer, open_patient, choose_folder, mon
 
 @pytest.fixture
 def labels():
-    """Labels that a reader would not confuse with anything: one pixel more in each slice."""
+    """Labels with one pixel more in each slice, so that slices cannot be confused."""
     values = np.zeros((4, 8, 6), np.uint8)
     for index in range(4):
         values[index].flat[: index + 1] = 1
@@ -151,7 +128,7 @@ def labels():
 
 @pytest.fixture
 def add_result(viewer, labels):
-    """Factory: a labels layer as the Segment widget makes it."""
+    """Factory: add a labels layer like a result of the Segment widget."""
 
     def add(data=labels, name=NAME, role="tumour"):
         metadata = describe(name, role, range(5, 5 + len(data)))
@@ -160,7 +137,7 @@ def add_result(viewer, labels):
     return add
 
 
-def test_masks_are_written_and_the_user_told_where(
+def test_masks_are_written_and_their_folder_is_shown(
     viewer, export_masks, add_result, labels, choose_folder, tmp_path, notices
 ):
     add_result()
@@ -173,14 +150,14 @@ def test_masks_are_written_and_the_user_told_where(
     np.testing.assert_array_equal(back.truth, labels)
     assert back.slice_numbers == (5, 6, 7, 8)
     (text,) = notices
-    assert_sentence(text)
+    assert_message(text)
     assert str(tmp_path / NAME) in text
     assert "4 masks" in text
 
 
 def test_labels_are_exported_as_painted(viewer, export_masks, patient_on_disk, choose_folder, tmp_path):
     viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
-    layer = viewer.layers["truth"]
+    layer = viewer.layers["ground truth"]
     layer.paint((1, 5, 5), 1)
     layer.paint((2, 40, 30), 0)
     painted = layer.data.copy()
@@ -190,12 +167,12 @@ def test_labels_are_exported_as_painted(viewer, export_masks, patient_on_disk, c
     np.testing.assert_array_equal(read_patient(tmp_path / "masks" / NAME).truth, painted)
 
 
-def test_without_labels_a_sentence(viewer, export_masks, choose_folder, tmp_path, notices):
+def test_export_without_labels_is_reported(viewer, export_masks, choose_folder, tmp_path, notices):
     viewer.add_image(np.zeros((4, 8, 6)))
     choose_folder(tmp_path)
     export_masks()
     (text,) = notices
-    assert_sentence(text)
+    assert_message(text)
     assert "no labels" in text
     assert list(tmp_path.iterdir()) == []
 
@@ -208,12 +185,12 @@ def test_cancelled_dialog_writes_nothing(viewer, export_masks, add_result, choos
     assert list(tmp_path.iterdir()) == []
 
 
-def test_replacing_is_asked_for_first(
+def test_export_asks_before_replacing_masks(
     viewer, export_masks, add_result, labels, choose_folder, tmp_path, notices, answer
 ):
     layer = add_result()
     choose_folder(tmp_path)
-    asked = answer(QMessageBox.StandardButton.No)
+    asked = answer("No")
     export_masks()
     assert asked == []
     files = {file: file.read_bytes() for file in (tmp_path / NAME).iterdir()}
@@ -224,32 +201,32 @@ def test_replacing_is_asked_for_first(
     assert len(asked) == 1
     assert str(tmp_path / NAME) in asked[0]
     assert {file: file.read_bytes() for file in (tmp_path / NAME).iterdir()} == files
-    assert notices == [], "told that masks were written, although they were not"
+    assert notices == [], "masks were not written"
 
-    answer(QMessageBox.StandardButton.Yes)
+    answer("Yes")
     export_masks()
     assert len(asked) == 2
     np.testing.assert_array_equal(read_patient(tmp_path / NAME).truth, 1 - labels)
     assert len(notices) == 1
 
 
-def test_images_are_never_joined_by_masks_nor_is_it_asked(
+def test_masks_are_never_written_among_images(
     viewer, export_masks, add_result, patient_on_disk, choose_folder, notices, answer
 ):
     folder = patient_on_disk()
     before = {file: file.read_bytes() for file in folder.iterdir()}
     add_result()
     choose_folder(folder.parent)  # the masks would go to <folder.parent>/<patient>, which is the folder
-    asked = answer(QMessageBox.StandardButton.Yes)
+    asked = answer("Yes")
     export_masks()
     assert asked == []
     (text,) = notices
-    assert_sentence(text)
+    assert_message(text)
     assert str(folder) in text
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_labels_of_other_origin_go_by_their_layers_name(
+def test_foreign_labels_are_named_after_their_layer(
     viewer, export_masks, labels, choose_folder, tmp_path, notices
 ):
     layer = viewer.add_labels(labels)
@@ -266,7 +243,7 @@ def test_labels_of_other_origin_go_by_their_layers_name(
         np.testing.assert_array_equal(read_patient(folder).truth, labels)
         assert not set(folder.name) & set('/\\:*?"<>|')
         assert name != "Labels" or folder.name == name
-    assert len(list(tmp_path.iterdir())) == 6, "something went beside the chosen folders"
+    assert len(list(tmp_path.iterdir())) == 6, "something was written outside the chosen folders"
 
 
 def test_selected_labels_come_before_the_newest_result(
@@ -286,16 +263,16 @@ def test_selected_labels_come_before_the_newest_result(
         np.testing.assert_array_equal(read_patient(tmp_path / str(number) / NAME).truth, expected.data)
 
 
-def test_labels_that_cannot_be_masks_are_a_sentence(viewer, export_masks, choose_folder, tmp_path, notices):
+def test_labels_that_cannot_be_masks_are_reported(viewer, export_masks, choose_folder, tmp_path, notices):
     viewer.add_labels(np.zeros((2, 3, 8, 6), np.uint8))
     choose_folder(tmp_path)
     export_masks()
     (text,) = notices
-    assert_sentence(text)
+    assert_message(text)
     assert "4 dimensions" in text
 
 
-def test_folder_that_cannot_be_written_is_a_sentence(
+def test_folder_that_cannot_be_written_is_reported(
     viewer, export_masks, add_result, choose_folder, tmp_path, notices
 ):
     add_result()
@@ -303,7 +280,7 @@ def test_folder_that_cannot_be_written_is_a_sentence(
     choose_folder(tmp_path)
     export_masks()
     (text,) = notices
-    assert_sentence(text)
+    assert_message(text)
     assert str(tmp_path / NAME) in text
 
 
@@ -311,7 +288,7 @@ def test_folder_that_cannot_be_written_is_a_sentence(
 
 
 @pytest.mark.parametrize("command", [commands.open_patient, commands.export_masks])
-def test_commands_without_a_viewer_ask_nothing(command, monkeypatch):
+def test_commands_without_a_viewer_open_no_dialog(command, monkeypatch):
     asked = []
     monkeypatch.setattr("napari.current_viewer", lambda: None)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args, **_: asked.append(args))

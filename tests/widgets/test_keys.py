@@ -1,4 +1,4 @@
-"""The widgets' keys: nobody else in napari's window has them, and they come through."""
+"""Keyboard shortcuts of the widgets: they are unique in napari's window, and they work."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from qtpy.QtWidgets import QShortcut
 WIDGETS = ("Segment", "Correct", "Cohort", "Compare", "Fine-tune")
 
 
-def in_qt_words(keys):
+def in_qt_notation(keys):
     return QKeySequence(keys.replace("Page", "Pg").replace("Control", "Ctrl").replace("-", "+")).toString()
 
 
 def napari_keys(window):
     """Keys of napari's menus, of its layers and viewer, and of its window."""
-    found = {in_qt_words(str(binding.keybinding)) for binding in get_app_model().keybindings}
+    found = {in_qt_notation(str(binding.keybinding)) for binding in get_app_model().keybindings}
     for bindings in get_settings().shortcuts.shortcuts.values():
-        found |= {in_qt_words(str(binding)) for binding in bindings}
-    found |= {in_qt_words(str(binding)) for binding in Labels.class_keymap}
+        found |= {in_qt_notation(str(binding)) for binding in bindings}
+    found |= {in_qt_notation(str(binding)) for binding in Labels.class_keymap}
     return found | {shortcut.key().toString() for shortcut in window.findChildren(QShortcut)}
 
 
-def test_no_two_have_the_same_keys(viewer, wait_until):
+def test_shortcuts_are_unique(viewer, wait_until):
     pytest.importorskip("monai")
     pytest.importorskip("pyqtgraph")
     window = viewer.window.main_menu.window()
@@ -49,7 +49,7 @@ def test_no_two_have_the_same_keys(viewer, wait_until):
 
 
 @pytest.mark.real_window
-def test_keys_come_through_from_the_picture(
+def test_shortcuts_work_with_the_focus_on_the_canvas(
     make_napari_viewer, patient_on_disk, small_model, qtbot, wait_until
 ):
     viewer = make_napari_viewer(show=True)

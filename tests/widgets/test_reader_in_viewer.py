@@ -1,7 +1,10 @@
+"""The reader in a viewer."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from window import layer_names
 
 from napari_lgg_seg.core.data.patients import SEQUENCES
 from napari_lgg_seg.core.errors import PatientError
@@ -11,13 +14,9 @@ OTHER = "TCGA_HT_0002_20000202"
 PLUGIN = "napari-lgg-seg"
 
 
-def layer_names(viewer):
-    return [layer.name for layer in viewer.layers]
-
-
 def test_patient_opens_on_one_grid_with_flair_in_view(viewer, patient_on_disk, make_patient):
     viewer.open(str(patient_on_disk()), plugin=PLUGIN)
-    assert layer_names(viewer) == [*SEQUENCES, "truth"]
+    assert layer_names(viewer) == [*SEQUENCES, "ground truth"]
     assert [layer.visible for layer in viewer.layers] == [False, True, False, True]
     assert viewer.dims.ndim == 3
     assert viewer.dims.axis_labels == ("z", "y", "x")
@@ -26,7 +25,7 @@ def test_patient_opens_on_one_grid_with_flair_in_view(viewer, patient_on_disk, m
     patient = make_patient(NAME)
     for channel in range(3):
         np.testing.assert_array_equal(viewer.layers[channel].data, patient.volume[..., channel])
-    np.testing.assert_array_equal(viewer.layers["truth"].data, patient.truth)
+    np.testing.assert_array_equal(viewer.layers["ground truth"].data, patient.truth)
 
 
 def test_second_patient_carries_its_name_and_leaves_the_first_alone(viewer, patient_on_disk):
@@ -34,8 +33,8 @@ def test_second_patient_carries_its_name_and_leaves_the_first_alone(viewer, pati
     viewer.open(str(patient_on_disk(OTHER)), plugin=PLUGIN)
     assert layer_names(viewer) == [
         *SEQUENCES,
-        "truth",
-        *(f"{OTHER} {role}" for role in (*SEQUENCES, "truth")),
+        "ground truth",
+        *(f"{OTHER} {role}" for role in (*SEQUENCES, "ground truth")),
     ]
 
 
@@ -43,19 +42,19 @@ def test_patient_opened_after_all_others_were_closed_has_no_prefix(viewer, patie
     viewer.open(str(patient_on_disk(NAME)), plugin=PLUGIN)
     viewer.layers.clear()
     viewer.open(str(patient_on_disk(OTHER)), plugin=PLUGIN)
-    assert layer_names(viewer) == [*SEQUENCES, "truth"]
+    assert layer_names(viewer) == [*SEQUENCES, "ground truth"]
 
 
 def test_several_folders_at_once(viewer, patient_on_disk):
     viewer.open([str(patient_on_disk(NAME)), str(patient_on_disk(OTHER))], plugin=PLUGIN)
     assert layer_names(viewer) == [
         *SEQUENCES,
-        "truth",
-        *(f"{OTHER} {role}" for role in (*SEQUENCES, "truth")),
+        "ground truth",
+        *(f"{OTHER} {role}" for role in (*SEQUENCES, "ground truth")),
     ]
 
 
-def test_dataset_folder_says_how_many_there_are(viewer, patient_on_disk, notices):
+def test_dataset_folder_reports_the_number_of_patients(viewer, patient_on_disk, notices):
     patient_on_disk(OTHER)
     viewer.open(str(patient_on_disk(NAME).parent), plugin=PLUGIN)
     assert {layer.metadata["lgg"]["patient"] for layer in viewer.layers} == {NAME}
@@ -71,7 +70,7 @@ def test_broken_patient_adds_nothing(viewer, patient_on_disk):
     assert len(viewer.layers) == 0
 
 
-def test_slice_file_is_napari_s_to_offer_us(viewer, patient_on_disk):
+def test_napari_finds_the_reader_of_a_slice_file(viewer, patient_on_disk):
     """Capitals in the dataset's names must not keep the manifest's patterns from matching."""
     from npe2 import PluginManager
 

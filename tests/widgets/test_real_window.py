@@ -1,4 +1,4 @@
-"""The main job in a window that is really shown, with the shipped model and nothing but visible names."""
+"""The main workflow in a visible window, with the shipped model and by visible names only."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def viewer(make_napari_viewer):
     return make_napari_viewer(show=True)
 
 
-def test_open_the_sample_click_segment_export_and_read_back(
+def test_open_the_sample_segment_export_and_read_back(
     viewer, menu_action, find_button, wait_until, choose_folder, tmp_path, notices, qtbot
 ):
-    menu_action("File", "Open Sample", "LGG patient (made)").trigger()
-    wait_until(lambda: "truth" in viewer.layers)
+    menu_action("File", "Open Sample", "LGG patient (synthetic)").trigger()
+    wait_until(lambda: "ground truth" in viewer.layers)
     menu_action("Layers", "Segment", "Segment").trigger()
     window = viewer.window.main_menu.window()
     assert window.isVisible()
@@ -38,11 +38,13 @@ def test_open_the_sample_click_segment_export_and_read_back(
     assert button.text() == "Cancel"
     wait_until(lambda: button.text() == "Segment")
     (tumour,) = [layer for layer in viewer.layers if layer.name.endswith(" tumour")]
-    assert dice(tumour.data, viewer.layers["truth"].data) > 0.7
+    assert dice(tumour.data, viewer.layers["ground truth"].data) > 0.7
 
     shown = viewer.screenshot(canvas_only=True, flash=False)
     viewer.layers[tumour.name].visible = False
-    assert not np.array_equal(shown, viewer.screenshot(canvas_only=True, flash=False)), "it cannot be seen"
+    assert not np.array_equal(shown, viewer.screenshot(canvas_only=True, flash=False)), (
+        "the tumour is not visible"
+    )
 
     choose_folder(tmp_path)
     qtbot.mouseClick(find_button(window, "Export masks..."), Qt.MouseButton.LeftButton)
@@ -54,20 +56,20 @@ def test_open_the_sample_click_segment_export_and_read_back(
     assert tumour.name == f"{back.name} tumour"
 
 
-def test_overlay_of_a_comparison_can_be_seen_and_its_plot_clicked(
+def test_overlay_of_a_comparison_is_visible_and_its_plot_clickable(
     viewer, patient_on_disk, menu_action, find_button, wait_until, qtbot
 ):
     pytest.importorskip("pyqtgraph")
     from napari_lgg_seg.widgets.compare.slice_plot import SlicePlot
 
     viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
-    viewer.add_labels(np.roll(viewer.layers["truth"].data, 3, 2), name="mine")
+    viewer.add_labels(np.roll(viewer.layers["ground truth"].data, 3, 2), name="mine")
     menu_action("Layers", "Segment", "Compare").trigger()
     window = viewer.window.main_menu.window()
     button = find_button(window, "Compare")
     wait_until(button.isVisible)
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    wait_until(lambda: "mine against truth" in viewer.layers)
+    wait_until(lambda: "mine vs ground truth" in viewer.layers)
     plot = window.findChild(SlicePlot)
     wait_until(plot.isVisible)
     above = plot.parentWidget()
@@ -80,12 +82,12 @@ def test_overlay_of_a_comparison_can_be_seen_and_its_plot_clicked(
     def place():
         return plot.mapFromScene(box.mapViewToScene(QPointF(3, 0.5)))
 
-    def says_what_is_under_the_mouse():
-        # The plot may still be finding its place; and who does not move gets no tooltip.
+    def shows_tooltip():
+        # The plot may still be moving, and the tooltip needs mouse moves.
         qtbot.mouseMove(plot.viewport(), place() + QPoint(next(side) % 2, 0))
         return QToolTip.text().startswith("Slice 3: Dice ")
 
-    wait_until(says_what_is_under_the_mouse)
+    wait_until(shows_tooltip)
     qtbot.mouseClick(plot.viewport(), Qt.MouseButton.LeftButton, pos=place())
     assert viewer.dims.current_step[0] == 2
     shown = viewer.screenshot(canvas_only=True, flash=False)
@@ -108,13 +110,12 @@ def test_main_window_may_be_closed_during_a_run(
     wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
 
 
-def test_cohort_with_mouse_and_keys(
-    viewer, patient_on_disk, menu_action, find_button, wait_until, qtbot, tmp_path, monkeypatch
+def test_cohort_browser_with_mouse_and_keys(
+    viewer, patient_on_disk, menu_action, find_button, wait_until, qtbot
 ):
     names = ["TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101"]
     for seed, name in enumerate(names):
         cohort = patient_on_disk(name, seed=seed).parent
-    monkeypatch.setattr(browser, "default_cache_file", lambda: tmp_path / "cache")
     menu_action("Layers", "Segment", "Cohort").trigger()
     window = viewer.window.main_menu.window()
     (widget,) = [w for w in viewer.window.dock_widgets.values() if isinstance(w, browser.CohortBrowser)]
@@ -124,10 +125,10 @@ def test_cohort_with_mouse_and_keys(
     field.setText(str(cohort))
     wait_until(lambda: table.model().rowCount() == 2)
     first = table.visualRect(table.model().index(0, 1)).center()
-    for click in (qtbot.mouseClick, qtbot.mouseDClick):  # as a hand does it: once, then again
+    for click in (qtbot.mouseClick, qtbot.mouseDClick):  # a real double click includes a click
         click(table.viewport(), Qt.MouseButton.LeftButton, pos=first)
     wait_until(lambda: patients_in(viewer.layers) == names[:1])
-    window.activateWindow()  # keys go to the window in front
+    window.activateWindow()  # keys go to the active window
     wait_until(window.isActiveWindow)
     mine = viewer.add_labels(np.zeros((6, 64, 64), np.uint8))
     mine.paint((2, 30, 30), 1)

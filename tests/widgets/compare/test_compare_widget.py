@@ -1,35 +1,26 @@
+"""The Compare widget: two labels layers."""
+
 from __future__ import annotations
 
 import sys
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QThreadPool
-from qtpy.QtWidgets import QLabel
+from window import assert_message, threads_done, visible_text
 
 pytest.importorskip("pyqtgraph")
 
-from napari_lgg_seg.commands import labels_to_export
 from napari_lgg_seg.core.evaluation import compare as core
 from napari_lgg_seg.core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
 from napari_lgg_seg.layers import TRUTH, TUMOUR, describe
 from napari_lgg_seg.widgets.compare import messages
 from napari_lgg_seg.widgets.compare import pair as comparison
-from napari_lgg_seg.widgets.finetune.labelled import labelled_in
+from napari_lgg_seg.widgets.finetune.labelled import labelled_patients
+from napari_lgg_seg.widgets.shared.export import labels_to_export
 
 NAME, OTHER = "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202"
 
 pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
-
-
-def assert_sentence(text):
-    assert text.endswith("."), text
-    assert "\n" not in text
-    assert "Traceback" not in text
-
-
-def threads_done():
-    return QThreadPool.globalInstance().activeThreadCount() == 0
 
 
 def names(combo):
@@ -49,14 +40,8 @@ def overlays(viewer):
 
 
 @pytest.fixture
-def dock(viewer):
-    """Factory: dock the Compare widget."""
-    return lambda: viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Compare")[1]
-
-
-@pytest.fixture
 def add_labels(viewer):
-    """Factory: add labels; of a patient in a role, or of nobody."""
+    """Factory: add labels of a patient in a role, or of no patient."""
 
     def add(data, name, patient=None, role=TUMOUR, **more):
         metadata = describe(patient, role, range(1, len(data) + 1)) if patient else {}
@@ -67,19 +52,19 @@ def add_labels(viewer):
 
 @pytest.fixture
 def predicted(viewer, open_patient, add_labels):
-    """Factory: open a small patient, and a prediction that is moved by a pixel; returns both layers."""
+    """Factory: open a small patient and a prediction shifted by a pixel; returns both layers."""
 
-    def predicted_(name=NAME, truth="truth", moved=1, **head):
+    def predicted_(name=NAME, truth="ground truth", shift=1, **head):
         open_patient(name, **head)
         true = viewer.layers[truth]
-        return add_labels(np.roll(true.data, moved, 2), f"{name} tumour", name), true
+        return add_labels(np.roll(true.data, shift, 2), f"{name} tumour", name), true
 
     return predicted_
 
 
 @pytest.fixture
 def compare(click, wait_until):
-    """Factory: click Compare and wait until it is done."""
+    """Factory: click Compare and wait until the comparison is over."""
 
     def compare_(widget):
         click(widget, "Compare")
@@ -92,32 +77,33 @@ def compare(click, wait_until):
 # --- one click ---------------------------------------------------------------------------------
 
 
-def test_compare_is_the_only_click_needed(viewer, predicted, dock, compare, notices):
+def test_one_click_compares_the_layers(viewer, predicted, dock_compare, compare, notices):
     prediction, truth = predicted()
-    widget = dock()
-    assert chosen(widget) == (f"{NAME} tumour", "truth")
+    widget = dock_compare()
+    assert chosen(widget) == (f"{NAME} tumour", "ground truth")
     compare(widget)
     agreement = core.compare(prediction.data, truth.data)
     metrics = widget.results.metrics
     assert metrics.value("Dice") == f"{agreement.dice:.3f}"
     assert metrics.value("IoU") == f"{agreement.iou:.3f}"
     assert metrics.value("HD95") == f"{agreement.hd95:.1f} px"
-    assert metrics.value("Lesions") == "0 of 1 missed, 0 of 1 invented"
+    assert metrics.value("Missed lesions") == "0 of 1"
+    assert metrics.value("False-positive lesions") == "0 of 1"
     assert f"{agreement.predicted_voxels:,}" in metrics.value("Volume")
-    assert_sentence(widget.status.value)
+    assert_message(widget.status.value)
     assert "voxel size is not known" in widget.status.value
     (overlay,) = overlays(viewer)
-    assert overlay.name == f"{NAME} tumour against truth"
+    assert overlay.name == f"{NAME} tumour vs ground truth"
     np.testing.assert_array_equal(overlay.data, core.overlay(prediction.data, truth.data))
     assert notices == []
 
 
-def test_overlay_lies_on_the_layers_and_hides_them(viewer, predicted, dock, compare):
+def test_overlay_has_the_layers_grid_and_hides_them(viewer, predicted, dock_compare, compare):
     prediction, truth = predicted()
     for layer in (prediction, truth):
         layer.scale, layer.translate, layer.units = (5, 0.9, 0.9), (10, 2, 3), ("mm",) * 3
     viewer.layers.selection.active = truth
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     (overlay,) = overlays(viewer)
     np.testing.assert_array_equal(overlay.scale, (5, 0.9, 0.9))
@@ -128,7 +114,7 @@ def test_overlay_lies_on_the_layers_and_hides_them(viewer, predicted, dock, comp
     assert viewer.layers.selection.active == truth
     widget.results.show_overlay.value = False
     assert (overlay.visible, prediction.visible, truth.visible) == (False, True, True)
-    overlay.visible = True  # its eye in the layer list does the same
+    overlay.visible = True  # like a click on its eye in the layer list
     assert widget.results.show_overlay.value
     assert not prediction.visible
     viewer.layers.remove(overlay)
@@ -136,18 +122,18 @@ def test_overlay_lies_on_the_layers_and_hides_them(viewer, predicted, dock, comp
     assert not widget.results.show_overlay.enabled
 
 
-def test_one_overlay_for_each_pair(viewer, predicted, dock, compare, add_labels):
+def test_one_overlay_for_each_pair(viewer, predicted, dock_compare, compare, add_labels):
     prediction, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     compare(widget)
     (first,) = overlays(viewer)
     viewer.window.remove_dock_widget(widget.native)
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     assert overlays(viewer) == [first]
     add_labels(np.roll(truth.data, 3, 1), "second", NAME)
-    assert chosen(widget) == ("second", "truth")
+    assert chosen(widget) == ("second", "ground truth")
     compare(widget)
     assert len(overlays(viewer)) == 2
     assert not first.visible
@@ -157,13 +143,13 @@ def test_one_overlay_for_each_pair(viewer, predicted, dock, compare, add_labels)
     viewer.layers.remove(prediction)
     compare(widget)
     (left,) = overlays(viewer)
-    assert left.name == "second against truth"
+    assert left.name == "second vs ground truth"
 
 
-def test_volumes_and_distances_in_millimetres_where_the_voxel_size_is_known(viewer, predicted, dock, compare):
+def test_volumes_and_distances_use_the_voxel_size_if_known(viewer, predicted, dock_compare, compare):
     prediction, truth = predicted()
     prediction.scale, prediction.units = (5, 0.5, 0.5), ("mm",) * 3
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     agreement = core.compare(prediction.data, truth.data, (5, 0.5, 0.5))
     assert widget.results.metrics.value("HD95") == f"{agreement.hd95:.1f} mm"
@@ -171,10 +157,10 @@ def test_volumes_and_distances_in_millimetres_where_the_voxel_size_is_known(view
     assert "5 x 0.5 x 0.5 mm" in widget.status.value.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_slices(viewer, predicted, dock, compare):
+def test_worst_slice_and_slices_of_the_plot(viewer, predicted, dock_compare, compare):
     prediction, _ = predicted()
     prediction.data[3] = 0
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     viewer.dims.set_current_step(0, 0)
     widget.results.worst.native.click()
@@ -186,11 +172,11 @@ def test_slices(viewer, predicted, dock, compare):
     assert viewer.dims.current_step[0] == 2
 
 
-def test_click_in_the_plot_goes_to_the_slice(viewer, predicted, dock, compare, qtbot):
+def test_click_in_the_plot_goes_to_the_slice(viewer, predicted, dock_compare, compare, qtbot):
     from qtpy.QtCore import QPointF, Qt
 
     predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     plot = widget.results.plot
     plot.resize(300, 150)
@@ -201,13 +187,15 @@ def test_click_in_the_plot_goes_to_the_slice(viewer, predicted, dock, compare, q
     assert viewer.dims.current_step[0] == 4
 
 
-def test_slices_in_words():
+def test_summary_of_a_slice():
     assert messages.slice_summary(7, None, (0, 0, 0)) == "Slice 7: no tumour in either"
     assert messages.slice_summary(7, 0.0, (0, 0, 1200)).endswith(
-        "1,200 voxels invented on a slice without tumour"
+        "all 1,200 predicted voxels are false positive"
     )
-    assert messages.slice_summary(7, 0.0, (0, 5, 0)).endswith("all 5 voxels missed")
-    assert messages.slice_summary(7, 0.5, (5, 3, 7)) == "Slice 7: Dice 0.50, 3 voxels missed, 7 invented"
+    assert messages.slice_summary(7, 0.0, (0, 5, 0)).endswith("all 5 true voxels are missed")
+    assert messages.slice_summary(7, 0.5, (5, 3, 7)) == (
+        "Slice 7: Dice 0.50, 3 false-negative and 7 false-positive voxels"
+    )
 
 
 def test_slice_areas_are_in_square_centimetres():
@@ -217,9 +205,9 @@ def test_slice_areas_are_in_square_centimetres():
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_theme_is_followed(viewer, predicted, dock, compare, theme):
+def test_plot_follows_the_theme(viewer, predicted, dock_compare, compare, theme):
     predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     viewer.theme = theme
     from napari.utils.theme import get_theme
@@ -227,14 +215,16 @@ def test_theme_is_followed(viewer, predicted, dock, compare, theme):
     assert widget.results.plot.backgroundBrush().color().name() == get_theme(theme).background.as_hex()
 
 
-def test_without_pyqtgraph_the_rest_works(viewer, predicted, dock, compare, monkeypatch):
+def test_everything_but_the_plot_works_without_pyqtgraph(
+    viewer, predicted, dock_compare, compare, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "pyqtgraph", None)
     monkeypatch.setattr("napari_lgg_seg.widgets.compare.results_panel.find_spec", lambda _: None)
     predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     assert widget.results.plot is None
-    assert messages.NEEDS_PLOT in [label.text() for label in widget.native.findChildren(QLabel)]
+    assert messages.NEEDS_PLOT in visible_text(widget)
     assert widget.results.metrics.value("Dice") != messages.NOTHING
     widget.results.worst.native.click()
 
@@ -242,12 +232,12 @@ def test_without_pyqtgraph_the_rest_works(viewer, predicted, dock, compare, monk
 # --- 2D, many labels, empty masks --------------------------------------------------------------
 
 
-def test_single_slices_and_many_labels(viewer, dock, compare, add_labels):
+def test_single_slices_and_many_labels(viewer, dock_compare, compare, add_labels):
     rng = np.random.default_rng(0)
     masks = [rng.integers(0, 4, (20, 20)) for _ in range(2)]
     add_labels(masks[0], "mine")
     add_labels(masks[1], "yours")
-    widget = dock()
+    widget = dock_compare()
     assert chosen(widget) == ("yours", "mine")
     compare(widget)
     assert widget.results.metrics.value("Dice") == f"{core.compare(*masks).dice:.3f}"
@@ -260,67 +250,67 @@ def test_single_slices_and_many_labels(viewer, dock, compare, add_labels):
 
 @pytest.mark.parametrize(
     ("empty", "sentence"),
-    [((0,), "The prediction is empty"), ((1,), "The truth is empty"), ((0, 1), "Both are empty")],
+    [((0,), "The prediction is empty"), ((1,), "The reference is empty"), ((0, 1), "Both are empty")],
 )
-def test_rules_of_empty_masks_are_said(viewer, predicted, dock, compare, empty, sentence):
+def test_conventions_for_empty_masks_are_shown(viewer, predicted, dock_compare, compare, empty, sentence):
     layers = predicted()
     for index in empty:
         layers[index].data = np.zeros_like(layers[index].data)
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     assert sentence in widget.status.value
-    assert_sentence(widget.status.value)
+    assert_message(widget.status.value)
     assert widget.results.metrics.value("HD95") == messages.NOTHING
 
 
 # --- which layers ------------------------------------------------------------------------------
 
 
-def test_says_what_is_missing(viewer, dock, open_patient, add_labels):
-    widget = dock()
+def test_message_says_what_is_missing(viewer, dock_compare, open_patient, add_labels):
+    widget = dock_compare()
     assert widget.status.value == messages.NO_LABELS
     assert not widget.button.enabled
     widget.run()
     open_patient()
     assert widget.status.value == messages.ONE_LAYER
     assert not widget.button.enabled
-    add_labels(viewer.layers["truth"].data, "mine")
-    assert chosen(widget) == ("mine", "truth")
+    add_labels(viewer.layers["ground truth"].data, "mine")
+    assert chosen(widget) == ("mine", "ground truth")
     assert widget.status.value == messages.READY
     assert widget.button.enabled
     viewer.layers.clear()
     assert widget.status.value == messages.NO_LABELS
 
 
-def test_menus_follow_the_layers(viewer, predicted, dock, add_labels):
+def test_menus_follow_the_layers(viewer, predicted, dock_compare, add_labels):
     prediction, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     prediction.name = "renamed"
-    assert chosen(widget) == ("renamed", "truth")
-    assert {*names(menus(widget)[0])} == {"renamed", "truth"}
+    assert chosen(widget) == ("renamed", "ground truth")
+    assert {*names(menus(widget)[0])} == {"renamed", "ground truth"}
     newer = add_labels(truth.data, "newer", NAME)
-    assert chosen(widget) == ("newer", "truth")
+    assert chosen(widget) == ("newer", "ground truth")
     viewer.layers.remove(newer)
-    assert chosen(widget) == ("renamed", "truth")
-    add_labels(truth.data, "nobody's")
-    assert chosen(widget) == ("renamed", "truth")
+    assert chosen(widget) == ("renamed", "ground truth")
+    add_labels(truth.data, "unrelated")
+    assert chosen(widget) == ("renamed", "ground truth")
     viewer.layers.remove(truth)
-    assert chosen(widget) == ("renamed", "nobody's")
+    assert chosen(widget) == ("renamed", "unrelated")
 
 
-def test_a_prediction_finds_its_own_patients_truth(viewer, predicted, dock):
+def test_a_prediction_is_paired_with_its_patients_ground_truth(viewer, predicted, dock_compare):
     first, _ = predicted()
-    predicted(OTHER, f"{OTHER} truth")
-    widget = dock()
-    assert chosen(widget) == (f"{OTHER} tumour", f"{OTHER} truth")
+    predicted(OTHER, f"{OTHER} ground truth")
+    widget = dock_compare()
+    assert chosen(widget) == (f"{OTHER} tumour", f"{OTHER} ground truth")
     menus(widget)[0].value = first
-    assert chosen(widget) == (f"{NAME} tumour", "truth")
+    assert chosen(widget) == (f"{NAME} tumour", "ground truth")
 
 
-def test_what_the_user_chose_stays(viewer, predicted, dock, add_labels):
+def test_what_the_user_chose_stays(viewer, predicted, dock_compare, add_labels):
     prediction, truth = predicted()
     mine = add_labels(truth.data, "mine")
-    widget = dock()
+    widget = dock_compare()
     menus(widget)[1].value = mine
     viewer.add_image(np.zeros((6, 64, 64)))
     add_labels(truth.data, "yours")
@@ -328,11 +318,11 @@ def test_what_the_user_chose_stays(viewer, predicted, dock, add_labels):
 
 
 def unlike(add_labels, truth, kind):
-    """A second labels layer that does not go with the truth."""
+    """A labels layer that cannot be compared with the ground truth."""
     if kind == "shape":
         return add_labels(truth.data[:-1], "other slices", NAME)
     if kind == "patient":
-        return add_labels(truth.data, "somebody else's", OTHER)
+        return add_labels(truth.data, "another patient's", OTHER)
     if kind == "dimensions":
         return add_labels(truth.data[None], "in time")
     truth.scale, truth.units = (5, 1, 1), ("mm",) * 3
@@ -342,29 +332,33 @@ def unlike(add_labels, truth, kind):
 @pytest.mark.parametrize(
     ("kind", "part"),
     [
-        ("shape", "other slices has 5 x 64 x 64 voxels but truth has 6 x 64 x 64"),
-        ("patient", f"somebody else's is of {OTHER} but truth is of {NAME}"),
+        ("shape", "other slices has 5 x 64 x 64 voxels but ground truth has 6 x 64 x 64"),
+        ("patient", f"another patient's belongs to {OTHER} but ground truth belongs to {NAME}"),
         ("dimensions", "in time has 4 dimensions"),
-        ("voxels", "other voxels has voxels of 3 x 1 x 1 mm but truth has voxels of 5 x 1 x 1 mm"),
+        ("voxels", "other voxels has voxels of 3 x 1 x 1 mm but ground truth has voxels of 5 x 1 x 1 mm"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Inconsistent units")
-def test_layers_that_do_not_go_together_are_a_sentence(viewer, open_patient, add_labels, dock, kind, part):
+def test_layers_that_cannot_be_compared_are_reported(
+    viewer, open_patient, add_labels, dock_compare, kind, part
+):
     open_patient()
-    truth = viewer.layers["truth"]
+    truth = viewer.layers["ground truth"]
     other = unlike(add_labels, truth, kind)
-    widget = dock()
+    widget = dock_compare()
     widget.layers.choose(other, truth)
     assert part in widget.status.value.replace("\N{NO-BREAK SPACE}", " ")
-    assert_sentence(widget.status.value)
+    assert_message(widget.status.value)
     assert not widget.button.enabled
     widget.layers.choose(truth, truth)
     assert "compared with itself" in widget.status.value
 
 
-def test_other_layers_have_no_figures_yet(viewer, predicted, dock, compare, add_labels):
+def test_metrics_are_hidden_when_other_layers_are_chosen(
+    viewer, predicted, dock_compare, compare, add_labels
+):
     _, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     assert widget.results.isVisibleTo(widget.native)
     menus(widget)[0].value = add_labels(truth.data, "mine")
@@ -375,9 +369,9 @@ def test_other_layers_have_no_figures_yet(viewer, predicted, dock, compare, add_
 # --- changes after and during a comparison -----------------------------------------------------
 
 
-def test_painting_marks_the_figures_and_renews_them(viewer, predicted, dock, compare, wait_until):
+def test_painting_updates_the_metrics(viewer, predicted, dock_compare, compare, wait_until):
     prediction, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     before = widget.results.metrics.value("Dice")
     prediction.fill((3, 0, 0), 1)
@@ -393,9 +387,9 @@ def test_painting_marks_the_figures_and_renews_them(viewer, predicted, dock, com
     wait_until(lambda: widget.results.metrics.value("Dice") == before)
 
 
-def test_new_values_and_voxel_sizes_renew_the_figures(viewer, predicted, dock, compare, wait_until):
+def test_new_values_and_voxel_sizes_update_the_metrics(viewer, predicted, dock_compare, compare, wait_until):
     prediction, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     prediction.data = truth.data.copy()
     wait_until(lambda: widget.results.metrics.value("Dice") == "1.000")
@@ -404,9 +398,9 @@ def test_new_values_and_voxel_sizes_renew_the_figures(viewer, predicted, dock, c
     wait_until(lambda: widget.results.metrics.value("HD95") == "0.0 mm")
 
 
-def test_looking_at_other_slices_computes_nothing(viewer, predicted, dock, compare, qtbot, monkeypatch):
+def test_changing_the_slice_computes_nothing(viewer, predicted, dock_compare, compare, qtbot, monkeypatch):
     predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     qtbot.wait(1000)
     runs = []
@@ -417,9 +411,9 @@ def test_looking_at_other_slices_computes_nothing(viewer, predicted, dock, compa
     assert runs == []
 
 
-def test_removed_overlay_stays_removed_until_compare(viewer, predicted, dock, compare, wait_until):
+def test_removed_overlay_stays_removed_until_compare(viewer, predicted, dock_compare, compare, wait_until):
     prediction, _ = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     viewer.layers.remove(overlays(viewer)[0])
     prediction.fill((3, 0, 0), 1)
@@ -429,19 +423,19 @@ def test_removed_overlay_stays_removed_until_compare(viewer, predicted, dock, co
     assert len(overlays(viewer)) == 1
 
 
-def test_values_of_another_shape_are_a_sentence(viewer, predicted, dock, compare, wait_until):
+def test_values_of_another_shape_are_reported(viewer, predicted, dock_compare, compare, wait_until):
     prediction, _ = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     prediction.data = np.zeros((4, 64, 64), np.uint8)
     wait_until(lambda: "4 x 64 x 64" in widget.status.value)
-    assert_sentence(widget.status.value)
+    assert_message(widget.status.value)
     assert not widget.results.isVisibleTo(widget.native)
 
 
 @pytest.fixture
-def held(monkeypatch, gate, wait_until):
-    """Factory: click Compare and do something in the middle of the comparison."""
+def during_comparison(monkeypatch, gate, wait_until):
+    """Factory: start a comparison and do something in the middle of it."""
     compute = comparison.compare
 
     def wait_and_compute(*args, **kwargs):
@@ -450,75 +444,77 @@ def held(monkeypatch, gate, wait_until):
 
     monkeypatch.setattr(comparison, "compare", wait_and_compute)
 
-    def held_(widget, act):
+    def during(widget, act):
         widget.run()
         wait_until(gate.reached.is_set)
         act()
         gate.open()
         wait_until(threads_done)
 
-    return held_
+    return during
 
 
-def test_cancel(viewer, predicted, dock, click, held):
+def test_cancel_leaves_layers_as_they_were(viewer, predicted, dock_compare, click, during_comparison):
     predicted()
-    widget = dock()
+    widget = dock_compare()
     before = len(viewer.layers)
-    held(widget, lambda: click(widget, "Cancel"))
+    during_comparison(widget, lambda: click(widget, "Cancel"))
     assert widget.status.value == messages.CANCELLED
     assert widget.button.text == "Compare"
     assert len(viewer.layers) == before
     assert not widget.results.isVisibleTo(widget.native)
 
 
-def test_layer_removed_in_the_middle(viewer, predicted, dock, held):
+def test_layer_removed_during_a_comparison(viewer, predicted, dock_compare, during_comparison):
     prediction, _ = predicted()
-    widget = dock()
-    held(widget, lambda: viewer.layers.remove(prediction))
+    widget = dock_compare()
+    during_comparison(widget, lambda: viewer.layers.remove(prediction))
     assert overlays(viewer) == []
     assert widget.status.value == messages.ONE_LAYER
 
 
-def test_all_layers_removed_in_the_middle(viewer, predicted, dock, held):
+def test_all_layers_removed_during_a_comparison(viewer, predicted, dock_compare, during_comparison):
     predicted()
-    widget = dock()
-    held(widget, viewer.layers.clear)
+    widget = dock_compare()
+    during_comparison(widget, viewer.layers.clear)
     assert widget.status.value == messages.NO_LABELS
     assert len(viewer.layers) == 0
 
 
-def test_slices_taken_away_in_the_middle(viewer, predicted, dock, held, wait_until):
+def test_slices_removed_during_a_comparison(viewer, predicted, dock_compare, during_comparison, wait_until):
     layers = predicted()
-    widget = dock()
+    widget = dock_compare()
 
-    def take_two_slices_away():
+    def remove_two_slices():
         for layer in layers:
             layer.data = layer.data[:4]
 
-    held(widget, take_two_slices_away)
+    during_comparison(widget, remove_two_slices)
     wait_until(lambda: widget.status.value == messages.GONE)
     assert overlays(viewer) == []
 
 
-def test_painting_in_the_middle_is_taken_up_afterwards(viewer, predicted, dock, held, wait_until):
+def test_painting_during_a_comparison_updates_the_metrics(
+    viewer, predicted, dock_compare, during_comparison, wait_until
+):
     prediction, truth = predicted()
-    widget = dock()
-    held(widget, lambda: prediction.fill((3, 0, 0), 1))
+    widget = dock_compare()
+    during_comparison(widget, lambda: prediction.fill((3, 0, 0), 1))
     expected = f"{core.compare(prediction.data, truth.data).dice:.3f}"
     wait_until(lambda: widget.results.metrics.value("Dice") == expected)
 
 
-def test_dock_closed_in_the_middle(viewer, predicted, dock, held, wait_until):
+def test_dock_closed_during_a_comparison(viewer, predicted, dock_compare, during_comparison, wait_until):
     predicted()
-    widget = dock()
-    held(widget, lambda: viewer.window.remove_dock_widget(widget.native))
+    widget = dock_compare()
+    during_comparison(widget, lambda: viewer.window.remove_dock_widget(widget.native))
     assert overlays(viewer) == []
     assert widget.status.value == messages.CANCELLED
 
 
-def test_closed_dock_follows_no_painting(viewer, predicted, dock, compare, qtbot):
+def test_closed_dock_ignores_painting(viewer, predicted, dock_compare, compare, qtbot):
     prediction, _ = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     before = widget.results.metrics.value("Dice")
     viewer.window.remove_dock_widget(widget.native)
@@ -527,47 +523,47 @@ def test_closed_dock_follows_no_painting(viewer, predicted, dock, compare, qtbot
     assert widget.results.metrics.value("Dice") == before
 
 
-def test_viewer_closed_in_the_middle(viewer, predicted, dock, held):
+def test_viewer_closed_during_a_comparison(viewer, predicted, dock_compare, during_comparison):
     predicted()
-    widget = dock()
-    held(widget, viewer.close)
+    widget = dock_compare()
+    during_comparison(widget, viewer.close)
 
 
-def test_no_memory_is_a_sentence(viewer, predicted, dock, compare, monkeypatch):
+def test_lack_of_memory_is_reported(viewer, predicted, dock_compare, compare, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(comparison, "compare", fail)
     predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     assert "not enough memory" in widget.status.value
 
 
-# --- what the overlay is to others -------------------------------------------------------------
+# --- the overlay and other widgets -------------------------------------------------------------
 
 
-def test_overlay_is_nobodys_tumour(viewer, predicted, dock, compare):
+def test_overlay_is_never_used_as_labels(viewer, predicted, dock_compare, compare):
     prediction, truth = predicted()
-    widget = dock()
+    widget = dock_compare()
     compare(widget)
     (overlay,) = overlays(viewer)
     assert {*names(menus(widget)[0])} == {prediction.name, truth.name}
     viewer.layers.selection.active = overlay
     assert labels_to_export(viewer) == prediction
-    (row,) = labelled_in(viewer.layers)
+    (row,) = labelled_patients(viewer.layers)
     assert overlay not in row.labels
     assert overlay.metadata["lgg"].items() >= {"patient": NAME, "role": "comparison"}.items()
 
 
-def test_labels_of_nobody_make_no_patient(viewer, dock, compare, add_labels):
+def test_comparing_foreign_labels_creates_no_patient(viewer, dock_compare, compare, add_labels):
     for name in ("mine", "yours"):
         add_labels(np.ones((4, 9, 9), int), name)
-    compare(dock())
+    compare(dock_compare())
     assert all("lgg" not in layer.metadata for layer in viewer.layers)
 
 
-def test_two_truths_can_be_compared(viewer, open_patient, add_labels, dock):
+def test_two_ground_truths_can_be_compared(viewer, open_patient, add_labels, dock_compare):
     open_patient()
-    add_labels(viewer.layers["truth"].data, "second reader", NAME, TRUTH)
-    assert chosen(dock()) == ("second reader", "truth")
+    add_labels(viewer.layers["ground truth"].data, "second reader", NAME, TRUTH)
+    assert chosen(dock_compare()) == ("second reader", "ground truth")

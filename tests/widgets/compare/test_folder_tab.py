@@ -1,43 +1,42 @@
+"""The Compare widget: two folders of patients."""
+
 from __future__ import annotations
 
 import csv
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt, QThreadPool
-from qtpy.QtWidgets import QFileDialog, QMessageBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+from window import layer_names, threads_done
 
 from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
 from napari_lgg_seg.core.data.masks import write_masks
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation import compare_folders as core
 from napari_lgg_seg.core.evaluation.compare import compare
-from napari_lgg_seg.widgets.finetune.labelled import labelled_in
+from napari_lgg_seg.widgets.finetune.labelled import labelled_patients
 
 FIRST, SECOND, THIRD = (f"TCGA_DU_000{n}_19990101" for n in (1, 2, 3))
 
 pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
 
 
-def threads_done():
-    return QThreadPool.globalInstance().activeThreadCount() == 0
-
-
 @pytest.fixture
 def cohort(patient_on_disk, tmp_path):
-    """Three patients on disk, and predictions moved by 0, 1 and 2 pixels."""
-    for moved, name in enumerate((FIRST, SECOND, THIRD)):
-        truth = read_patient(patient_on_disk(name, seed=moved)).truth
-        write_masks(tmp_path / "out" / name, name, np.roll(truth, moved, 2))
+    """Three patients on disk, and predictions shifted by 0, 1 and 2 pixels."""
+    for shift, name in enumerate((FIRST, SECOND, THIRD)):
+        truth = read_patient(patient_on_disk(name, seed=shift)).truth
+        write_masks(tmp_path / "out" / name, name, np.roll(truth, shift, 2))
     return tmp_path
 
 
 @pytest.fixture
-def dock(viewer):
-    """Factory: dock the Compare widget and show its page for folders."""
+def dock_folders(dock_compare):
+    """Factory: dock the Compare widget and show its tab for folders."""
 
     def dock_():
-        _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Compare")
+        widget = dock_compare()
         widget.tabs.setCurrentIndex(1)
         return widget
 
@@ -45,11 +44,11 @@ def dock(viewer):
 
 
 @pytest.fixture
-def compare_all(dock, cohort, click, wait_until):
-    """Factory: compare the folders and wait until it is done; returns the whole widget."""
+def compare_all(dock_folders, cohort, click, wait_until):
+    """Factory: compare the folders and wait until that is done; returns the Compare widget."""
 
     def compare_all_(predictions="out", truth="patients"):
-        widget = dock()
+        widget = dock_folders()
         folders = widget.folders
         folders.predictions.value, folders.truth.value = cohort / predictions, cohort / truth
         wait_until(lambda: folders.button.enabled)
@@ -77,28 +76,12 @@ def open_row(wait_until):
 
 @pytest.fixture
 def save_as(monkeypatch):
-    """Factory: what the user answers to the next dialog for a file; "" for Cancel."""
+    """Factory: set the answer to the next dialog for a file; "" for Cancel."""
 
     def save_as_(path):
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), ""))
 
     return save_as_
-
-
-@pytest.fixture
-def answer(monkeypatch):
-    """Factory: what the user answers to questions; returns the questions asked."""
-    asked = []
-
-    def answer_(button):
-        def question(parent, title, text, *_, **__):
-            asked.append(text)
-            return button
-
-        monkeypatch.setattr(QMessageBox, "question", question)
-        return asked
-
-    return answer_
 
 
 def column(table, place, role=Qt.ItemDataRole.DisplayRole):
@@ -111,14 +94,10 @@ def double_click(widget, name):
     table.doubleClicked.emit(table.model().index(column(table, 0).index(name), 0))
 
 
-def names(viewer):
-    return [layer.name for layer in viewer.layers]
-
-
 # --- the table ---------------------------------------------------------------------------------
 
 
-def test_all_patients_worst_first(compare_all):
+def test_all_patients_are_listed_worst_first(compare_all):
     widget = compare_all()
     table = widget.folders.table
     assert column(table, 0) == [THIRD, SECOND, FIRST]
@@ -133,7 +112,7 @@ def test_all_patients_worst_first(compare_all):
     assert column(table, 0)[-1] == FIRST
 
 
-def test_goes_on_after_a_bad_patient_and_says_why(compare_all, cohort):
+def test_a_broken_patient_is_reported_and_the_others_compared(compare_all, cohort):
     (cohort / "out" / SECOND / f"{SECOND}_2_mask.tif").write_bytes(b"no TIFF")
     widget = compare_all()
     table = widget.folders.table
@@ -145,13 +124,13 @@ def test_goes_on_after_a_bad_patient_and_says_why(compare_all, cohort):
     assert "1 patient could not be compared" in widget.folders.status.value
 
 
-def test_patients_without_partner_are_named(compare_all, cohort, make_patient):
+def test_patients_in_only_one_folder_are_named(compare_all, cohort, make_patient):
     for file in (cohort / "out" / FIRST).iterdir():
         file.unlink()
     write_labels(cohort / "out", LabelMap("TCGA_HT_9999_19990101", make_patient().truth), "tiff")
     text = compare_all().folders.status.value
-    assert f"1 patient without prediction, not counted: {FIRST}." in text
-    assert "1 patient without truth, not counted: TCGA_HT_9999_19990101." in text
+    assert f"1 patient without prediction, not included: {FIRST}." in text
+    assert "1 patient without ground truth, not included: TCGA_HT_9999_19990101." in text
 
 
 def test_a_single_patients_folders_are_enough(compare_all, cohort):
@@ -160,15 +139,15 @@ def test_a_single_patients_folders_are_enough(compare_all, cohort):
     assert "interval" not in widget.folders.status.value
 
 
-def test_folders_of_nothing_are_a_sentence(compare_all, cohort):
+def test_folders_without_labels_are_reported(compare_all, cohort):
     (cohort / "nothing").mkdir()
     widget = compare_all("nothing")
     assert "nothing contains no patient's labels" in widget.folders.status.value
     assert not widget.folders.export.enabled
 
 
-def test_folders_must_be_chosen_first(dock, wait_until, cohort):
-    folders = dock().folders
+def test_folders_must_be_chosen_first(dock_folders, wait_until, cohort):
+    folders = dock_folders().folders
     assert not folders.button.enabled
     folders.run()
     folders.predictions.value = cohort / "nowhere"
@@ -182,19 +161,19 @@ def test_folders_must_be_chosen_first(dock, wait_until, cohort):
 
 
 @pytest.fixture
-def held(dock, cohort, monkeypatch, gate, wait_until):
+def during_run(dock_folders, cohort, monkeypatch, gate, wait_until):
     """Factory: do something while the second patient is compared; returns the widget."""
     read = core.read_pair
 
-    def wait_and_read(case, **more):
-        if case.name == SECOND:
+    def wait_and_read(pair, **more):
+        if pair.name == SECOND:
             gate.pass_through()
-        return read(case, **more)
+        return read(pair, **more)
 
     monkeypatch.setattr(core, "read_pair", wait_and_read)
 
-    def held_(act):
-        widget = dock()
+    def during(act):
+        widget = dock_folders()
         folders = widget.folders
         folders.predictions.value, folders.truth.value = cohort / "out", cohort / "patients"
         folders.run()
@@ -205,11 +184,11 @@ def held(dock, cohort, monkeypatch, gate, wait_until):
         wait_until(threads_done)
         return widget
 
-    return held_
+    return during
 
 
-def test_cancel_keeps_what_is_done(held, click, wait_until):
-    widget = held(lambda widget: click(widget, "Cancel"))
+def test_cancel_keeps_finished_patients(during_run, click, wait_until):
+    widget = during_run(lambda widget: click(widget, "Cancel"))
     folders = widget.folders
     wait_until(lambda: folders.button.text == "Compare all")
     assert 1 <= len(column(folders.table, 0)) < 3
@@ -218,20 +197,20 @@ def test_cancel_keeps_what_is_done(held, click, wait_until):
     wait_until(lambda: folders.button.enabled)
 
 
-def test_dock_closed_in_the_middle(viewer, held):
-    held(lambda widget: viewer.window.remove_dock_widget(widget.native))
+def test_dock_closed_during_a_comparison(viewer, during_run):
+    during_run(lambda widget: viewer.window.remove_dock_widget(widget.native))
 
 
-def test_viewer_closed_in_the_middle(viewer, held):
-    held(lambda _: viewer.close())
+def test_viewer_closed_during_a_comparison(viewer, during_run):
+    during_run(lambda _: viewer.close())
 
 
 # --- export ------------------------------------------------------------------------------------
 
 
-def test_export_writes_all_figures(compare_all, click, save_as, tmp_path):
+def test_export_writes_all_metrics(compare_all, click, save_as, tmp_path):
     widget = compare_all()
-    save_as(tmp_path / "figures")
+    save_as(tmp_path / "metrics")
     click(widget, "Export CSV...")
     with (tmp_path / "metrics.csv").open(encoding="utf-8") as file:
         rows = {row["patient"]: row for row in csv.DictReader(file)}
@@ -243,16 +222,16 @@ def test_export_writes_all_figures(compare_all, click, save_as, tmp_path):
     assert str(tmp_path / "metrics.csv") in widget.folders.status.value
 
 
-def test_export_replaces_nothing_silently(compare_all, click, save_as, answer, tmp_path):
+def test_export_asks_before_replacing_a_file(compare_all, click, save_as, answer, tmp_path):
     widget = compare_all()
     path = tmp_path / "metrics.csv"
     path.write_text("precious", encoding="utf-8")
-    save_as(tmp_path / "figures")
-    asked = answer(QMessageBox.StandardButton.No)
+    save_as(tmp_path / "metrics")
+    asked = answer("No")
     click(widget, "Export CSV...")
     assert path.read_text(encoding="utf-8") == "precious"
     assert str(path) in asked[0]
-    answer(QMessageBox.StandardButton.Yes)
+    answer("Yes")
     click(widget, "Export CSV...")
     assert FIRST in path.read_text(encoding="utf-8")
     save_as("")
@@ -262,7 +241,7 @@ def test_export_replaces_nothing_silently(compare_all, click, save_as, answer, t
     assert "could not be written" in widget.folders.status.value
 
 
-# --- a patient of the table --------------------------------------------------------------------
+# --- opening a patient --------------------------------------------------------------------
 
 
 def test_double_click_opens_and_compares(viewer, compare_all, open_row):
@@ -272,7 +251,7 @@ def test_double_click_opens_and_compares(viewer, compare_all, open_row):
     roles = [layer.metadata["lgg"]["role"] for layer in viewer.layers]
     assert roles == ["pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "comparison"]
     assert widget.folders.status.value.startswith("3 patients: ")
-    assert viewer.layers[-1].name == f"{THIRD} tumour against truth"
+    assert viewer.layers[-1].name == f"{THIRD} tumour vs ground truth"
     pair = widget.layers.pair
     np.testing.assert_array_equal(pair.prediction.data, np.roll(pair.truth.data, 2, 2))
     assert (
@@ -281,7 +260,7 @@ def test_double_click_opens_and_compares(viewer, compare_all, open_row):
     assert viewer.dims.current_step[0] == int(pair.truth.data.sum(axis=(1, 2)).argmax())
 
 
-def test_the_next_patient_takes_the_place_of_the_one_before(viewer, compare_all, open_row):
+def test_the_next_patient_replaces_the_previous_one(viewer, compare_all, open_row):
     widget = compare_all()
     open_row(widget, THIRD)
     open_row(widget, FIRST)
@@ -290,7 +269,7 @@ def test_the_next_patient_takes_the_place_of_the_one_before(viewer, compare_all,
     assert len(viewer.layers) == 6
 
 
-def test_painted_patients_stay(viewer, compare_all, open_row):
+def test_edited_patients_stay_open(viewer, compare_all, open_row):
     widget = compare_all()
     open_row(widget, THIRD)
     painted = widget.layers.pair.prediction
@@ -306,10 +285,10 @@ def test_a_patient_that_is_open_is_not_opened_twice(viewer, compare_all, open_ro
     viewer.open(str(cohort / "patients" / THIRD), plugin="napari-lgg-seg")
     widget = compare_all()
     open_row(widget, THIRD)
-    assert names(viewer)[:4] == ["pre-contrast", "FLAIR", "post-contrast", "truth"]
+    assert layer_names(viewer)[:4] == ["pre-contrast", "FLAIR", "post-contrast", "ground truth"]
     assert len(viewer.layers) == 6
-    (row,) = labelled_in(viewer.layers)
-    assert row.proposed == viewer.layers["truth"], "a prediction from a file is no correction"
+    (row,) = labelled_patients(viewer.layers)
+    assert row.proposed == viewer.layers["ground truth"], "a prediction from a file is no correction"
 
 
 def test_labels_alone_are_opened_without_images(viewer, compare_all, open_row, cohort):
@@ -321,7 +300,7 @@ def test_labels_alone_are_opened_without_images(viewer, compare_all, open_row, c
     assert len(viewer.layers) == 3
 
 
-def test_a_patient_that_cannot_be_opened_is_a_sentence(viewer, compare_all, cohort, wait_until):
+def test_a_patient_that_cannot_be_opened_is_reported(viewer, compare_all, cohort, wait_until):
     widget = compare_all()
     (cohort / "patients" / SECOND / f"{SECOND}_1.tif").unlink()
     double_click(widget, SECOND)

@@ -1,4 +1,4 @@
-"""The Correct widget in a viewer: each tool changes what it should, and Ctrl+Z undoes it."""
+"""The Correct widget: each tool changes the labels it should, and Ctrl+Z undoes it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def widget(viewer: Any, layer: Any) -> Any:
 
 @pytest.fixture
 def click(widget: Any, layer: Any) -> Callable[[tuple[int, int, int]], None]:
-    """What napari does when somebody clicks at a place in the picture."""
+    """Factory: click on the canvas at a voxel, as napari would report it."""
 
     def at(position: tuple[int, int, int]) -> None:
         event = SimpleNamespace(position=position, type="mouse_press", button=1)
@@ -40,11 +40,11 @@ def click(widget: Any, layer: Any) -> Callable[[tuple[int, int, int]], None]:
     return at
 
 
-def _done(widget: Any, wait_until: Any, words: str) -> None:
-    wait_until(lambda: words in widget.status.value)
+def _done(widget: Any, wait_until: Any, text: str) -> None:
+    wait_until(lambda: text in widget.status.value)
 
 
-def test_correct_puts_the_brush_in_hand(viewer: Any, widget: Any, layer: Any) -> None:
+def test_correct_activates_the_brush(viewer: Any, widget: Any, layer: Any) -> None:
     viewer.layers.selection.clear()
     layer.visible = False
     widget.start_button.native.click()
@@ -54,7 +54,7 @@ def test_correct_puts_the_brush_in_hand(viewer: Any, widget: Any, layer: Any) ->
     assert layer.selected_label == 1
 
 
-def test_a_prediction_is_proposed_rather_than_the_truth(viewer: Any, layer: Any) -> None:
+def test_a_prediction_is_chosen_rather_than_the_ground_truth(viewer: Any, layer: Any) -> None:
     truth = viewer.add_labels(layer.data, name="A truth", metadata=describe("A", "truth", range(1, 7)))
     viewer.layers.move(viewer.layers.index(truth), 0)
     viewer.layers.selection.clear()
@@ -62,7 +62,7 @@ def test_a_prediction_is_proposed_rather_than_the_truth(viewer: Any, layer: Any)
     assert opened.layer == layer
 
 
-def test_slices_between_are_filled_and_emptied_by_one_undo(
+def test_filling_between_slices_is_undone_in_one_step(
     viewer: Any, widget: Any, layer: Any, wait_until: Any
 ) -> None:
     before = layer.data.copy()
@@ -76,7 +76,7 @@ def test_slices_between_are_filled_and_emptied_by_one_undo(
     assert layer.data[2].any()
 
 
-def test_a_slice_that_is_no_gap_is_said_to_be_none(
+def test_a_slice_that_is_not_in_a_gap_is_reported(
     viewer: Any, widget: Any, layer: Any, wait_until: Any
 ) -> None:
     viewer.dims.set_point(0, 0)
@@ -94,13 +94,13 @@ def test_holes_are_filled(widget: Any, layer: Any, wait_until: Any) -> None:
 
 
 @pytest.mark.parametrize(("button", "left"), [("remove", 199), ("keep", 16)])
-def test_the_piece_that_is_clicked(
+def test_click_chooses_the_piece(
     widget: Any, layer: Any, click: Any, wait_until: Any, button: str, left: int
 ) -> None:
     layer.mode = "paint"
     getattr(widget, f"{button}_button").native.click()
     assert "Click the piece" in widget.status.value
-    assert layer.mode == "pan_zoom", "the click is not to paint"
+    assert layer.mode == "pan_zoom", "the click must not paint"
     click((5, 31, 31))
     _done(widget, wait_until, "Ctrl+Z undoes")
     assert layer.data.sum() == left
@@ -109,21 +109,25 @@ def test_the_piece_that_is_clicked(
     assert layer.data.sum() == 99 + 100 + 16
 
 
-def test_a_click_beside_all_pieces_says_so(widget: Any, layer: Any, click: Any, wait_until: Any) -> None:
+def test_a_click_outside_all_pieces_is_reported(widget: Any, layer: Any, click: Any, wait_until: Any) -> None:
     widget.remove_button.native.click()
     click((2, 1, 1))
     _done(widget, wait_until, "no labelled piece")
     assert layer.data.sum() == 215
 
 
-def test_the_piece_under_the_cursor(viewer: Any, widget: Any, layer: Any, wait_until: Any) -> None:
+def test_shortcut_removes_the_piece_under_the_cursor(
+    viewer: Any, widget: Any, layer: Any, wait_until: Any
+) -> None:
     viewer.cursor.position = (5, 32, 31)
     widget._at_cursor("remove")
     _done(widget, wait_until, "Piece removed")
     assert layer.data.sum() == 199
 
 
-def test_another_layer_stops_the_wait_for_a_click(viewer: Any, widget: Any, layer: Any, click: Any) -> None:
+def test_choosing_another_layer_cancels_the_wait_for_a_click(
+    viewer: Any, widget: Any, layer: Any, click: Any
+) -> None:
     widget.remove_button.native.click()
     other = viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="others")
     assert widget.layer == other
@@ -131,19 +135,19 @@ def test_another_layer_stops_the_wait_for_a_click(viewer: Any, widget: Any, laye
     assert layer.data.sum() == 215
 
 
-def test_the_layer_that_is_selected_is_corrected(viewer: Any, widget: Any, layer: Any) -> None:
+def test_the_selected_layer_is_corrected(viewer: Any, widget: Any, layer: Any) -> None:
     viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="others")
     viewer.layers.selection.active = layer
     assert widget.layer == layer
 
 
 @pytest.mark.parametrize("selected", ["image", "other labels"])
-def test_it_begins_with_what_is_selected_or_predicted(viewer: Any, layer: Any, selected: str) -> None:
+def test_starts_with_the_selected_or_predicted_labels(viewer: Any, layer: Any, selected: str) -> None:
     image = viewer.add_image(np.zeros((6, 40, 40)))
     other = viewer.add_labels(
         np.zeros((6, 40, 40), np.uint8), name="truth", metadata=describe("A", "truth", range(1, 7))
     )
-    viewer.layers.move(2, 0)  # the truth is the first to choose
+    viewer.layers.move(2, 0)
     viewer.layers.selection.active = image if selected == "image" else other
     widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")[1]
     assert widget.layer == (layer if selected == "image" else other)
@@ -156,7 +160,7 @@ def test_the_brush_paints_in_3d_if_asked(widget: Any, layer: Any) -> None:
     assert layer.n_edit_dimensions == 2
 
 
-def test_labels_with_a_scale_are_found_at_their_place(
+def test_clicks_take_the_scale_into_account(
     viewer: Any, widget: Any, layer: Any, click: Any, wait_until: Any
 ) -> None:
     layer.scale = (3, 0.5, 0.5)
@@ -166,7 +170,7 @@ def test_labels_with_a_scale_are_found_at_their_place(
     assert layer.data.sum() == 199
 
 
-def test_without_labels_nothing_can_be_clicked(viewer: Any, widget: Any) -> None:
+def test_buttons_are_disabled_without_labels(viewer: Any, widget: Any) -> None:
     viewer.layers.clear()
     assert "no labels to correct" in widget.status.value
     assert not widget.between_button.enabled
@@ -174,28 +178,30 @@ def test_without_labels_nothing_can_be_clicked(viewer: Any, widget: Any) -> None
     widget.begin()
 
 
-def test_paint_while_a_tool_works_is_not_lost(viewer: Any, widget: Any, layer: Any, wait_until: Any) -> None:
+def test_painting_while_a_tool_runs_is_not_lost(
+    viewer: Any, widget: Any, layer: Any, wait_until: Any
+) -> None:
     viewer.dims.set_point(0, 2)
     widget.between_button.native.click()
     layer.data_setitem((np.array([2]), np.array([0]), np.array([0])), 1)
-    _done(widget, wait_until, "changed meanwhile")
+    _done(widget, wait_until, "changed in the meantime")
     assert layer.data[2].sum() == 1
 
 
-def test_labels_that_nobody_can_accept(viewer: Any, widget: Any, layer: Any, find_button: Any) -> None:
-    for labels, words in (
+def test_labels_that_cannot_be_accepted(viewer: Any, widget: Any, layer: Any, find_button: Any) -> None:
+    for labels, text in (
         (viewer.add_labels(np.zeros((6, 40, 40), np.uint8), name="mine"), "belongs to no patient"),
         (
             viewer.add_labels(layer.data.copy(), name="t", metadata=describe("A", "truth", range(1, 7))),
-            "is the truth of A",
+            "is the ground truth of A",
         ),
     ):
         widget.menu.value = labels
         find_button(widget.native, "Accept").click()
-        assert words in widget.status.value
+        assert text in widget.status.value
 
 
-def test_the_widget_leaves_nothing_behind(viewer: Any, widget: Any, layer: Any) -> None:
+def test_closing_removes_mouse_callbacks(viewer: Any, widget: Any, layer: Any) -> None:
     before = len(layer.mouse_drag_callbacks)
     widget.remove_button.native.click()
     viewer.window.remove_dock_widget("all")

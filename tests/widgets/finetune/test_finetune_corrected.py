@@ -1,4 +1,4 @@
-"""Fine-tune on what was corrected in a cohort, with old patients rehearsed."""
+"""Fine-tune on the corrected patients of a cohort, and on old patients again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import pytest
 pytest.importorskip("monai")
 pytest.importorskip("pyqtgraph")
 
-from napari_lgg_seg.core.cohort import unfinished
 from napari_lgg_seg.core.cohort.corrected import CorrectedPatient
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.model.checkpoint import read_card
-from napari_lgg_seg.widgets.cohort import widget as browser_module
 from napari_lgg_seg.widgets.review.review_session import session_of
 
 NAMES = [f"TCGA_DU_000{n}_19990101" for n in range(1, 5)]
@@ -27,16 +25,9 @@ CORRECTED = "Corrected patients of a cohort"
 pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
 
 
-@pytest.fixture(autouse=True)
-def _of_this_test_alone(tmp_path, monkeypatch):
-    """Cache and notes that are not the user's."""
-    monkeypatch.setattr(browser_module, "default_cache_file", lambda: tmp_path / "cache.sqlite")
-    monkeypatch.setattr(unfinished, "default_folder", lambda: tmp_path / "sessions")
-
-
 @pytest.fixture
 def cohort(patient_on_disk):
-    """A dataset of four patients and its results: three are corrected, one is segmented; both folders."""
+    """A dataset of four patients, of which three are corrected and one is segmented; folders of both."""
     for seed, name in enumerate(NAMES):
         dataset = patient_on_disk(name, seed=seed).parent
     results = CohortResults(dataset.with_name("corrections"))
@@ -54,7 +45,7 @@ def cohort(patient_on_disk):
 
 @pytest.fixture
 def old(tmp_path, make_patient):
-    """A folder of old patients, one of whom is among the corrected ones."""
+    """A folder of old patients, one of which is also among the corrected ones."""
     for seed, name in enumerate([*OLD, NAMES[0]]):
         write_patient(tmp_path / "old" / name, make_patient(name, seed=seed))
     return tmp_path / "old"
@@ -90,12 +81,12 @@ def names_of(sources):
     return [source.name for source in sources]
 
 
-# --- on whom -----------------------------------------------------------------------------------
+# --- corrected patients -----------------------------------------------------------------------------------
 
 
-def test_corrected_labels_are_the_truth(choose, train, asked, cohort):
+def test_corrected_labels_are_used_as_ground_truth(choose, train, asked, cohort):
     widget = choose()
-    assert "2 patients train, 1 validates" in widget.status.value
+    assert "Ready to train on 2 patients, with 1 for validation" in widget.status.value
     train(widget)
     sources = [*asked.training, *asked.validation]
     assert sorted(names_of(sources)) == NAMES[:3]
@@ -106,7 +97,7 @@ def test_corrected_labels_are_the_truth(choose, train, asked, cohort):
         assert truth.sum() == read_patient(cohort[0] / source.name).truth.sum() + 1
 
 
-def test_without_corrected_patients_it_says_so(dock_finetune, cohort, wait_until, tmp_path):
+def test_message_if_no_patient_is_corrected(dock_finetune, cohort, wait_until, tmp_path):
     widget = dock_finetune()
     c = widget.controls
     c.source.value = CORRECTED
@@ -120,7 +111,7 @@ def test_without_corrected_patients_it_says_so(dock_finetune, cohort, wait_until
     assert not widget.button.enabled
 
 
-def test_only_what_belongs_to_the_choice_is_shown(choose):
+def test_only_controls_of_the_chosen_source_are_shown(choose):
     widget = choose()
     c = widget.controls
 
@@ -136,9 +127,7 @@ def test_only_what_belongs_to_the_choice_is_shown(choose):
     assert widget.sources.table.isVisibleTo(widget.native)
 
 
-def test_the_cohort_that_somebody_goes_through_is_filled_in(
-    viewer, dock_finetune, cohort, wait_until, tmp_path
-):
+def test_the_cohort_under_review_is_filled_in(viewer, dock_finetune, cohort, wait_until, tmp_path):
     session = session_of(viewer)
     session.choose_cohort(*cohort)
     c = dock_finetune().controls
@@ -148,12 +137,12 @@ def test_the_cohort_that_somebody_goes_through_is_filled_in(
     elsewhere = tmp_path / "a", tmp_path / "b"
     session.choose_cohort(*elsewhere)
     assert (c.patients.value, c.results.value) == elsewhere
-    c.results.value = tmp_path / "c"  # the user's choice stays
+    c.results.value = tmp_path / "c"  # the user's choice is kept
     session.choose_cohort(*cohort)
     assert (c.patients.value, c.results.value) == (elsewhere[0], tmp_path / "c")
 
 
-def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wait_until, click, asked):
+def test_newly_corrected_patients_are_used(viewer, choose, cohort, wait_until, click, asked):
     widget = choose()
     _, browser = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     browser.open_dataset(*cohort)
@@ -162,7 +151,7 @@ def test_what_is_corrected_meanwhile_is_learned_from(viewer, choose, cohort, wai
     wait_until(lambda: browser.open_name == NAMES[-1])
     click(browser, "Accept")
     wait_until(lambda: widget.controls.found.value == "4 corrected patients.")
-    # What was painted just now is in the file before it is read.
+    # Edits are saved before the file is read.
     layer = viewer.layers[f"{NAMES[-1]} tumour"]
     layer.data_setitem((np.array([1]), np.array([60]), np.array([61])), 1)
     click(widget, "Start")
@@ -181,38 +170,38 @@ def test_accepted_labels_of_open_patients_are_proposed(viewer, open_patient, doc
         correct.menu.value = viewer.layers[f"{name} tumour"]
         click(correct, "Accept")
         assert correct.status.value.startswith(f"{name}: '{name} tumour' counts as corrected")
-    assert "2 patients are corrected so far; Fine-tune can learn from them." in correct.status.value
+    assert "2 patients are corrected so far; Fine-tune can train on them." in correct.status.value
     chosen = dock_finetune().sources.table.chosen()
     assert [layer.name for _, layer in chosen] == [f"{name} tumour" for name in names]
 
 
-# --- so that nothing is forgotten --------------------------------------------------------------
+# --- old patients --------------------------------------------------------------
 
 
 def test_old_patients_train_and_never_validate(choose, choose_old, train, asked, old):
     widget = choose()
     choose_old(widget)
-    assert "2 patients and 2 old ones train, 1 validates" in widget.status.value
+    assert "Ready to train on 2 patients and 2 old patients, with 1 for validation" in widget.status.value
     widget.controls.old_share.value = 0.75
-    assert "2 patients and 6 old ones train, 1 validates" in widget.status.value
+    assert "Ready to train on 2 patients and 6 old patients, with 1 for validation" in widget.status.value
     train(widget)
     assert names_of(asked.training)[2:] == OLD
     assert {source.parent for source in asked.training[2:]} == {old}
     assert set(names_of(asked.validation)) <= set(NAMES[:3])
 
 
-def test_old_patients_beside_those_that_are_open(
+def test_old_patients_in_addition_to_open_ones(
     open_patients, dock_finetune, choose_old, train, asked, wait_until
 ):
     open_patients(3)
     widget = dock_finetune()
     choose_old(widget)
-    assert "2 patients and 2 old ones train, 1 validates" in widget.status.value
+    assert "Ready to train on 2 patients and 2 old patients, with 1 for validation" in widget.status.value
     train(widget)
     assert len([source for source in asked.training if isinstance(source, Path)]) == 2
 
 
-def test_the_share_is_asked_for_once_there_are_old_patients(choose, choose_old):
+def test_the_share_is_shown_once_old_patients_are_chosen(choose, choose_old):
     widget = choose()
     share = widget.controls.old_share.native
     assert not share.isVisibleTo(widget.native)
@@ -220,7 +209,7 @@ def test_the_share_is_asked_for_once_there_are_old_patients(choose, choose_old):
     assert share.isVisibleTo(widget.native)
 
 
-def test_old_patients_that_are_not_there_are_a_sentence(choose, choose_old, tmp_path):
+def test_a_missing_folder_of_old_patients_is_reported(choose, choose_old, tmp_path):
     widget = choose()
     folder = tmp_path / "nowhere"
     sentence = f"{folder} is no folder; choose the folder that holds the patients' folders."
@@ -231,7 +220,7 @@ def test_old_patients_that_are_not_there_are_a_sentence(choose, choose_old, tmp_
     assert widget.button.enabled
 
 
-def test_the_tuned_model_knows_all_of_them(viewer, choose, choose_old, train, tuned, notices):
+def test_the_model_records_all_its_patients(viewer, choose, choose_old, train, tuned, notices):
     widget = choose()
     choose_old(widget)
     train(widget)
@@ -240,13 +229,13 @@ def test_the_tuned_model_knows_all_of_them(viewer, choose, choose_old, train, tu
     assert len(card.training_patients) == 4
     assert len(set(card.training_patients) & set(OLD)) == 2
     assert sorted({*card.training_patients, *card.validation_patients} - set(OLD)) == NAMES[:3]
-    # Nobody was open: the preview shows the images of a corrected patient.
+    # No patient was open, so the preview shows the images of a corrected one.
     (preview,) = [layer for layer in viewer.layers if layer.name.endswith("preview")]
     assert preview.metadata["lgg"]["patient"] == card.validation_patients[0]
     assert notices == []
 
 
-def test_closing_looks_no_further(viewer, choose, choose_old, old):
+def test_closing_stops_the_scans(viewer, choose, choose_old, old):
     widget = choose()
     widget.controls.old.value = old
     viewer.window.remove_dock_widget(widget.native)

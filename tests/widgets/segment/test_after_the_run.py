@@ -1,4 +1,4 @@
-"""What the Segment widget does besides one click: live threshold, corrections, any image, voxel size."""
+"""The Segment widget beyond one click: live threshold, corrections, any image, voxel size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def segmented(viewer, open_patient, dock, run):
 
 @pytest.fixture
 def bright_square():
-    """A picture that is dark but for a head with a bright square in it."""
+    """A dark picture with a head and a bright square in it."""
     picture = np.zeros((40, 50), np.float32)
     picture[4:36, 6:44] = 100
     picture[12:20, 20:30] = 400
@@ -38,8 +38,8 @@ def tumours(viewer):
 # --- threshold, clean-up, holes ----------------------------------------------------------------
 
 
-def test_the_threshold_changes_labels_without_the_network(viewer, segmented, monkeypatch):
-    monkeypatch.setattr("napari_lgg_seg.widgets.segment.widget.create_worker", None)  # a run would raise
+def test_threshold_changes_labels_without_running_the_network(viewer, segmented, monkeypatch):
+    monkeypatch.setattr("napari_lgg_seg.widgets.segment.widget.create_worker", None)  # a run would fail
     (layer,) = tumours(viewer)
     probability = viewer.layers[f"{NAME} probability"].data
     for threshold in (0.9, 0.1, 0.5):
@@ -49,7 +49,7 @@ def test_the_threshold_changes_labels_without_the_network(viewer, segmented, mon
 
 
 @pytest.mark.parametrize("writeable", [True, False])
-def test_labels_are_changed_in_place_where_that_is_possible(viewer, segmented, writeable):
+def test_labels_are_changed_in_place_if_possible(viewer, segmented, writeable):
     (layer,) = tumours(viewer)
     before = layer.data.copy()
     before.flags.writeable = writeable
@@ -60,7 +60,7 @@ def test_labels_are_changed_in_place_where_that_is_possible(viewer, segmented, w
     assert tumours(viewer) == [layer]
 
 
-def test_clean_up_and_holes_change_labels(viewer, segmented):
+def test_clean_up_and_hole_filling_change_labels(viewer, segmented):
     (layer,) = tumours(viewer)
     probability = viewer.layers[f"{NAME} probability"]
     values = np.zeros(probability.data.shape, np.float32)
@@ -102,7 +102,7 @@ def test_corrected_labels_are_never_replaced(viewer, segmented, wait_until, cont
     assert f"'{new.name}'" in segmented.status.value
 
 
-def test_labels_beside_corrected_ones_keep_the_numbers_of_the_slices(viewer, open_patient, dock, run):
+def test_labels_next_to_corrected_ones_keep_the_slice_numbers(viewer, open_patient, dock, run):
     open_patient()
     viewer.layers["FLAIR"].metadata["lgg"]["slice_numbers"] = list(range(9, 15))
     widget = dock()
@@ -120,7 +120,7 @@ def test_moving_the_threshold_without_a_result_does_nothing(viewer, open_patient
     assert list(viewer.layers) == before
 
 
-def test_a_removed_probability_leaves_labels_alone(viewer, segmented):
+def test_labels_stay_if_the_probability_was_removed(viewer, segmented):
     (layer,) = tumours(viewer)
     before = layer.data.copy()
     viewer.layers.remove(f"{NAME} probability")
@@ -128,7 +128,7 @@ def test_a_removed_probability_leaves_labels_alone(viewer, segmented):
     np.testing.assert_array_equal(layer.data, before)
 
 
-def test_the_models_threshold_is_where_the_slider_starts(viewer, open_patient, dock, tmp_path):
+def test_slider_starts_at_the_models_threshold(viewer, open_patient, dock, tmp_path):
     from dataclasses import replace
 
     from napari_lgg_seg.core.model.checkpoint import load_model, save_model
@@ -141,8 +141,8 @@ def test_the_models_threshold_is_where_the_slider_starts(viewer, open_patient, d
 
 
 @pytest.fixture
-def with_own_ways(viewer, open_patient, dock, run, tmp_path):
-    """A widget whose patient is segmented with a model that chooses the threshold and cleans up."""
+def with_own_options(viewer, open_patient, dock, run, tmp_path):
+    """A widget whose patient is segmented with a model that has an automatic threshold and clean-up."""
     from dataclasses import replace
 
     from napari_lgg_seg.core.model.checkpoint import load_model, save_model
@@ -157,11 +157,11 @@ def with_own_ways(viewer, open_patient, dock, run, tmp_path):
     return widget
 
 
-def test_the_models_own_ways_are_used_and_shown(viewer, with_own_ways):
+def test_the_models_own_options_are_used_and_shown(viewer, with_own_options):
     from napari_lgg_seg.core.inference.postprocess import best_threshold, postprocess
     from napari_lgg_seg.core.options import SegmentOptions
 
-    controls = with_own_ways.controls
+    controls = with_own_options.controls
     assert controls.automatic.value
     assert controls.clean_up.value == "minor"
     (layer,) = tumours(viewer)
@@ -175,8 +175,8 @@ def test_the_models_own_ways_are_used_and_shown(viewer, with_own_ways):
     assert made_with["threshold"] == pytest.approx(best)
 
 
-def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_ways):
-    controls = with_own_ways.controls
+def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_options):
+    controls = with_own_options.controls
     (layer,) = tumours(viewer)
     chosen, by_itself = controls.threshold.value, layer.data.copy()
     controls.clean_up.value = "off"
@@ -190,7 +190,7 @@ def test_the_slider_takes_over_until_the_box_is_ticked_again(viewer, with_own_wa
 
 
 @pytest.mark.parametrize("full_resolution", [False, True])
-def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
+def test_hint_if_clean_up_would_keep_what_coarse_to_fine_skips(
     viewer, open_patient, dock, run, wait_until, tmp_path, full_resolution
 ):
     model = write_flair_model(
@@ -205,11 +205,11 @@ def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
     assert layer.data.any()
     assert layer.metadata["lgg"]["made_with"]["coarse_to_fine"] is not full_resolution
     assert layer.metadata["lgg"]["made_with"]["options"]["full_resolution"] is full_resolution
-    hint = "Segment again for weak pieces"
+    hint = "Segment again to find small separate components"
     assert hint not in widget.status.value
     widget.controls.clean_up.value = "off"
     if full_resolution:
-        wait_until(lambda: not widget._measurements_timer.isActive())
+        wait_until(lambda: not widget._measure_timer.isActive())
         assert hint not in widget.status.value
     else:
         wait_until(lambda: hint in widget.status.value)
@@ -217,7 +217,7 @@ def test_what_a_quick_look_leaves_out_is_told_where_clean_up_would_keep_it(
     assert hint not in widget.status.value
 
 
-def test_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path):
+def test_choosing_another_model_changes_labels_only_by_a_run(viewer, segmented, tmp_path):
     from dataclasses import replace
 
     from napari_lgg_seg.core.model.checkpoint import load_model, save_model
@@ -243,10 +243,10 @@ def test_the_header_names_the_run_that_made_the_labels(viewer, segmented, tmp_pa
     assert made_with["options"]["threshold"] == pytest.approx(0.7)
 
 
-# --- figures -----------------------------------------------------------------------------------
+# --- measurements -----------------------------------------------------------------------------------
 
 
-def test_figures_are_said_and_kept_with_the_layer(viewer, segmented):
+def test_measurements_are_shown_and_stored_in_the_layer(viewer, segmented):
     (layer,) = tumours(viewer)
     measurements = measure_labels(layer.data)
     assert measurements.summary() in segmented.status.value
@@ -280,7 +280,7 @@ def test_a_known_voxel_size_is_shown(viewer, open_patient, dock):
 # --- going through slices ----------------------------------------------------------------------
 
 
-def test_buttons_step_through_tumour_slices_and_round(viewer, segmented, click):
+def test_buttons_step_through_tumour_slices_and_wrap_around(viewer, segmented, click):
     (layer,) = tumours(viewer)
     slices = np.flatnonzero(layer.data.any(axis=(1, 2)))
     viewer.dims.set_point(0, slices[0])
@@ -293,10 +293,10 @@ def test_buttons_step_through_tumour_slices_and_round(viewer, segmented, click):
     assert viewer.dims.current_step[0] == slices[-1]
 
 
-def test_one_slice_alone_can_be_segmented(viewer, open_patient, dock, run):
+def test_the_current_slice_alone_can_be_segmented(viewer, open_patient, dock, run):
     open_patient()
     widget = dock()
-    truth = viewer.layers["truth"].data
+    truth = viewer.layers["ground truth"].data
     here = int(truth.sum(axis=(1, 2)).argmax())
     viewer.dims.set_point(0, here)
     widget.controls.current_slice.value = True
@@ -311,28 +311,28 @@ def test_one_slice_alone_can_be_segmented(viewer, open_patient, dock, run):
 
 
 @pytest.fixture
-def looks_above(tmp_path):
-    """A model that sees a neighbour on each side, and finds the tumour of the slice above."""
+def uses_slice_above(tmp_path):
+    """A model that uses a neighbour on each side, and finds the tumour of the slice above."""
     return write_flair_model(tmp_path / "neighbours.safetensors", neighbours=1, offset=1)
 
 
-def test_a_model_with_neighbouring_slices_looks_no_different(viewer, segmented, run, looks_above):
+def test_a_model_with_neighbouring_slices_works_like_any_other(viewer, segmented, run, uses_slice_above):
     (layer,) = tumours(viewer)
     alone = layer.data.copy()
     about = segmented.controls.about.value
-    segmented.offer_model(looks_above)
+    segmented.offer_model(uses_slice_above)
     run(segmented)
     assert segmented.controls.about.value == about
     np.testing.assert_array_equal(tumours(viewer)[0].data, alone[[*range(1, len(alone)), -1]])
 
 
 @pytest.mark.parametrize("here", [0, 2, 4, 5])
-def test_one_slice_alone_sees_its_true_neighbours(viewer, segmented, run, looks_above, here):
+def test_a_single_slice_is_segmented_with_its_real_neighbours(viewer, segmented, run, uses_slice_above, here):
     alone = tumours(viewer)[0].data.copy()
     above = alone[min(here + 1, len(alone) - 1)]
     for name in (f"{NAME} tumour", f"{NAME} probability"):
         viewer.layers.remove(name)
-    segmented.offer_model(looks_above)
+    segmented.offer_model(uses_slice_above)
     viewer.dims.set_point(0, here)
     segmented.controls.current_slice.value = True
     run(segmented)
@@ -341,10 +341,10 @@ def test_one_slice_alone_sees_its_true_neighbours(viewer, segmented, run, looks_
     assert not np.delete(layer.data, here, axis=0).any()
 
 
-def test_a_picture_is_its_own_neighbour(viewer, dock, run, bright_square, looks_above):
+def test_a_picture_is_its_own_neighbour(viewer, dock, run, bright_square, uses_slice_above):
     viewer.add_image(bright_square, name="scan")
     widget = dock()
-    widget.offer_model(looks_above)
+    widget.offer_model(uses_slice_above)
     run(widget)
     assert (viewer.layers["scan tumour"].data[bright_square == 400] == 1).mean() > 0.8
 
@@ -354,12 +354,12 @@ def test_a_picture_is_its_own_neighbour(viewer, dock, run, bright_square, looks_
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int32, np.float64])
 @pytest.mark.parametrize("depth", [None, 1, 3])
-def test_any_gray_image_can_be_segmented(viewer, dock, run, bright_square, dtype, depth):
+def test_any_grey_image_can_be_segmented(viewer, dock, run, bright_square, dtype, depth):
     data = bright_square.astype(dtype)
     data = data if depth is None else np.stack([data] * depth)
     image = viewer.add_image(data, name="scan")
     widget = dock()
-    assert "FLAIR stands in" in widget.controls.about.value
+    assert "FLAIR is used instead" in widget.controls.about.value
     run(widget)
     tumour = viewer.layers["scan tumour"]
     assert tumour.data.shape == image.data.shape
@@ -368,7 +368,7 @@ def test_any_gray_image_can_be_segmented(viewer, dock, run, bright_square, dtype
     assert tumour.data[~square].mean() < 0.1
 
 
-def test_the_channels_of_a_colour_image_are_the_sequences(viewer, dock, run, bright_square):
+def test_channels_of_a_colour_image_are_used_as_sequences(viewer, dock, run, bright_square):
     colour = np.zeros((2, 40, 50, 3), np.uint8)
     colour[..., 0] = colour[..., 2] = (bright_square > 0) * 60
     colour[..., 1] = bright_square / 2
@@ -381,7 +381,7 @@ def test_the_channels_of_a_colour_image_are_the_sequences(viewer, dock, run, bri
     assert tumour[:, 14:18, 22:28].all()
 
 
-def test_the_sequences_can_be_chosen(viewer, dock, run, bright_square):
+def test_sequences_can_be_chosen(viewer, dock, run, bright_square):
     dull = (bright_square > 0).astype(np.float32)
     viewer.add_image(dull, name="first")
     viewer.add_image(bright_square, name="second")
@@ -409,7 +409,7 @@ def test_the_sequences_can_be_chosen(viewer, dock, run, bright_square):
     ],
     ids=["constant", "NaN", "negative", "one voxel", "enormous values"],
 )
-def test_strange_images_give_a_result_or_a_sentence(viewer, dock, run, data):
+def test_unusual_images_give_a_result_or_a_message(viewer, dock, run, data):
     viewer.add_image(data, name="scan", contrast_limits=(0, 1))
     widget = dock()
     run(widget)
@@ -418,7 +418,7 @@ def test_strange_images_give_a_result_or_a_sentence(viewer, dock, run, data):
         assert viewer.layers["scan tumour"].data.shape == data.shape
 
 
-def test_images_of_four_dimensions_are_refused_with_a_sentence(viewer, dock, run):
+def test_images_with_four_dimensions_are_refused_with_a_message(viewer, dock, run):
     viewer.add_image(np.zeros((2, 3, 8, 8), np.uint8), name="scan")
     widget = dock()
     run(widget)
@@ -426,7 +426,7 @@ def test_images_of_four_dimensions_are_refused_with_a_sentence(viewer, dock, run
     assert [layer.name for layer in viewer.layers] == ["scan"]
 
 
-def test_an_image_larger_than_memory_is_refused_with_a_sentence(viewer, dock, run, monkeypatch):
+def test_an_image_larger_than_memory_is_refused_with_a_message(viewer, dock, run, monkeypatch):
     from napari_lgg_seg.core import memory
 
     viewer.add_image(np.zeros((4, 64, 64), np.uint8), name="scan")

@@ -1,4 +1,4 @@
-"""What a user may do to layers and viewer while the network runs: the result fits, or nothing is added."""
+"""Changes of layers and viewer while the network runs: the result fits, or nothing is added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWa
 
 @pytest.fixture
 def during(viewer, open_patient, dock, click, gate, wait_until):
-    """Factory: do something in the middle of a run, let it finish; returns the widget."""
+    """Factory: do something in the middle of a run, then let it finish; returns the widget."""
     open_patient()
     widget = dock()
 
@@ -51,7 +51,7 @@ def move(viewer):
 
 
 @pytest.mark.parametrize("act", [rename, reorder, transpose, show_in_3d, move])
-def test_the_result_fits_all_the_same(viewer, during, act):
+def test_result_fits_nevertheless(viewer, during, act):
     during(lambda: act(viewer))
     tumour = viewer.layers[f"{NAME} tumour"]
     (flair,) = [layer for layer in viewer.layers if layer.metadata["lgg"]["role"] == "FLAIR"]
@@ -60,7 +60,7 @@ def test_the_result_fits_all_the_same(viewer, during, act):
     np.testing.assert_array_equal(tumour.translate, flair.translate)
 
 
-def test_nothing_is_added_to_an_image_that_became_another(viewer, during):
+def test_nothing_is_added_to_an_image_whose_data_were_replaced(viewer, during):
     def change():
         viewer.layers["FLAIR"].data = np.zeros((2, 10, 10), np.uint8)
 

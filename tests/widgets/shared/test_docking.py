@@ -1,4 +1,4 @@
-"""Where the plugin's widgets come to lie in the window."""
+"""Where the widgets are docked in the window, and how their columns scroll."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QVBoxLayout, QWidget
 
-from napari_lgg_seg.widgets.shared.scrolling import ScrollingColumn, show_from
+from napari_lgg_seg.widgets.shared.scrolling import ScrollingColumn, scroll_into_view
 
 WIDGETS = ("Cohort", "Segment", "Correct", "Compare", "Fine-tune")
 
 
-def test_widgets_are_tabs_below_the_cohort(viewer: Any, wait_until: Any) -> None:
+def test_widgets_are_tabs_below_the_cohort_browser(viewer: Any, wait_until: Any) -> None:
     window: QMainWindow = viewer.window._qt_window
     docks: dict[str, QDockWidget] = {}
     for name in WIDGETS:
@@ -23,17 +23,17 @@ def test_widgets_are_tabs_below_the_cohort(viewer: Any, wait_until: Any) -> None
 
 
 @pytest.mark.real_window
-def test_the_window_stays_as_high_as_it_is(make_napari_viewer: Any, qtbot: Any) -> None:
+def test_docking_does_not_resize_the_window(make_napari_viewer: Any, qtbot: Any) -> None:
     viewer = make_napari_viewer(show=True)
     window = viewer.window._qt_window
     window.resize(1400, 860)
     for name in WIDGETS:
         viewer.window.add_plugin_dock_widget("napari-lgg-seg", name)
-        qtbot.wait(500)  # it may grow, and has to be given its size back
+        qtbot.wait(500)  # the window may grow, and gets its size back
         assert (window.width(), window.height()) == (1400, 860), name
 
 
-def test_what_the_user_takes_out_of_the_tabs_stays_out(viewer: Any, wait_until: Any) -> None:
+def test_a_widget_taken_out_of_the_tabs_stays_out(viewer: Any, wait_until: Any) -> None:
     window: QMainWindow = viewer.window._qt_window
     segment, _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
     correct, _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
@@ -44,7 +44,7 @@ def test_what_the_user_takes_out_of_the_tabs_stays_out(viewer: Any, wait_until: 
     assert correct.isFloating()
 
 
-def test_what_matters_now_is_scrolled_into_sight(qtbot: Any) -> None:
+def test_widgets_are_scrolled_into_view(qtbot: Any) -> None:
     column = QWidget()
     layout = QVBoxLayout(column)
     rows = [QLabel(f"row {number}") for number in range(60)]
@@ -55,8 +55,8 @@ def test_what_matters_now_is_scrolled_into_sight(qtbot: Any) -> None:
     scrolling.resize(300, 200)
     scrolling.show()
     qtbot.waitUntil(lambda: rows[40].visibleRegion().isEmpty() and not rows[0].visibleRegion().isEmpty())
-    layout.addWidget(rows[-1])  # which has no place yet
-    show_from(rows[40])
+    layout.addWidget(rows[-1])  # not laid out yet
+    scroll_into_view(rows[40])
     qtbot.waitUntil(lambda: rows[39].visibleRegion().isEmpty() and not rows[40].visibleRegion().isEmpty())
-    show_from(rows[-1])
+    scroll_into_view(rows[-1])
     qtbot.waitUntil(lambda: not rows[-1].visibleRegion().isEmpty())

@@ -1,4 +1,4 @@
-"""The patients of the cohort browser's table: what is known of each, and in which columns it stands."""
+"""The rows and columns of the cohort browser's table."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...core.cohort.patient_summary import PatientSummary
 from ...core.data.patients import UInt8Array, institution
 from ..shared.table_model import CohortModel, Column, Key
 
-#: What is shown for the state of a patient whose files are broken.
+#: Shown as the state of a patient whose files are broken.
 UNREADABLE = "cannot be read"
 ALL_STATES = "All states"
 SHOWN_STATES: tuple[str, ...] = (*STATES, UNREADABLE)
 
 _NOTHING_FOUND = "none found"
-#: Sorts patients in whom nothing was found before all that have an entropy.
+#: Sorts patients without predicted tumour before all others.
 _ABOVE_ALL = 2.0
 
 
@@ -31,46 +31,46 @@ class PatientRow:
     Attributes
     ----------
     folder : Path
-        The patient's.
+        The patient's folder.
     status : PatientStatus
-        What became of it.
-    details : PatientSummary or None
-        None until its files were looked at.
+        State of its labels.
+    summary : PatientSummary or None
+        None until its files were read.
     keys : tuple
-        As :class:`.cohort_model.Row` has them.
+        Sort keys, see :class:`napari_lgg_seg.widgets.shared.table_model.Row`.
     """
 
     folder: Path
     status: PatientStatus
-    details: PatientSummary | None = None
+    summary: PatientSummary | None = None
     keys: tuple[Key | None, ...] = ()
     _icon: QIcon | None = None
 
     @property
     def name(self) -> str:
-        """The name of the patient's folder, which no other has."""
+        """Name of the patient's folder."""
         return self.folder.name
 
     @property
     def problem(self) -> str:
-        """Why the patient's files cannot be read; empty if they can, or were not looked at."""
-        return self.details.problem if self.details is not None else ""
+        """Why the patient's files cannot be read; empty if they can, or were not read yet."""
+        return self.summary.problem if self.summary is not None else ""
 
     @property
     def search_text(self) -> str:
-        """The name, and the sequences that the patient lacks."""
+        """Name and missing sequences."""
         return f"{self.name} {_missing(self) or ''}"
 
     @property
     def tooltip(self) -> str:
-        """Where the patient is."""
+        """Path of the patient's folder."""
         return str(self.folder)
 
     @property
     def icon(self) -> QIcon | None:
-        """The thumbnail, drawn when it is first seen."""
-        if self._icon is None and self.details is not None and self.details.thumbnail is not None:
-            self._icon = _to_icon(self.details.thumbnail)
+        """The thumbnail, created when it is first shown."""
+        if self._icon is None and self.summary is not None and self.summary.thumbnail is not None:
+            self._icon = _to_icon(self.summary.thumbnail)
         return self._icon
 
     @property
@@ -80,38 +80,38 @@ class PatientRow:
 
     @property
     def uncertainty(self) -> float | None:
-        """What the prediction does not promise of Dice; above all others where nothing was found."""
+        """1 - expected Dice of the prediction; above all other values where no tumour was found."""
         if self.problem:
             return None
-        # Both are the prediction's and stay when it is corrected, so that the order of review stays, too.
+        # Both belong to the prediction, so that the order does not change while labels are corrected.
         if self.status.nothing_found:
             return _ABOVE_ALL
         return None if self.status.expected_dice is None else 1 - self.status.expected_dice
 
-    def learn(self, status: PatientStatus | None, details: PatientSummary | None) -> None:
-        """Take what is known now."""
+    def update(self, status: PatientStatus | None, summary: PatientSummary | None) -> None:
+        """Replace status and summary, where given."""
         if status is not None:
             self.status = status
-        if details is not None:
-            self.details, self._icon = details, None
+        if summary is not None:
+            self.summary, self._icon = summary, None
 
 
-def _detail(name: str, part: str | None = None) -> Callable[[PatientRow], Key | None]:
-    """A figure from a patient's details, or from one of their parts."""
+def _from_summary(name: str, part: str | None = None) -> Callable[[PatientRow], Key | None]:
+    """A key function: an attribute of the summary, or a part of that attribute."""
 
     def get(row: PatientRow) -> Key | None:
-        if row.details is None or row.problem:
+        if row.summary is None or row.problem:
             return None
-        value = getattr(row.details, name)
+        value = getattr(row.summary, name)
         return value if part is None or value is None else getattr(value, part)
 
     return get
 
 
 def _missing(row: PatientRow) -> str | None:
-    if row.details is None or row.problem:
+    if row.summary is None or row.problem:
         return None
-    return ", ".join(name.removesuffix("-contrast") for name in row.details.missing)
+    return ", ".join(name.removesuffix("-contrast") for name in row.summary.missing)
 
 
 def _uncertainty_text(value: float) -> str:
@@ -126,7 +126,7 @@ def _count(value: int) -> str:
     return f"{value:,}"
 
 
-_VOXELS = "in voxels, since the files do not say how large a voxel is."
+_VOXELS = "in voxels, because the files do not contain the voxel size."
 COLUMNS: tuple[Column, ...] = (
     Column(
         "Patient",
@@ -137,7 +137,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "State",
-        "new, segmented, corrected (edited or accepted), exported; or that it cannot be read.",
+        "New, segmented, corrected (edited or accepted), exported, or cannot be read.",
         lambda row: SHOWN_STATES.index(row.state),
         SHOWN_STATES.__getitem__,
         widest=UNREADABLE,
@@ -145,41 +145,51 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "Dice",
-        "Of the kept labels with the truth, over the whole volume.",
-        _detail("dice"),
+        "Dice of the saved labels with the ground truth, over the whole volume.",
+        _from_summary("dice"),
         "{:.3f}".format,
         widest="0.000",
     ),
     Column(
         "Uncertainty",
-        "What the prediction does not promise of Dice: 1 less the Dice that it would have with the truth if "
-        "its probabilities were right. Patients in whom nothing was found come before all others.",
+        "1 - expected Dice of the prediction. Patients in whom no tumour was found come before all others.",
         lambda row: row.uncertainty,
         _uncertainty_text,
         widest=_NOTHING_FOUND,
     ),
     Column(
         "Mean\nentropy",
-        "Of the predicted probability where tumour was found or is in doubt, in bits: 0 sure, 1 not at all.",
+        "Entropy of the predicted probability in bits, averaged over voxels with predicted or doubtful "
+        "tumour: 0 is certain, 1 is undecided.",
         _entropy,
         "{:.3f}".format,
         widest="0.000",
     ),
-    Column("Volume\nfound", f"Tumour in the kept labels, {_VOXELS}", _detail("predicted", "voxels"), _count),
-    Column("Volume\ntrue", f"Tumour in the dataset's masks, {_VOXELS}", _detail("truth", "voxels"), _count),
+    Column(
+        "Volume\nfound",
+        f"Tumour in the saved labels, {_VOXELS}",
+        _from_summary("predicted", "voxels"),
+        _count,
+    ),
+    Column(
+        "Volume\ntrue", f"Tumour in the ground truth, {_VOXELS}", _from_summary("truth", "voxels"), _count
+    ),
     Column(
         "Slices\nfound",
-        "Slices with tumour in the kept labels.",
-        _detail("predicted", "slices"),
+        "Slices with tumour in the saved labels.",
+        _from_summary("predicted", "slices"),
         widest="000",
     ),
     Column(
-        "Slices\ntrue", "Slices with tumour in the dataset's masks.", _detail("truth", "slices"), widest="000"
+        "Slices\ntrue",
+        "Slices with tumour in the ground truth.",
+        _from_summary("truth", "slices"),
+        widest="000",
     ),
-    Column("Slices\nin all", "Slices of the patient.", _detail("slices"), widest="000"),
+    Column("Slices\nin all", "Number of slices.", _from_summary("slices"), widest="000"),
     Column(
         "Missing",
-        "Sequences that the patient lacks; FLAIR stands in for them.",
+        "Missing sequences; FLAIR is used instead.",
         _missing,
         widest="pre, post",
         is_number=False,
@@ -203,29 +213,29 @@ class BrowserModel(CohortModel):
         super().__init__(COLUMNS, parent)
 
     def show_patients(self, folders: Sequence[Path], statuses: Mapping[str, PatientStatus]) -> None:
-        """Hold these patients instead of those before; nothing is known of their files yet."""
+        """Replace all patients; their files are not read yet."""
         self.show_rows([PatientRow(folder, statuses.get(folder.name, PatientStatus())) for folder in folders])
 
     def update(
-        self, name: str, *, status: PatientStatus | None = None, details: PatientSummary | None = None
+        self, name: str, *, status: PatientStatus | None = None, summary: PatientSummary | None = None
     ) -> None:
-        """Note what became of a patient, or what its files hold; unknown patients are passed over."""
+        """Replace a patient's status and summary, where given; unknown patients are ignored."""
         row: PatientRow | None = self.row_of(name)
         if row is not None:
-            row.learn(status, details)
-            self.has_changed(name)
+            row.update(status, summary)
+            self.refresh(name)
 
     def counts(self) -> dict[str, int]:
-        """How many patients are in each state."""
+        """Number of patients in each state."""
         states = [row.state for row in self.rows]
         return {state: states.count(state) for state in SHOWN_STATES}
 
 
 def _to_icon(picture: UInt8Array) -> QIcon:
     height, width = picture.shape
-    pixels = picture.tobytes()  # which the image does not copy
+    pixels = picture.tobytes()  # not copied by the image
     image = QImage(pixels, width, height, width, QImage.Format.Format_Grayscale8)
     icon = QIcon(QPixmap.fromImage(image))
-    for mode in (QIcon.Mode.Selected, QIcon.Mode.Disabled):  # a picture has no other colours
+    for mode in (QIcon.Mode.Selected, QIcon.Mode.Disabled):  # without Qt's tints
         icon.addPixmap(icon.pixmap(width, height), mode)
     return icon

@@ -1,4 +1,4 @@
-"""What the cohort browser does in workers: look at patients, segment and export many."""
+"""Work of the cohort browser in workers: read the patients of a dataset, segment and export many."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
 from ..shared.worker import returns_failure
 
-#: Seconds between two reports about patients that were looked at: more often nobody can read.
+#: Seconds between two reports of patients that were read.
 _REPORT_SECONDS = 0.15
 
 
-# --- looking -----------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The patients of a dataset, and what became of them; their files are not looked at yet."""
+    """The patients of a dataset and their states; their files are not read yet."""
 
     folders: list[Path]
     statuses: dict[str, PatientStatus]
 
 
-Looked = dict[str, PatientSummary]
+Summaries = dict[str, PatientSummary]
 
 
 @returns_failure
-def look_through(
+def scan_dataset(
     dataset: Path, results: CohortResults, cache_file: Path
-) -> Generator[Listing | Looked, None, None]:
-    """List a dataset's patients, then look at one after the other.
+) -> Generator[Listing | Summaries, None, None]:
+    """List a dataset's patients, then read them one after the other.
 
     Yields
     ------
     Listing, then dict of str to PatientSummary
-        The patients that were looked at since the last report.
+        The patients that were read since the last report.
     """
     results.check(dataset)
     folders = list_patients(dataset, results.folder)
     yield Listing(folders, results.statuses([folder.name for folder in folders]))
-    looked: Looked = {}
+    summaries: Summaries = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
         for folder in folders:
-            looked[folder.name] = look_at(folder, results, cache)
+            summaries[folder.name] = look_at(folder, results, cache)
             if monotonic() - reported > _REPORT_SECONDS:
-                yield looked
-                looked, reported = {}, monotonic()
-    yield looked
+                yield summaries
+                summaries, reported = {}, monotonic()
+    yield summaries
 
 
 # --- many patients -----------------------------------------------------------------------------
@@ -73,24 +73,24 @@ def look_through(
 
 @dataclass(frozen=True)
 class SegmentJob:
-    """What a run over patients needs, taken from the window when it is started.
+    """The input of a run over patients, taken from the window when it is started.
 
     Attributes
     ----------
     folders : tuple of Path
-        The patients'.
+        The patients' folders.
     results : CohortResults
         Where the results go.
     model : Path
         The model file.
     options : SegmentOptions
-        See there.
+        Threshold, test-time augmentation and device.
     made_with : dict
         From :func:`napari_lgg_seg.core.cohort.run.describe_run`.
     replaceable : frozenset of str
-        Names of patients whose corrected labels the user gave up.
+        Names of patients whose corrected labels may be replaced.
     cache_file : Path
-        Where details are kept.
+        The cache of patients' summaries.
     """
 
     folders: tuple[Path, ...]
@@ -104,15 +104,15 @@ class SegmentJob:
 
 @returns_failure
 def run_segment(job: SegmentJob) -> Generator[ResultsEvent, None, None]:
-    """Segment patients, in the worker's thread."""
+    """Segment patients in a worker."""
     yield PatientStarted(job.folders[0].name, 1, len(job.folders))
     from ...core import devices, memory
     from ...core.inference.predict import predictor_for
     from ...core.model.checkpoint import load_model
 
     options = job.options
-    if options.device not in ("auto", *devices.available_devices()):  # preferred once, and gone since
-        yield Notice(f"{options.device.upper()} is not present; Auto chose the device.")
+    if options.device not in ("auto", *devices.available_devices()):
+        yield Notice(f"The preferred device {options.device.upper()} is not present; Auto is used instead.")
         options = replace(options, device="auto")
     predictor = predictor_for(load_model(job.model), options)
     made_with = {**job.made_with, "options": options.as_dict()}
@@ -134,27 +134,27 @@ def run_segment(job: SegmentJob) -> Generator[ResultsEvent, None, None]:
 
 @dataclass(frozen=True)
 class PatientExported:
-    """A patient's masks are written."""
+    """The masks of a patient were written."""
 
     name: str
     status: PatientStatus
 
 
 @dataclass(frozen=True)
-class PatientExists:
-    """A patient's masks were not written, since there are masks from before."""
+class MasksExist:
+    """The masks of a patient were not written, because there are masks already."""
 
     name: str
 
 
-ExportEvent = PatientStarted | PatientExported | PatientExists | PatientUnusable
+ExportEvent = PatientStarted | PatientExported | MasksExist | PatientUnusable
 
 
 @returns_failure
 def run_export(
     folders: Collection[Path], results: CohortResults, output: Path, *, overwrite: bool
 ) -> Generator[ExportEvent, None, None]:
-    """Write the kept labels of patients as masks, ``<output>/<patient>/<patient>_<n>_mask.tif``."""
+    """Write the saved labels of patients as masks, ``<output>/<patient>/<patient>_<n>_mask.tif``."""
     for number, folder in enumerate(folders, start=1):
         name = folder.name
         yield PatientStarted(name, number, len(folders))
@@ -168,6 +168,6 @@ def run_export(
             write_masks(output / name, files.name, labels, numbers, overwrite=overwrite)
             yield PatientExported(name, results.mark_exported(name))
         except ExistingMasksError:
-            yield PatientExists(name)
+            yield MasksExist(name)
         except LggSegError as error:
             yield PatientUnusable(name, str(error))

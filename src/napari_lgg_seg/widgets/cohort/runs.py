@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,30 +24,77 @@ from ...core.errors import LggSegError
 from ...core.inference.predict import Notice, SlicesDone
 from ...core.options import SegmentOptions
 from ...preferences import preferences
-from ..shared.worker import Failure
+from ..shared.worker import Failure, unexpected
 from . import messages
 from .columns import BrowserModel, PatientRow
 from .controls import CohortControls
-from .jobs import PatientExists, PatientExported, SegmentJob, run_export, run_segment
+from .jobs import MasksExist, PatientExported, SegmentJob, run_export, run_segment
+
+#: The remaining time is shown once this many patients are done: before, it would be a guess.
+_LEAST_DONE = 0.2
+
+
+@dataclass
+class CohortRun:
+    """State of one run over patients.
+
+    Attributes
+    ----------
+    verb : str
+        What is done to the patients, for instance "segmented".
+    total : int
+        Number of patients.
+    notice : str
+        A remark for the user.
+    output : Path
+        Where masks are exported to.
+    done, skipped : int
+        Number of patients.
+    failed : dict of str to str
+        Messages by patient.
+    existing : list of str
+        Patients whose masks exist already.
+    current : PatientStarted or None
+        The patient in progress.
+    cancelled : bool
+        Whether the user has cancelled the run.
+    failure : str
+        Why the run ended early; empty if it did not.
+    started : float
+        When the first patient was started, as from :func:`time.monotonic`.
+    """
+
+    verb: str = ""
+    total: int = 0
+    notice: str = ""
+    output: Path = field(default_factory=Path)
+    done: int = 0
+    skipped: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    existing: list[str] = field(default_factory=list)
+    current: PatientStarted | None = None
+    cancelled: bool = False
+    failure: str = ""
+    started: float = field(default_factory=monotonic)
 
 
 class Runs:
-    """One run over patients at a time, and what is said of it.
+    """Runs over patients, one at a time, and their progress in the window.
 
     Parameters
     ----------
     controls : CohortControls
-        Of which it takes model and options, and shows progress in the others.
+        Model and options are read from it, progress is shown in it.
     model : BrowserModel
-        The table, which is told what became of the patients.
+        The table, which is updated.
     cache_file : Path
-        Where details of patients are kept.
-    is_corrected : callable
-        Takes a row: whether the patient is open with corrections that are not kept yet.
+        The cache of patients' summaries.
+    has_unsaved_corrections : callable
+        Takes a row: whether the patient is open with corrections that are not saved yet.
     segmented : callable
         Called with the row of each patient that has a new result.
     changed : callable
-        Called when something became of patients.
+        Called when states of patients have changed.
     """
 
     def __init__(
@@ -54,16 +102,17 @@ class Runs:
         controls: CohortControls,
         model: BrowserModel,
         cache_file: Path,
-        is_corrected: Callable[[PatientRow], bool],
+        has_unsaved_corrections: Callable[[PatientRow], bool],
         segmented: Callable[[PatientRow], None],
         changed: Callable[[], None],
     ) -> None:
         self._controls, self._model, self._cache_file = controls, model, cache_file
-        self._is_corrected, self._segmented, self._changed = is_corrected, segmented, changed
+        self._has_unsaved_corrections = has_unsaved_corrections
+        self._segmented, self._changed = segmented, changed
         self._worker: Any = None
         self._preferred = preferences()
         self._results: CohortResults | None = None
-        self._begin()
+        self._run = CohortRun()
 
     @property
     def is_running(self) -> bool:
@@ -71,7 +120,7 @@ class Runs:
         return self._worker is not None
 
     def use(self, results: CohortResults) -> None:
-        """Take and put results there from now on."""
+        """Read and write these results from now on."""
         self._results = results
 
     def _set_status(self, text: str) -> None:
@@ -80,41 +129,41 @@ class Runs:
     # --- segmenting ----------------------------------------------------------------------------
 
     def segment_all(self) -> None:
-        """Segment all patients but those with corrected labels and those that are done."""
-        run = self._describe()
-        if run is None:
+        """Segment all patients except those with corrected labels and those that are done."""
+        made_with = self._describe()
+        if made_with is None:
             return
         rows = self._model.rows
-        corrected = [row for row in rows if self._has_corrections(row)]
-        done = [row for row in rows if is_done(row.status, run) and row not in corrected]
+        corrected = [row for row in rows if self._is_corrected(row)]
+        done = [row for row in rows if is_done(row.status, made_with) and row not in corrected]
         left = [row for row in rows if row not in corrected and row not in done]
         if not left:
             self._set_status(messages.nothing_to_do(len(corrected), len(done)))
             return
-        self._segment(left, run, frozenset(), messages.left_out(len(corrected), len(done)))
+        self._segment(left, made_with, frozenset(), messages.skipped(len(corrected), len(done)))
 
     def segment_selected(self, names: list[str]) -> None:
         """Segment patients, after asking whether corrected labels among them may be replaced."""
-        run = self._describe()
-        if run is None:
+        made_with = self._describe()
+        if made_with is None:
             return
         rows = [row for name in names if (row := self._model.row_of(name)) is not None]
         if not rows:
             self._set_status(messages.NOTHING_SELECTED)
             return
-        corrected = [row.name for row in rows if self._has_corrections(row)]
+        corrected = [row.name for row in rows if self._is_corrected(row)]
         others = [row for row in rows if row.name not in corrected]
         if corrected:
-            answer = self._ask(messages.ask_to_replace(corrected, len(others)), or_else=bool(others))
+            answer = self._ask(messages.ask_to_replace(corrected, len(others)), with_cancel=bool(others))
             if answer is None:
                 return
             if not answer:
                 rows, corrected = others, []
         if rows:
-            self._segment(rows, run, frozenset(corrected), "")
+            self._segment(rows, made_with, frozenset(corrected), "")
 
-    def _has_corrections(self, row: PatientRow) -> bool:
-        return row.status.by_hand or self._is_corrected(row)
+    def _is_corrected(self, row: PatientRow) -> bool:
+        return row.status.by_hand or self._has_unsaved_corrections(row)
 
     def _options(self) -> SegmentOptions:
         preferred = self._preferred
@@ -123,7 +172,7 @@ class Runs:
         )
 
     def _describe(self) -> dict[str, Any] | None:
-        """What a run with the chosen model would be; None if there can be none."""
+        """Model and options of a run; None if it cannot start."""
         if self._worker is not None or self._results is None:
             return None
         try:
@@ -132,18 +181,20 @@ class Runs:
             self._set_status(str(error))
             return None
 
-    def _ask(self, question: str, *, or_else: bool = True) -> bool | None:
-        """Yes, No, or None for neither; without ``or_else`` No means the same as Cancel."""
+    def _ask(self, question: str, *, with_cancel: bool = True) -> bool | None:
+        """True for Yes, False for No, None for Cancel; without Cancel, No returns None."""
         buttons = QMessageBox.StandardButton
-        choices = buttons.Yes | buttons.No | (buttons.Cancel if or_else else buttons.No)
+        choices = buttons.Yes | buttons.No
+        if with_cancel:
+            choices |= buttons.Cancel
         parent = self._controls.table.window()
         answer = QMessageBox.question(parent, "Cohort", question, choices, buttons.No)
         if answer == buttons.Yes:
             return True
-        return False if answer == buttons.No and or_else else None
+        return False if answer == buttons.No and with_cancel else None
 
     def _segment(
-        self, rows: list[PatientRow], run: dict[str, Any], replaceable: frozenset[str], notice: str
+        self, rows: list[PatientRow], made_with: dict[str, Any], replaceable: frozenset[str], notice: str
     ) -> None:
         assert self._results is not None
         job = SegmentJob(
@@ -151,44 +202,32 @@ class Runs:
             self._results,
             self._controls.model.path,
             self._options(),
-            run,
+            made_with,
             replaceable,
             self._cache_file,
         )
-        self._begin("segmented", len(rows), notice)
-        self._set_status("Loading the model...")
+        self._run = CohortRun("segmented", len(rows), notice)
+        self._set_status(messages.LOADING)
         self._start(run_segment, job)
 
     # --- exporting -----------------------------------------------------------------------------
 
     def export(self, names: list[str], output: Path, *, overwrite: bool = False) -> None:
-        """Write the kept labels of patients as masks into a folder; asks before it replaces masks."""
+        """Write the saved labels of patients as masks into a folder; asks before masks are replaced."""
         if self._worker is not None or self._results is None:
             return
         folders = [row.folder for name in names if (row := self._model.row_of(name)) is not None]
         if not folders:
             self._set_status(messages.NOTHING_SELECTED)
             return
-        self._begin(f"exported to {output}", len(folders))
-        self._output = output
+        self._run = CohortRun(f"exported to {output}", len(folders), output=output)
         self._start(run_export, folders, self._results, output, overwrite=overwrite)
 
     # --- while it runs -------------------------------------------------------------------------
 
-    def _begin(self, verb: str = "", total: int = 0, notice: str = "") -> None:
-        """Count from zero."""
-        self._verb, self._total, self._notice = verb, total, notice
-        self._done = self._skipped = 0
-        self._failed: dict[str, str] = {}
-        self._exist: list[str] = []
-        self._now: PatientStarted | None = None
-        self._cancelled, self._ending = False, ""
-        self._output = Path()
-        self._started = monotonic()
-
     def _start(self, work: Any, *args: Any, **kwargs: Any) -> None:
         self._controls.show_running(running=True)
-        self._controls.progress.max, self._controls.progress.value = 100 * self._total, 0
+        self._controls.progress.max, self._controls.progress.value = 100 * self._run.total, 0
         connect = {
             "yielded": self._show,
             "returned": self._returned,
@@ -198,74 +237,74 @@ class Runs:
         self._worker = create_worker(work, *args, **kwargs, _connect=connect)
 
     def cancel(self) -> None:
-        """Stop; patients that are done stay done."""
-        if self._worker is not None and not self._cancelled:
-            self._cancelled = True
+        """Stop; results of finished patients are kept."""
+        if self._worker is not None and not self._run.cancelled:
+            self._run.cancelled = True
             self._controls.cancel.text, self._controls.cancel.enabled = "Cancelling...", False
             self._worker.quit()
 
     def _show(self, event: Any) -> None:
-        """Count an event, and tell the table and the user."""
+        """Count an event, and update the table and the progress."""
+        run = self._run
         if isinstance(event, PatientStarted):
-            if self._now is None:
-                self._started = monotonic()
-            self._now = event
+            if run.current is None:
+                run.started = monotonic()
+            run.current = event
             self._show_progress(event, 0.0)
-        elif isinstance(event, SlicesDone) and self._now is not None:
-            self._show_progress(
-                self._now, event.done / event.total, f", {event.done} of {event.total} slices"
-            )
+        elif isinstance(event, SlicesDone) and run.current is not None:
+            slices = f", {event.done} of {event.total} slices"
+            self._show_progress(run.current, event.done / event.total, slices)
         elif isinstance(event, Notice):
-            self._notice = event.text
+            run.notice = event.text
         elif isinstance(event, PredictionStored):
-            self._done += 1
-            self._model.update(event.folder.name, status=event.status, details=event.details)
+            run.done += 1
+            self._model.update(event.folder.name, status=event.status, summary=event.details)
             if (row := self._model.row_of(event.folder.name)) is not None:
                 self._segmented(row)
             self._changed()
         elif isinstance(event, PatientExported):
-            self._done += 1
+            run.done += 1
             self._model.update(event.name, status=event.status)
             self._changed()
-        elif isinstance(event, PatientExists):
-            self._exist.append(event.name)
+        elif isinstance(event, MasksExist):
+            run.existing.append(event.name)
         elif isinstance(event, PatientLeft):
-            self._skipped += 1
+            run.skipped += 1
         elif isinstance(event, PatientUnusable):
-            self._failed[event.name] = event.sentence
+            run.failed[event.name] = event.sentence
 
-    def _show_progress(self, case: PatientStarted, share: float, slices: str = "") -> None:
-        done = case.number - 1 + share
+    def _show_progress(self, patient: PatientStarted, share: float, slices: str = "") -> None:
+        """Show how far a run is; ``share`` is how much of the current patient is done, from 0 to 1."""
+        done = patient.number - 1 + share
         self._controls.progress.value = round(100 * done)
-        left = (monotonic() - self._started) / done * (case.of - done) if done >= 0.2 else None
-        text = messages.turn(case.number, case.of, case.name, slices, left)
-        self._set_status(f"{self._notice} {text}".strip())
+        elapsed = monotonic() - self._run.started
+        left = elapsed / done * (patient.of - done) if done >= _LEAST_DONE else None
+        text = messages.progress(patient.number, patient.of, patient.name, slices, left)
+        self._set_status(f"{self._run.notice} {text}".strip())
 
     def _returned(self, result: Any) -> None:
         if isinstance(result, Failure):
-            self._ending = result.sentence
+            self._run.failure = result.message
 
     def _errored(self, error: Exception) -> None:
-        self._ending = f"{error} ({type(error).__name__})."
+        self._run.failure = unexpected(error)
 
     def _finished(self) -> None:
         self._worker = None
         self._controls.show_running(running=False)
-        text = self._ending
-        if not text or self._done:
-            counts = (self._done, self._skipped, self._failed)
-            text += " " + messages.ended(self._verb, *counts, cancelled=self._cancelled)
-        self._set_status(f"{text} {self._notice}".strip())
+        run = self._run
+        text = run.failure
+        if not text or run.done:
+            text += " " + messages.ended(run.verb, run.done, run.skipped, run.failed, cancelled=run.cancelled)
+        self._set_status(f"{text} {run.notice}".strip())
         self._changed()
-        exist, output = self._exist, self._output
-        if exist and not self._cancelled and self._ask_to_overwrite(len(exist), output):
-            self.export(exist, output, overwrite=True)
-
-    def _ask_to_overwrite(self, count: int, output: Path) -> bool:
-        return bool(self._ask(messages.ask_to_overwrite(count, str(output)), or_else=False))
+        if run.existing and not run.cancelled:
+            question = messages.ask_to_overwrite(len(run.existing), str(run.output))
+            if self._ask(question, with_cancel=False):
+                self.export(run.existing, run.output, overwrite=True)
 
     def close(self) -> None:
-        """Stop, and show nothing more."""
+        """Stop and disconnect; the widget is gone."""
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):

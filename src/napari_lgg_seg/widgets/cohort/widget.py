@@ -1,8 +1,4 @@
-"""The cohort browser: a table of a dataset's patients, in which each is opened, segmented and reviewed.
-
-What the table says is :mod:`.browser_rows`' business, the open patient :mod:`.desk`'s, work on many
-patients :mod:`.cohort_runs`', and all computing is the core's.
-"""
+"""The cohort browser: a table of a dataset's patients to open, segment and review."""
 
 from __future__ import annotations
 
@@ -22,24 +18,25 @@ from ...core.cohort.results import CohortResults, default_results_folder
 from ...core.cohort.sources import CohortSource, Opened, Source
 from ...core.cohort.summary_cache import default_cache_file
 from ...preferences import dataset_folder
+from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..review.review_session import session_of
-from ..shared.docking import WhenUndocked, WhenWindowCloses, WindowKeys
+from ..shared.docking import CloseGuard, WindowShortcuts, on_undocked
 from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure
+from ..shared.worker import Failure, unexpected
 from . import messages
 from .columns import ALL_STATES, UNCERTAINTY, BrowserModel, PatientRow
 from .controls import NEXT_KEYS, PREVIOUS_KEYS, CohortControls
-from .jobs import Listing, Looked, look_through
+from .jobs import Listing, Summaries, scan_dataset
 from .resume_banner import ResumeBanner
 from .runs import Runs
 
 if TYPE_CHECKING:
     import napari.viewer
 
-#: Milliseconds after the last change of a folder's name until it is looked into.
-_TYPING = 400
+#: Milliseconds after the last keystroke in a folder's name until the folder is read.
+_TYPING_DELAY = 400
 
 
 class CohortBrowser(Container):
@@ -57,24 +54,24 @@ class CohortBrowser(Container):
         self._folders: tuple[Path, Path] | None = None
         self._results: CohortResults | None = None
         self._unread = 0
-        self._problem = self._wanted = ""
+        self._problem = self._open_next = ""
         self._cache_file = default_cache_file()
         self.patients = BrowserModel(self.native)
-        self.table = CohortTable(self.patients, wide=UNCERTAINTY + 1, pictures=True)
+        self.table = CohortTable(self.patients, visible_columns=UNCERTAINTY + 1, thumbnails=True)
         self.controls = CohortControls(self.table, self._set_status)
         self.session = session_of(napari_viewer)
-        self.session.join(self)
+        self.session.register(self)
         self.runs = Runs(
             self.controls,
             self.patients,
             self._cache_file,
-            lambda row: self.session.is_corrected(self._source(row)),
+            lambda row: self.session.has_unsaved_corrections(self._source(row)),
             self._segmented,
             self._show_overview,
         )
-        self.go_on = ResumeBanner(self.open_dataset)
+        self.resume_banner = ResumeBanner(self.open_dataset)
         self._column = self.controls.column()
-        self.native.layout().addWidget(self.go_on.row.native)
+        self.native.layout().addWidget(self.resume_banner.row.native)
         self.native.layout().addWidget(self._column.native)
         self._connect()
         self._show_overview()
@@ -86,57 +83,56 @@ class CohortBrowser(Container):
 
     def _connect(self) -> None:
         c = self.controls
-        self._soon = QTimer(self.native, singleShot=True, interval=_TYPING)
-        self._soon.timeout.connect(self._folders_chosen)
+        self._typing_timer = QTimer(self.native, singleShot=True, interval=_TYPING_DELAY)
+        self._typing_timer.timeout.connect(self._folders_chosen)
         c.dataset.changed.connect(self._dataset_typed)
         c.results.changed.connect(self._typed)
         c.text.changed.connect(self._filter)
         c.state.changed.connect(self._filter)
         c.uncertain_first.clicked.connect(self._sort_by_uncertainty)
         c.accept.clicked.connect(self.accept)
-        c.segment_all.clicked.connect(lambda: self._keep_first(self.runs.segment_all))
+        c.segment_all.clicked.connect(lambda: self._save_first(self.runs.segment_all))
         c.segment_selected.clicked.connect(
-            lambda: self._keep_first(lambda: self.runs.segment_selected(self.table.selected()))
+            lambda: self._save_first(lambda: self.runs.segment_selected(self.table.selected()))
         )
         c.export.clicked.connect(self._export)
         c.cancel.clicked.connect(self.runs.cancel)
-        self.table.wanted.connect(self.open_patient)
+        self.table.patient_requested.connect(self.open_patient)
         steps = {PREVIOUS_KEYS: partial(self.step, -1), NEXT_KEYS: partial(self.step, 1)}
         c.previous.clicked.connect(steps[PREVIOUS_KEYS])
         c.following.clicked.connect(steps[NEXT_KEYS])
-        WindowKeys(self.native, steps)
-        for signal, method in self._heard():
+        WindowShortcuts(self.native, steps)
+        for signal, method in self._session_signals():
             signal.connect(method)
         self.native.destroyed.connect(self._closed)
-        WhenUndocked(self.native, self._undocked)
-        WhenWindowCloses(self.native, self._may_close)
+        on_undocked(self.native, self._undocked)
+        CloseGuard(self.native, self._may_close)
 
-    def _heard(self) -> list[tuple[Any, Callable[..., None]]]:
-        """What this widget is told by the desk."""
+    def _session_signals(self) -> list[tuple[Any, Callable[..., None]]]:
         session = self.session
         return [
             (session.changed, self._show_open),
-            (session.kept, self._kept),
-            (session.was_read, self._read),
-            (session.was_broken, self._broken),
+            (session.saved, self._saved),
+            (session.patient_read, self._patient_read),
+            (session.read_failed, self._read_failed),
         ]
 
-    # --- which cohort ----------------------------------------------------------------------------
+    # --- choosing a cohort -----------------------------------------------------------------------
 
     def open_dataset(self, folder: Path, results: Path | None = None, patient: str = "") -> None:
-        """List the patients of a dataset's folder; what choosing it does.
+        """List the patients of a dataset, as if its folder were chosen in the window.
 
         Parameters
         ----------
         folder : Path
             Holds the patients' folders.
         results : Path, optional
-            Where results are, or will be; ``<folder>-results`` by default.
+            Folder of the results; ``<folder>-results`` by default.
         patient : str, optional
             The folder name of the patient to open.
         """
-        self.go_on.dismiss()
-        self._wanted = patient
+        self.resume_banner.dismiss()
+        self._open_next = patient
         self._show_folders(folder, results or default_results_folder(folder))
         self._folders_chosen()
 
@@ -146,30 +142,30 @@ class CohortBrowser(Container):
         self._typed()
 
     def _typed(self, _: Any = None) -> None:
-        self.go_on.dismiss()
-        self._soon.start()
+        self.resume_banner.dismiss()
+        self._typing_timer.start()
 
     def _folders_chosen(self) -> None:
-        """Leave the open patient, whose labels are kept where they came from; then look."""
-        self._soon.stop()
+        """Close the open patient, whose labels are saved in the old results, then list the new cohort."""
+        self._typing_timer.stop()
         chosen = self.controls.dataset.value, self.controls.results.value
         if self._folders is not None and (self.runs.is_running or self.open_name is not None):
-            self._show_folders(*self._folders)  # until that one is left
+            self._show_folders(*self._folders)  # until the patient is closed
         if self.runs.is_running:
             return
         if self.open_name is not None:
-            self.session.leave(self, self._set_status, partial(self._look, *chosen))
+            self.session.close_patient(self, self._set_status, partial(self._scan, *chosen))
         else:
-            self._keep_first(partial(self._look, *chosen))
+            self._save_first(partial(self._scan, *chosen))
 
     def _show_folders(self, dataset: Path, results: Path) -> None:
         c = self.controls
         with c.dataset.changed.blocked(), c.results.changed.blocked():
             c.dataset.value, c.results.value = dataset, results
 
-    def _look(self, dataset: Path, folder: Path) -> None:
-        """List the patients, then look at their files, in a worker."""
-        self._stop_looking()
+    def _scan(self, dataset: Path, folder: Path) -> None:
+        """List the patients, then read their files, in a worker."""
+        self._stop_scanning()
         self._show_listing(Listing([], {}))
         if not dataset.name:
             return
@@ -181,14 +177,14 @@ class CohortBrowser(Container):
         self.runs.use(results)
         self.session.choose_cohort(dataset, folder)
         self._worker = create_worker(
-            look_through,
+            scan_dataset,
             dataset,
             results,
             self._cache_file,
-            _connect={"yielded": self._show_looked, "returned": self._looked, "errored": self._look_failed},
+            _connect={"yielded": self._show_scanned, "returned": self._scanned, "errored": self._scan_failed},
         )
 
-    def _stop_looking(self) -> None:
+    def _stop_scanning(self) -> None:
         worker, self._worker = self._worker, None
         self._unread = 0
         if worker is not None:
@@ -196,17 +192,17 @@ class CohortBrowser(Container):
                 signal.disconnect()
             worker.quit()
 
-    def _show_looked(self, found: Listing | Looked) -> None:
+    def _show_scanned(self, found: Listing | Summaries) -> None:
         if isinstance(found, Listing):
             self._show_listing(found)
             self._unread = len(found.folders)
-            wanted, self._wanted = self._wanted, ""
-            self.open_patient(wanted)
+            patient, self._open_next = self._open_next, ""
+            self.open_patient(patient)
         else:
-            for name, details in found.items():
+            for name, summary in found.items():
                 row = self.patients.row_of(name)
-                if row is not None and row.details is None:  # else somebody has newer ones
-                    self.patients.update(name, details=details)
+                if row is not None and row.summary is None:  # otherwise the table has a newer one
+                    self.patients.update(name, summary=summary)
             self._unread -= len(found)
         self._show_overview()
 
@@ -215,23 +211,23 @@ class CohortBrowser(Container):
         self.patients.show_patients(listing.folders, listing.statuses)
         self.table.sort(PATIENT)
 
-    def _looked(self, result: Failure | None) -> None:
-        self._stop_looking()
-        self._problem = result.sentence if isinstance(result, Failure) else ""
+    def _scanned(self, result: Failure | None) -> None:
+        self._stop_scanning()
+        self._problem = result.message if isinstance(result, Failure) else ""
         self._show_overview()
 
-    def _look_failed(self, error: Exception) -> None:
-        self._looked(Failure(f"{error} ({type(error).__name__})."))
+    def _scan_failed(self, error: Exception) -> None:
+        self._scanned(Failure(unexpected(error)))
 
-    # --- what is said ----------------------------------------------------------------------------
+    # --- showing ---------------------------------------------------------------------------------
 
     def _set_status(self, text: str) -> None:
         self.controls.status.value = text
 
     def _filter(self, _: Any = None) -> None:
         state = self.controls.state.value
-        fits = None if state == ALL_STATES else (lambda row: row.state == state)
-        self.table.order.choose(self.controls.text.value, fits)
+        accepts = None if state == ALL_STATES else (lambda row: row.state == state)
+        self.table.sorted.set_filter(self.controls.text.value, accepts)
         self._show_overview()
 
     def _sort_by_uncertainty(self) -> None:
@@ -239,10 +235,10 @@ class CohortBrowser(Container):
         self.table.scrollToTop()
 
     def _show_overview(self) -> None:
-        """Say how many patients there are, and offer what can be done with them."""
+        """Show how many patients there are, and enable the controls that apply to them."""
         c, rows = self.controls, self.patients.rows
         text = self._problem or (messages.overview(self.patients.counts(), self._unread) if rows else "")
-        shown = self.table.order.rowCount()
+        shown = self.table.sorted.rowCount()
         if rows and shown < len(rows):
             text += f" {shown:,} shown."
         c.found.value = text or messages.NO_COHORT
@@ -252,30 +248,30 @@ class CohortBrowser(Container):
         c.accept.enabled = self.open_name is not None
 
     def _show_open(self) -> None:
-        """Mark the open patient, and say what is known of it."""
+        """Mark the open patient, and show what is known of it."""
         name = self.open_name
-        self.go_on.is_open(name)
+        self.resume_banner.patient_opened(name)
         self.patients.mark_open(name)
         self._show_overview()
         row = self.patients.row_of(name) if name is not None else None
         if row is not None:
             self._set_status(messages.opened(row))
 
-    # --- what the desk tells ---------------------------------------------------------------------
+    # --- following the review session ------------------------------------------------------------
 
-    def _kept(self, kept: SavedEdits) -> None:
-        if self._results is not None and kept.results.folder == self._results.folder:
-            self.patients.update(kept.name, status=kept.status, details=kept.details)
-            if kept.work.by_hand and self._folders is not None:
-                self.go_on.note(self._folders, kept.name)
+    def _saved(self, saved: SavedEdits) -> None:
+        if self._results is not None and saved.results.folder == self._results.folder:
+            self.patients.update(saved.name, status=saved.status, summary=saved.details)
+            if saved.work.by_hand and self._folders is not None:
+                self.resume_banner.note(self._folders, saved.name)
 
-    def _read(self, opened: Opened) -> None:
+    def _patient_read(self, opened: Opened) -> None:
         if self._is_ours(opened.source):
-            self.patients.update(opened.source.name, status=opened.status, details=opened.details)
+            self.patients.update(opened.source.name, status=opened.status, summary=opened.details)
 
-    def _broken(self, source: Source, sentence: str) -> None:
+    def _read_failed(self, source: Source, message: str) -> None:
         if self._is_ours(source):
-            self.patients.update(source.name, details=PatientSummary(problem=sentence))
+            self.patients.update(source.name, summary=PatientSummary(problem=message))
 
     def _is_ours(self, source: Source) -> bool:
         row = self.patients.row_of(source.name)
@@ -284,7 +280,7 @@ class CohortBrowser(Container):
     # --- one patient -----------------------------------------------------------------------------
 
     def _source(self, row: PatientRow) -> CohortSource:
-        assert self._results is not None  # there are no rows without
+        assert self._results is not None  # there are no rows without results
         return CohortSource(row.folder, self._results, self._cache_file)
 
     @property
@@ -295,19 +291,19 @@ class CohortBrowser(Container):
     def _name_of(self, source: Source | None) -> str | None:
         return source.name if source is not None and self._is_ours(source) else None
 
-    def _keep_first(self, then: Callable[[], None]) -> None:
-        """Keep what was done to the open patient, and go on; not if it cannot be kept."""
-        self.session.keep_first(self, self._set_status, then)
+    def _save_first(self, then: Callable[[], None]) -> None:
+        """Save the open patient's edits and continue; not if they cannot be saved."""
+        self.session.save_first(self, self._set_status, then)
 
     def open_patient(self, name: str) -> None:
-        """Open a patient in place of the one that is open; what a double click does."""
+        """Open a patient in place of the current one, like a double click."""
         row = self.patients.row_of(name)
         if row is not None:
             self.table.show_current(name)
             self.session.open(self._source(row), self, self._set_status)
 
     def step(self, direction: int) -> None:
-        """Open the next patient in the table (1), or the one before (-1); broken ones are passed over."""
+        """Open the next (1) or previous (-1) patient in the table, skipping those that cannot be read."""
         here = self._name_of(self.session.destination)
         name = self.table.neighbour(here, direction, self._can_be_opened)
         if name is not None:
@@ -320,18 +316,18 @@ class CohortBrowser(Container):
         return row is not None and not row.problem
 
     def accept(self) -> None:
-        """Keep the open patient's labels as they are now, as corrected; what Accept does."""
+        """Save the open patient's current labels as corrected, like a click on Accept."""
         name = self.open_name
         if name is None:
             self._set_status(messages.NOTHING_OPEN)
-        elif self.session.case is None or self.session.case.labels is None:
-            self._set_status(messages.NOTHING_TO_ACCEPT)
+        elif self.session.patient is None or self.session.patient.labels is None:
+            self._set_status(NOTHING_TO_ACCEPT)
         else:
             self.session.accept(self, self._set_status, partial(self._accepted, name))
 
     def _accepted(self, name: str) -> None:
         corrected = sum(row.status.by_hand for row in self.patients.rows)
-        self._set_status(f"{messages.accepted(name)} {messages.to_learn_from(corrected)}")
+        self._set_status(f"{accepted(name)} {corrected_so_far(corrected)}")
 
     def _segmented(self, row: PatientRow) -> None:
         self.session.refresh(self._source(row), self, self._set_status)
@@ -343,32 +339,32 @@ class CohortBrowser(Container):
         if not names:
             self.controls.run_status.value = messages.NOTHING_SELECTED
             return
-        title = f"Export masks of {counted(len(names), 'patient')}: a folder for each is made in"
+        title = f"Export masks of {counted(len(names), 'patient')}: choose where to create their folders"
         folder = QFileDialog.getExistingDirectory(self.native, title)
         if folder:
-            self._keep_first(lambda: self.runs.export(names, Path(folder)))
+            self._save_first(lambda: self.runs.export(names, Path(folder)))
 
-    # --- the end ---------------------------------------------------------------------------------
+    # --- closing ---------------------------------------------------------------------------------
 
     def _may_close(self) -> bool:
-        """Whether the window may be closed; then nothing is left to go on with."""
+        """Whether the window may be closed; then there is nothing to resume."""
         if not self.session.may_close(self.native.window()):
             return False
-        self.go_on.forget()
+        self.resume_banner.forget()
         return True
 
     def _undocked(self) -> None:
-        """Out of its dock the widget is out of sight; the layers stay, and the work in them is kept."""
+        """Cancel runs and save edits, because the widget is out of sight; the layers stay."""
         self.runs.cancel()
-        self.session.put_away(self)
-        self.go_on.forget()
+        self.session.suspend(self)
+        self.resume_banner.forget()
 
     def _closed(self) -> None:
-        """The widget is gone: stop all work and forget the viewer."""
-        self._stop_looking()
-        for signal, method in self._heard():
+        """Stop all work and disconnect from the viewer; the widget is gone."""
+        self._stop_scanning()
+        for signal, method in self._session_signals():
             signal.disconnect(method)
-        self.session.drop(self)
-        self.go_on.forget()
+        self.session.release(self)
+        self.resume_banner.forget()
         self.runs.close()
         self.controls.model.close()

@@ -1,4 +1,4 @@
-"""The patients of the Compare widget's table: one row each, in columns of figures."""
+"""The rows and columns of the Compare widget's table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ComparedRow:
     Attributes
     ----------
     compared : PairCompared
-        Its files and figures.
+        Files and metrics.
     keys : tuple
-        As :class:`.cohort_model.Row` has them.
+        Sort keys, see :class:`napari_lgg_seg.widgets.shared.table_model.Row`.
     """
 
     compared: PairCompared
@@ -47,11 +47,11 @@ class ComparedRow:
 
     @property
     def tooltip(self) -> str:
-        """Where the predicted labels are."""
+        """Path of the predicted labels."""
         return str(self.compared.pair.labels)
 
 
-def _figure(
+def _metric(
     title: str, name: str, text: Callable[[Key], str], tooltip: str, widest: str = "0.000", broken: str = ""
 ) -> Column:
     def get(row: ComparedRow) -> Any:
@@ -61,43 +61,46 @@ def _figure(
     return Column(title, tooltip, get, text, widest=widest, nothing=messages.NOTHING, broken=broken)
 
 
-def _error(value: float) -> str:
+def _percentage(value: float) -> str:
     return f"{value:+.0%}".replace("-", "\N{MINUS SIGN}")
 
 
 _share, _count = "{:.3f}".format, "{:,d}".format
-#: Figures of a report's row, in the order in which they are looked at.
+#: Metrics of a report's row, most important first.
 COLUMNS: tuple[Column, ...] = (
     Column("Patient", "The patient.", lambda row: row.name, widest="TCGA_DU_0000_00000000", is_number=False),
-    _figure("Dice", "dice", _share, "Over the whole volume.", widest="0.0000", broken="failed"),
-    _figure("HD95", "hd95", "{:.1f}".format, "In pixels, with slices one pixel apart."),
-    _figure(
+    _metric("Dice", "dice", _share, "Over the whole volume.", widest="0.0000", broken="failed"),
+    _metric("HD95", "hd95", "{:.1f}".format, "In pixels, with a slice distance of one pixel."),
+    _metric(
         "Volume\nerror",
         "volume_error",
-        _error,
-        "Predicted less true volume, as a share of the latter.",
+        _percentage,
+        "Predicted minus true volume, relative to the true volume.",
         widest="+0000%",
     ),
-    _figure("Lesions\nmissed", "missed_lesions", _count, "True lesions that no predicted voxel touches."),
-    _figure(
-        "Lesions\ninvented", "false_positive_lesions", _count, "Predicted lesions that no true voxel touches."
+    _metric("Missed\nlesions", "missed_lesions", _count, "True lesions without any predicted voxel."),
+    _metric(
+        "False-pos.\nlesions",
+        "false_positive_lesions",
+        _count,
+        "False-positive lesions: predicted lesions without any true voxel.",
     ),
-    _figure("IoU", "iou", _share, "Intersection over union."),
-    _figure("Precision", "precision", _share, "Share of the predicted voxels that are true."),
-    _figure("Recall", "recall", _share, "Share of the true voxels that were predicted."),
-    _figure(
+    _metric("IoU", "iou", _share, "Intersection over union."),
+    _metric("Precision", "precision", _share, "Share of the predicted voxels that are true."),
+    _metric("Recall", "recall", _share, "Share of the true voxels that are predicted."),
+    _metric(
         "Surface\nDice",
         "surface_dice",
         _share,
-        f"Share of both surfaces within {SURFACE_TOLERANCE:g} pixel of the other.",
+        f"Share of both surfaces within {SURFACE_TOLERANCE:g} pixel of the other surface.",
     ),
-    _figure("Volume\nfound", "voxels", _count, "Predicted voxels.", widest="000,000"),
-    _figure("Volume\ntrue", "true_voxels", _count, "True voxels.", widest="000,000"),
-    _figure(
-        "False\nalarm",
+    _metric("Volume\nfound", "voxels", _count, "Predicted voxels.", widest="000,000"),
+    _metric("Volume\ntrue", "true_voxels", _count, "True voxels.", widest="000,000"),
+    _metric(
+        "Empty\nslices",
         "false_voxels_on_empty_slices",
         _count,
-        "Voxels predicted on slices without tumour.",
+        "False-positive voxels on slices without tumour in the ground truth.",
         widest="00,000",
     ),
 )

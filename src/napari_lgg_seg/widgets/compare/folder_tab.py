@@ -1,4 +1,4 @@
-"""The part of the Compare widget for a whole cohort: a folder of predictions against a folder of truth."""
+"""The tab of the Compare widget for a whole cohort: a folder of predictions against the ground truth."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from ...core.evaluation.compare_folders import FolderEvent, PairCompared, PairsF
 from ...core.evaluation.label_pairs import LabelPair
 from ...core.evaluation.patient_metrics import PatientMetrics, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
-from ..shared.scrolling import show_from
+from ..shared.scrolling import scroll_into_view
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, returns_failure
+from ..shared.worker import Failure, returns_failure, unexpected
 from . import messages
 from .columns import COLUMNS, DICE, ComparedRow
 
 _LABELS_HELP = "a patient's folder or a folder of them, with dataset masks, TIFF or NIfTI labels."
+#: Milliseconds after the last keystroke in a folder's name until the button is updated.
+_TYPING_DELAY = 300
 
 
 @returns_failure
 def run_folders(
     predictions: Path, truth: Path, images: Path | None
 ) -> Generator[FolderEvent | None, None, None]:
-    """Compare two folders, in the worker's thread."""
+    """Compare two folders in a worker."""
     yield None
     yield from compare_folders(predictions, truth, images)
 
 
-class FolderComparison:
+class FolderTab:
     """Controls, table and summary of a comparison of two folders.
 
     Parameters
@@ -44,41 +46,33 @@ class FolderComparison:
     open_pair : callable
         Called with the :class:`napari_lgg_seg.core.evaluation.label_pairs.LabelPair` of a row that was
         double-clicked.
-    keep_first : callable
-        Called with what is to be done once the open patient's labels are in their files.
+    save_first : callable
+        Takes a function to call once the open patient's labels are saved.
     """
 
     def __init__(
-        self, open_pair: Callable[[LabelPair], None], keep_first: Callable[[Callable[[], None]], None]
+        self, open_pair: Callable[[LabelPair], None], save_first: Callable[[Callable[[], None]], None]
     ) -> None:
         self._worker: Any = None
         self._found: PairsFound | None = None
-        self._ending = ""
+        self._failure = ""
         self._proposed = (Path(), Path())
-        self._keep_first = keep_first
+        self._save_first = save_first
         self.predictions = path_edit("d", "Predictions", f"Predicted labels: {_LABELS_HELP}")
-        self.truth = path_edit("d", "Truth", f"True labels: {_LABELS_HELP}")
+        self.truth = path_edit("d", "Ground truth", f"True labels: {_LABELS_HELP}")
         self.images = path_edit(
-            "d", "Images", "The patients' images; leave it empty if they are beside the truth."
+            "d", "Images", "The patients' images; leave it empty if they are in the ground truth's folder."
         )
         self.button = PushButton(text="Compare all", tooltip="Compare each patient that is in both folders.")
         self.progress = ProgressBar(min=0, max=0, visible=False)
         self.status = Label(value=messages.NO_FOLDERS)
         self.export = PushButton(
-            text="Export CSV...", enabled=False, tooltip="Write the table, with all figures, to a file."
+            text="Export CSV...", enabled=False, tooltip="Write the table with all metrics to a file."
         )
         self.patients = CohortModel(COLUMNS)
-        self.table = CohortTable(self.patients, wide=6)
-        self.table.setToolTip("Double-click a patient to open it and to see where its masks agree.")
-        self._column = Container(
-            widgets=[
-                self.button,
-                self.progress,
-                self.status,
-                self.export,
-            ],
-            labels=False,
-        )
+        self.table = CohortTable(self.patients, visible_columns=6)
+        self.table.setToolTip("Double-click a patient to open and compare it.")
+        self._column = Container(widgets=[self.button, self.progress, self.status, self.export], labels=False)
         layout = self._column.native.layout()
         layout.insertWidget(0, form(self.predictions, self.truth, self.images))
         layout.insertWidget(4, self.table, 1)
@@ -87,26 +81,26 @@ class FolderComparison:
 
     @property
     def native(self) -> QWidget:
-        """The widget to show."""
+        """The Qt widget."""
         return self._column.native
 
     def _connect(self, open_pair: Callable[[LabelPair], None]) -> None:
         self.button.clicked.connect(self._clicked)
         self.export.clicked.connect(self.export_csv)
-        self.table.wanted.connect(lambda name: open_pair(self.patients.row_of(name).compared.pair))
-        self._soon = QTimer(self.native, singleShot=True, interval=300)  # after the last key
-        self._soon.timeout.connect(self._describe)
+        self.table.patient_requested.connect(lambda name: open_pair(self.patients.row_of(name).compared.pair))
+        self._typing_timer = QTimer(self.native, singleShot=True, interval=_TYPING_DELAY)
+        self._typing_timer.timeout.connect(self._describe)
         for path in (self.predictions, self.truth, self.images):
-            path.changed.connect(self._folder_chosen)
+            path.changed.connect(lambda _: self._typing_timer.start())
         self._describe()
 
     @property
     def metrics(self) -> list[PatientMetrics]:
-        """Figures of the patients that could be compared, by name."""
+        """Metrics of the patients that could be compared, by name."""
         rows = sorted(self.patients.rows, key=lambda row: row.name)
         return [row.compared.metrics for row in rows if row.compared.metrics is not None]
 
-    # --- what can be chosen --------------------------------------------------------------------
+    # --- choosing folders ----------------------------------------------------------------------
 
     def _folders(self) -> tuple[Path, Path, Path | None] | None:
         predictions, truth, images = (edit.value for edit in (self.predictions, self.truth, self.images))
@@ -114,28 +108,25 @@ class FolderComparison:
             return None
         return predictions, truth, images if images.name else None
 
-    def _folder_chosen(self, _: Any = None) -> None:
-        self._soon.start()
-
     def _describe(self) -> None:
         if self._worker is None:
             ready = self._folders() is not None
             self.button.enabled = ready
             if self._found is None:
-                self.say(messages.COMPARE_ALL if ready else messages.NO_FOLDERS)
+                self.set_status(messages.COMPARE_ALL if ready else messages.NO_FOLDERS)
 
-    def say(self, text: str) -> None:
-        """Say something to the user."""
+    def set_status(self, text: str) -> None:
+        """Show a message."""
         self.status.value = text
 
     def propose(self, dataset: Path, results: Path) -> None:
-        """Fill in the folders of a cohort that somebody goes through, unless the user chose others."""
+        """Fill in the folders of the cohort under review, unless the user has chosen others."""
         if (self.predictions.value, self.truth.value) == self._proposed and self._worker is None:
             self._proposed = results, dataset
             self.predictions.value, self.truth.value = self._proposed
 
     def mark_open(self, source: Source | None) -> None:
-        """Show which patient is open, if it is one of the table."""
+        """Show which patient of the table is open, if any."""
         self.patients.mark_open(source.name if source is not None else None)
 
     # --- running -------------------------------------------------------------------------------
@@ -144,42 +135,42 @@ class FolderComparison:
         if self._worker is not None:
             self.cancel()
         else:
-            self._keep_first(self.run)
+            self._save_first(self.run)
 
     def run(self) -> None:
-        """Compare the folders; what a click on Compare all does."""
+        """Compare the folders, like a click on Compare all."""
         folders = self._folders()
         if self._worker is not None or folders is None:
             self._describe()
             return
-        self._found, self._ending = None, ""
+        self._found, self._failure = None, ""
         self.patients.show_rows([])
         self.table.sort(DICE)
         self.export.enabled = False
         self.button.text, self.button.enabled = "Cancel", True
         self.progress.max, self.progress.value = 0, 0
         self.progress.visible = True
-        show_from(self.button.native)
-        self.say("Looking for patients...")
+        scroll_into_view(self.button.native)
+        self.set_status(messages.FINDING_PATIENTS)
         self._worker = create_worker(
             run_folders,
             *folders,
             _connect={
                 "yielded": self._show,
-                "returned": self._show_failure,
-                "errored": self._show_error,
+                "returned": self._returned,
+                "errored": self._errored,
                 "finished": self._finished,
             },
         )
 
     def cancel(self) -> None:
-        """Compare no further patients; those that are done stay in the table."""
+        """Stop; the patients compared so far stay in the table."""
         if self._worker is not None and self.button.enabled:
             self.button.text, self.button.enabled = "Cancelling...", False
             self._worker.quit()
 
     def close(self) -> None:
-        """The widget is gone: compare no further, and tell nobody."""
+        """Stop and disconnect; the widget is gone."""
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
@@ -195,44 +186,44 @@ class FolderComparison:
         if self._found is not None:
             done = len(self.patients.rows)
             self.progress.value = done
-            self.say(f"{done:,} of {len(self._found.pairs):,} patients compared...")
+            self.set_status(f"{done:,} of {len(self._found.pairs):,} patients compared...")
 
-    def _show_failure(self, result: Failure | None) -> None:
+    def _returned(self, result: Failure | None) -> None:
         if isinstance(result, Failure):
-            self._ending = result.sentence
+            self._failure = result.message
 
-    def _show_error(self, error: Exception) -> None:
-        self._ending = f"The comparison failed: {error} ({type(error).__name__})."
+    def _errored(self, error: Exception) -> None:
+        self._failure = f"The comparison failed: {unexpected(error)}"
 
     def _finished(self) -> None:
         self._worker = None
         self.button.text, self.button.enabled = "Compare all", True
         self.progress.visible = False
         self.export.enabled = bool(self.metrics)
-        self.say_summary()
+        self.show_summary()
 
-    def say_summary(self) -> None:
-        """Say how good the patients in the table are, once there are any."""
+    def show_summary(self) -> None:
+        """Show the metrics of all patients in the table, once there are any."""
         found = self._found
         if self._worker is not None:
             return
         if found is None:
-            self.say(self._ending or messages.COMPARE_ALL)
+            self.set_status(self._failure or messages.COMPARE_ALL)
             return
         metrics, done, total = self.metrics, len(self.patients.rows), len(found.pairs)
-        begun = f"{self._ending or messages.stopped(done, total)} " if done < total else ""
+        incomplete = f"{self._failure or messages.stopped(done, total)} " if done < total else ""
         text = messages.cohort(
             measure_cohort(metrics),
             done - len(metrics),
             found.without_prediction,
             found.without_truth,
         )
-        self.say(" ".join([begun + text, *found.problems]).strip())
+        self.set_status(" ".join([incomplete + text, *found.problems]).strip())
 
     # --- after the run -------------------------------------------------------------------------
 
     def export_csv(self) -> None:
-        """Ask for a file and write the table there; an older file is replaced only after a question."""
+        """Ask for a file and write the table there, asking before an existing file is replaced."""
         chosen, _ = QFileDialog.getSaveFileName(
             self.native,
             "Export CSV",
@@ -248,12 +239,12 @@ class FolderComparison:
         try:
             write_table(path, self.metrics)
         except LggSegError as error:
-            self.say(str(error))
+            self.set_status(str(error))
             return
         failed = len(self.patients.rows) - len(self.metrics)
-        self.say(messages.exported(len(self.metrics), path, failed))
+        self.set_status(messages.exported(len(self.metrics), path, failed))
 
     def _may_replace(self, path: Path) -> bool:
-        question = f"{path} exists already. Replace it?"
+        question = f"{path} already exists. Replace it?"
         answer = QMessageBox.question(self.native, "Export CSV", question)
         return bool(answer == QMessageBox.StandardButton.Yes)

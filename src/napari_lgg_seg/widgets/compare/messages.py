@@ -1,4 +1,4 @@
-"""What the Compare widget says: figures, how they are to be read, and what is missing. Plain text, no Qt."""
+"""What the Compare widget says: metrics, how to read them, and what is missing."""
 
 from __future__ import annotations
 
@@ -14,80 +14,97 @@ NO_LABELS = (
     "Nothing to compare yet: open a patient with masks (File > IO Utilities > Open LGG patient...) and "
     "segment it, or open two labels layers."
 )
-ONE_LAYER = "Only one labels layer is open; open the truth, or segment the patient, and compare the two."
+ONE_LAYER = (
+    "Only one labels layer is open; open the ground truth, or segment the patient, to compare the two."
+)
 READY = "Click Compare."
 COMPARING = "Comparing..."
-STALE = "The labels have changed; new figures follow in a moment."
+STALE = "The labels have changed; updating the metrics..."
 CANCELLED = "Cancelled."
 GONE = "The layers were removed or changed during the comparison; click Compare again."
 NEEDS_PLOT = "The plot of Dice by slice needs the package pyqtgraph: pip install 'napari-lgg-seg[train]'."
-NO_FOLDERS = "Choose the folder of predictions and that of the truth, then click Compare all."
+NO_FOLDERS = "Choose the folders of predictions and of the ground truth, then click Compare all."
 COMPARE_ALL = "Click Compare all."
+FINDING_PATIENTS = "Finding patients..."
 
 NOTHING = "\N{EN DASH}"
-#: What the colours of a comparison stand for.
+#: What the colours of a comparison mean.
 LEGEND = {
-    AGREED: "In both",
-    FALSE_NEGATIVE: "Missed: in the truth alone",
-    FALSE_POSITIVE: "Invented: in the prediction alone",
+    AGREED: "True positive",
+    FALSE_NEGATIVE: "False negative: only in the reference",
+    FALSE_POSITIVE: "False positive: only in the prediction",
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of two layers, for people."""
+class MetricText:
+    """One metric as text.
+
+    Attributes
+    ----------
+    name, value, help : str
+        What is shown, and its tooltip.
+    """
 
     name: str
     value: str
     help: str
 
 
-def metrics(agreement: Agreement | None) -> list[Row]:
-    """All figures, those that stand side by side first; without an agreement, their names."""
+def metrics(agreement: Agreement | None) -> list[MetricText]:
+    """Metrics that are short enough for two in a row; without an agreement, only their names."""
     unit = "px" if agreement is None or agreement.spacing is None else "mm"
     hd95 = None if agreement is None else agreement.hd95
     return [
-        Row("Dice", _share(agreement, "dice"), "Twice the overlap over both volumes; 1 is best."),
-        Row("IoU", _share(agreement, "iou"), "Intersection over union; 1 is best."),
-        Row("Precision", _share(agreement, "precision"), "Share of the predicted voxels that are true."),
-        Row("Recall", _share(agreement, "recall"), "Share of the true voxels that were predicted."),
-        Row(
+        MetricText(
+            "Dice", _share(agreement, "dice"), "Twice the overlap over the sum of both volumes; 1 is best."
+        ),
+        MetricText("IoU", _share(agreement, "iou"), "Intersection over union; 1 is best."),
+        MetricText(
+            "Precision", _share(agreement, "precision"), "Share of the predicted voxels that are true."
+        ),
+        MetricText("Recall", _share(agreement, "recall"), "Share of the true voxels that are predicted."),
+        MetricText(
             "HD95",
             NOTHING if hd95 is None else f"{hd95:.1f} {unit}",
             "95th percentile of the distances between the surfaces, the larger of both directions. In "
-            "millimetres where the voxel size is known, else in pixels, with slices one pixel apart.",
+            "millimetres if the voxel size is known, otherwise in pixels with a slice distance of one pixel.",
         ),
-        Row(
+        MetricText(
             "Surface Dice",
             _share(agreement, "surface_dice"),
-            f"Share of both surfaces that is within {SURFACE_TOLERANCE:g} {unit} of the other.",
+            f"Share of both surfaces within {SURFACE_TOLERANCE:g} {unit} of the other surface.",
         ),
     ]
 
 
-def wide_metrics(agreement: Agreement | None) -> list[Row]:
-    """Figures that need a line of their own."""
+def wide_metrics(agreement: Agreement | None) -> list[MetricText]:
+    """Metrics that need a line of their own."""
     a = agreement
     return [
-        Row(
+        MetricText(
             "Volume",
             NOTHING if a is None else _volume(a, a.predicted_voxels) + _volume_error(a),
-            "Predicted volume, and its difference from the true one as a share of that.",
+            "Predicted volume, and its difference from the true volume, relative to the true volume.",
         ),
-        Row("True volume", NOTHING if a is None else _volume(a, a.true_voxels), "Volume of the truth."),
-        Row(
-            "Lesions",
-            NOTHING
-            if a is None
-            else f"{a.missed_lesions} of {a.true_lesions} missed, {a.false_positive_lesions} of "
-            f"{a.predicted_lesions} invented",
-            "Pieces of tumour of any size, joined also by a corner. A true one is missed if no predicted "
-            "voxel touches it; a predicted one is invented if no true voxel does.",
+        MetricText(
+            "True volume", NOTHING if a is None else _volume(a, a.true_voxels), "Volume of the reference."
         ),
-        Row(
-            "False alarm",
-            NOTHING if a is None else f"{a.false_voxels_on_empty_slices:,} voxels on empty slices",
-            "Voxels predicted on slices that show no tumour in the truth.",
+        MetricText(
+            "Missed lesions",
+            NOTHING if a is None else f"{a.missed_lesions} of {a.true_lesions}",
+            "True lesions without any predicted voxel. A lesion is a connected component of any size; voxels "
+            "are connected across faces, edges and corners.",
+        ),
+        MetricText(
+            "False-positive lesions",
+            NOTHING if a is None else f"{a.false_positive_lesions} of {a.predicted_lesions}",
+            "Predicted lesions without any true voxel.",
+        ),
+        MetricText(
+            "On empty slices",
+            NOTHING if a is None else f"{a.false_voxels_on_empty_slices:,} voxels",
+            "False-positive voxels on slices without tumour in the reference.",
         ),
     ]
 
@@ -113,36 +130,39 @@ def _volume_error(agreement: Agreement) -> str:
 
 
 def compared(agreement: Agreement) -> str:
-    """What the figures rest on: the voxel size, and the rules of empty masks where they apply."""
+    """What the metrics are based on: the voxel size, and the conventions for empty masks if they apply."""
     empty = [
         name
-        for name, voxels in (("prediction", agreement.predicted_voxels), ("truth", agreement.true_voxels))
+        for name, voxels in (("prediction", agreement.predicted_voxels), ("reference", agreement.true_voxels))
         if not voxels
     ]
     if len(empty) == 2:
         return "Both are empty: they agree, and Dice is 1 by convention."
     if empty:
-        return f"The {empty[0]} is empty: Dice is 0, and what would be divided by nothing is left open."
+        return f"The {empty[0]} is empty: Dice is 0; undefined ratios are blank."
     if agreement.spacing is None:
-        return "The voxel size is not known: distances are in pixels, with slices one pixel apart."
-    return f"Distances are in millimetres; a voxel has {in_mm(agreement.spacing)}."
+        return "The voxel size is not known: distances are in pixels, with a slice distance of one pixel."
+    return f"Distances are in millimetres; the voxel size is {in_mm(agreement.spacing)}."
 
 
 def in_mm(spacing: Sequence[float]) -> str:
-    """A voxel size for people, all on one line: "5 x 0.9 x 0.9 mm"."""
+    """A voxel size without line breaks: "5 x 0.9 x 0.9 mm"."""
     return f"{' x '.join(f'{size:g}' for size in spacing)} mm".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def slice_summary(number: int, dice: float | None, counts: Sequence[int]) -> str:
-    """One slice of the plot: its Dice, or why it has none."""
+    """One slice of the plot; counts are voxels that agree, false negatives, false positives."""
     if dice is None:
         return f"Slice {number}: no tumour in either"
-    agreed, missed, invented = counts
-    if not agreed and not missed:
-        return f"Slice {number}: Dice 0, {invented:,} voxels invented on a slice without tumour"
-    if not agreed and not invented:
-        return f"Slice {number}: Dice 0, all {missed:,} voxels missed"
-    return f"Slice {number}: Dice {dice:.2f}, {missed:,} voxels missed, {invented:,} invented"
+    agreed, false_negative, false_positive = counts
+    if not agreed and not false_negative:
+        return f"Slice {number}: Dice 0, all {false_positive:,} predicted voxels are false positive"
+    if not agreed and not false_positive:
+        return f"Slice {number}: Dice 0, all {false_negative:,} true voxels are missed"
+    return (
+        f"Slice {number}: Dice {dice:.2f}, {false_negative:,} false-negative and {false_positive:,} "
+        "false-positive voxels"
+    )
 
 
 def cohort(
@@ -151,7 +171,7 @@ def cohort(
     without_prediction: Sequence[str],
     without_truth: Sequence[str],
 ) -> str:
-    """A cohort in a sentence or two: how good, how sure, and who is not counted."""
+    """Metrics of a cohort, and which patients are not included."""
     sentences = []
     if metrics is not None:
         s = metrics.summary
@@ -163,12 +183,15 @@ def cohort(
         )
     if failed:
         sentences.append(
-            f"{counted(failed, 'patient')} could not be compared; hold the mouse over the row to read why."
+            f"{counted(failed, 'patient')} could not be compared; hover over the row to see why."
         )
-    for names, what in ((without_prediction, "without prediction"), (without_truth, "without truth")):
+    for names, what in (
+        (without_prediction, "without prediction"),
+        (without_truth, "without ground truth"),
+    ):
         if names:
             shown = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-            sentences.append(f"{counted(len(names), 'patient')} {what}, not counted: {shown}.")
+            sentences.append(f"{counted(len(names), 'patient')} {what}, not included: {shown}.")
     return " ".join(sentences)
 
 
@@ -183,5 +206,5 @@ def stopped(done: int, total: int) -> str:
 
 def exported(count: int, path: object, failed: int) -> str:
     """What was written."""
-    text = f"The figures of {counted(count, 'patient')} are in {path}."
-    return f"{text} {counted(failed, 'patient')} without figures are not in it." if failed else text
+    text = f"The metrics of {counted(count, 'patient')} are in {path}."
+    return f"{text} {counted(failed, 'patient')} could not be compared and are left out." if failed else text

@@ -1,4 +1,4 @@
-"""The layer that shows where two others agree: one for each pair, updated in place, one in sight at once."""
+"""The layer that shows where two others agree: one per pair, updated in place, only one visible at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...layers import (
     described,
     is_comparison,
 )
-from .pair import Pair
+from .pair import LayerPair
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class Overlay:
-    """Where the pair that was compared last agrees, in three colours.
+    """Agreement and errors of the pair that was compared last, in three colours.
 
-    While it is in sight the two layers themselves are hidden, since they would lie under it.
+    While it is visible, the two layers are hidden: they would be drawn below it.
 
     Parameters
     ----------
     viewer : Viewer
         Where it is shown.
     changed : callable
-        Called when it comes into sight or goes out of it, whoever did that.
+        Called when it is shown or hidden, by whatever means.
     """
 
     def __init__(self, viewer: ViewerModel, changed: Callable[[], None]) -> None:
         self._viewer, self._changed = viewer, changed
         self._layer: Labels | None = None
-        self._pair: Pair | None = None
+        self._pair: LayerPair | None = None
         self._hidden: list[Labels] = []
         self._was_shown = False
 
@@ -50,55 +50,55 @@ class Overlay:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the layer is in sight."""
+        """Whether the layer is visible."""
         return self.is_open and bool(self._layer.visible)  # type: ignore[union-attr]
 
-    def show(self, pair: Pair, labels: npt.NDArray[np.uint8]) -> None:
-        """Show a comparison that was asked for, in the pair's layer, made if it is not there."""
+    def show(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> None:
+        """Show a comparison that was requested, in the pair's layer, which is created if need be."""
         hidden: list[Labels] = []
         if self._pair != pair:
-            # What one comparison hides, the next one hides as well: it would lie under that, too.
+            # Layers that the previous comparison has hidden stay hidden under the new one.
             hidden, self._hidden = self._hidden, []
             self.switch(shown=False)
             self.forget()
         self._remove_orphans()
         if self._layer is not None:
-            self._layer.events.visible.disconnect(self._seen)
+            self._layer.events.visible.disconnect(self._visibility_changed)
         self._pair, self._layer = pair, self._find(pair)
         if self._layer is None:
             self._layer = self._add(pair, labels)
         else:
             self._layer.data = labels
-        self._layer.events.visible.connect(self._seen)
+        self._layer.events.visible.connect(self._visibility_changed)
         self._layer.visible = True
-        self._seen()
+        self._visibility_changed()
         self._hidden += hidden
 
     def update(self, labels: npt.NDArray[np.uint8]) -> None:
-        """Show what has become of the comparison, if its layer is still there; in sight or not."""
+        """Update the comparison if its layer still exists, visible or not."""
         if self.is_open and self._layer.data.shape == labels.shape:  # type: ignore[union-attr]
             self._layer.data = labels  # type: ignore[union-attr]
 
     def switch(self, *, shown: bool) -> None:
-        """Bring the layer into sight, or the two layers that it compares."""
+        """Show the layer, or the two layers that it compares."""
         if self.is_open:
             self._layer.visible = shown  # type: ignore[union-attr]
 
     def layers_changed(self) -> None:
-        """Bring the two layers back into sight if the layer was removed."""
+        """Show the two layers again if the overlay was removed."""
         if self._layer is not None and not self.is_open:
             self.forget()
             self._unhide()
             self._changed()
 
     def forget(self) -> None:
-        """Follow the layer no longer; it stays as it is."""
+        """Stop following the layer; it stays as it is."""
         if self._layer is not None:
-            self._layer.events.visible.disconnect(self._seen)
+            self._layer.events.visible.disconnect(self._visibility_changed)
         self._layer = self._pair = None
 
-    def _seen(self, _: Any = None) -> None:
-        """Hide the two layers when this one comes into sight, and show them again when it goes."""
+    def _visibility_changed(self, _: Any = None) -> None:
+        """Hide the two layers while the overlay is visible."""
         if self.is_shown == self._was_shown:
             return
         self._was_shown = self.is_shown
@@ -116,7 +116,7 @@ class Overlay:
         for layer in hidden:
             layer.visible = True
 
-    def _find(self, pair: Pair) -> Labels | None:
+    def _find(self, pair: LayerPair) -> Labels | None:
         for layer in list(self._viewer.layers):
             if is_comparison(layer) and layer.metadata[COMPARISON_KEY] == _ids(pair):
                 if layer.data.shape == pair.truth.data.shape:
@@ -124,8 +124,8 @@ class Overlay:
                 self._viewer.layers.remove(layer)
         return None
 
-    def _add(self, pair: Pair, labels: npt.NDArray[np.uint8]) -> Labels:
-        # Whoever paints in another layer meanwhile goes on painting there.
+    def _add(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> Labels:
+        # Adding a layer selects it, which would interrupt painting in another one.
         active = self._viewer.layers.selection.active
         grid = _grid(pair)
         patient = grid["metadata"].get(METADATA_KEY, {}).get("patient")
@@ -137,20 +137,20 @@ class Overlay:
         return layer
 
     def _remove_orphans(self) -> None:
-        """Comparisons of layers that are gone make room."""
+        """Remove comparisons of layers that no longer exist."""
         present = {str(layer.unique_id) for layer in self._viewer.layers}
         for layer in [layer for layer in self._viewer.layers if is_comparison(layer)]:
             if not set(layer.metadata[COMPARISON_KEY]) <= present:
                 self._viewer.layers.remove(layer)
 
 
-def _ids(pair: Pair) -> list[str]:
+def _ids(pair: LayerPair) -> list[str]:
     return [str(layer.unique_id) for layer in pair.layers]
 
 
-def _grid(pair: Pair) -> dict[str, Any]:
-    """Place and metadata of the pair's comparison: those of the prediction."""
-    like = pair.prediction
+def _grid(pair: LayerPair) -> dict[str, Any]:
+    """Grid and metadata of a comparison: those of the prediction."""
+    reference = pair.prediction
     metadata: dict[str, Any] = {COMPARISON_KEY: _ids(pair)}
     info = next((info for layer in pair.layers if (info := described(layer)) is not None), None)
     if info is not None:
@@ -159,11 +159,11 @@ def _grid(pair: Pair) -> dict[str, Any]:
             for key in ("schema", "patient", "slice_numbers", "filled_sequences", "affine", "folder")
         } | {"role": COMPARISON}
     return {
-        "scale": like.scale,
-        "translate": like.translate,
-        "rotate": like.rotate,
-        "shear": like.shear,
-        "units": like.units,
-        "axis_labels": like.axis_labels,
+        "scale": reference.scale,
+        "translate": reference.translate,
+        "rotate": reference.rotate,
+        "shear": reference.shear,
+        "units": reference.units,
+        "axis_labels": reference.axis_labels,
         "metadata": metadata,
     }

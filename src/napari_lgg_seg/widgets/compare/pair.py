@@ -1,4 +1,4 @@
-"""Which labels layers of a viewer can be compared, and the comparison itself, in the worker's thread."""
+"""Which labels layers of a viewer can be compared, and the comparison in a worker."""
 
 from __future__ import annotations
 
@@ -30,66 +30,71 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two labels layers of the same slices."""
+class LayerPair:
+    """Two labels layers of the same slices.
+
+    Attributes
+    ----------
+    prediction : Labels
+        The labels to evaluate.
+    truth : Labels
+        The reference.
+    """
 
     prediction: Labels
     truth: Labels
 
-    def __str__(self) -> str:
-        return f"{self.prediction.name} against {self.truth.name}"
-
     @property
     def layers(self) -> tuple[Labels, Labels]:
-        """Both."""
+        """Prediction and reference."""
         return self.prediction, self.truth
 
 
-# --- what can be chosen ------------------------------------------------------------------------
+# --- choosing ----------------------------------------------------------------------------------
 
 
 def labels_in(layers: Iterable[Any]) -> list[Labels]:
-    """All labels layers but comparisons, in the order of the layer list."""
+    """All labels layers except comparisons, in the order of the layer list."""
     return [layer for layer in layers if layer._type_string == "labels" and not is_comparison(layer)]
 
 
 def is_prediction(layer: Any) -> bool:
-    """Whether a layer is known to hold a prediction."""
+    """Whether a layer's metadata says that it is a prediction."""
     return bool(_info(layer, "role") == TUMOUR)
 
 
 def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
-    """The newest prediction; or else the newest labels that are no truth, if there are such."""
+    """The newest prediction, otherwise the newest labels that are not ground truth, otherwise any labels."""
     paired = [layer for layer in labels if any(_fits(layer, other) for other in labels)]
-    requests = (
+    candidates = (
         [layer for layer in labels if is_prediction(layer)],
         [layer for layer in paired if _info(layer, "role") != TRUTH],
         paired,
         labels,
     )
-    return next((request[-1] for request in requests if request), None)
+    return next((group[-1] for group in candidates if group), None)
 
 
-def proposed_truth(labels: Sequence[Labels], prediction: Labels | None) -> Labels | None:
-    """What a prediction is most likely to be compared with: a truth, or other labels, on its grid."""
+def proposed_reference(labels: Sequence[Labels], prediction: Labels | None) -> Labels | None:
+    """The likeliest reference of a prediction: the ground truth, or other labels on its grid."""
     others = [layer for layer in labels if layer != prediction]
     fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer)]
-    requests = (
+    candidates = (
         [layer for layer in fitting if _info(layer, "role") == TRUTH][:1],
         [layer for layer in fitting if not is_prediction(layer)],
         fitting,
         others,
     )
-    return next((request[-1] for request in requests if request), None)
+    return next((group[-1] for group in candidates if group), None)
 
 
-def check_pair(pair: Pair) -> None:
+def check_pair(pair: LayerPair) -> None:
     """Refuse two layers that cannot be compared.
 
     Raises
     ------
     ComparisonError
-        One sentence: the same layer twice, other slices, another patient, other voxel sizes.
+        If both are the same layer, or they differ in patient, shape or voxel size.
     """
     prediction, truth = pair.layers
     if prediction == truth:
@@ -97,12 +102,12 @@ def check_pair(pair: Pair) -> None:
     for layer in pair.layers:
         if data_of(layer).ndim not in (2, 3):
             raise ComparisonError(
-                f"{layer.name} has {data_of(layer).ndim} dimensions; choose labels of 2 or 3."
+                f"{layer.name} has {data_of(layer).ndim} dimensions; choose labels with 2 or 3."
             )
     patients = [_info(layer, "patient") for layer in pair.layers]
     if None not in patients and patients[0] != patients[1]:
         raise ComparisonError(
-            f"{prediction.name} is of {patients[0]} but {truth.name} is of {patients[1]}; "
+            f"{prediction.name} belongs to {patients[0]} but {truth.name} belongs to {patients[1]}; "
             "choose two layers of one patient."
         )
     shapes = [data_of(layer).shape for layer in pair.layers]
@@ -116,14 +121,14 @@ def check_pair(pair: Pair) -> None:
 
 def _fits(prediction: Labels, truth: Labels) -> bool:
     try:
-        check_pair(Pair(prediction, truth))
+        check_pair(LayerPair(prediction, truth))
     except ComparisonError:
         return False
     return True
 
 
-def _spacing(pair: Pair) -> tuple[float, ...] | None:
-    """Voxel size in millimetres along the layers' axes; one layer may know it for both."""
+def _spacing(pair: LayerPair) -> tuple[float, ...] | None:
+    """Voxel size in millimetres along the layers' axes; one layer that has it is enough."""
     known = [size[-layer.ndim :] for layer in pair.layers if (size := spacing_of(layer)) is not None]
     if len(known) == 2 and not np.allclose(known[0], known[1], rtol=1e-3):
         sizes = " but ".join(
@@ -140,30 +145,30 @@ def _info(layer: Any, key: str) -> Any:
 
 
 def data_of(layer: Any) -> Any:
-    """A layer's values at full resolution."""
+    """A layer's data at full resolution."""
     return layer.data[0] if layer.multiscale else layer.data
 
 
-# --- the comparison ----------------------------------------------------------------------------
+# --- comparing ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one comparison needs, taken from the layers in the window's thread.
+class ComparisonInput:
+    """A snapshot of two layers for the worker.
 
     Attributes
     ----------
-    pair : Pair
-        Where it came from.
+    pair : LayerPair
+        The layers.
     prediction, truth : array of bool
-        Shape (z, y, x) or (y, x); the user may go on painting in the layers. Perhaps not computed yet.
+        Shape (z, y, x) or (y, x); possibly lazy. Copies, so that the user may go on painting.
     spacing : tuple of float or None
-        Distance of voxels along these axes in millimetres, if it is known.
+        Voxel size in millimetres along these axes, if known.
     slice_numbers : tuple of int
-        The number in each slice's file name, or 1, 2, ...
+        The number in the file name of each slice, or 1, 2, ...
     """
 
-    pair: Pair
+    pair: LayerPair
     prediction: Any
     truth: Any
     spacing: tuple[float, ...] | None
@@ -171,26 +176,26 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What one comparison gives.
+class ComparisonResult:
+    """The result of a comparison.
 
     Attributes
     ----------
-    pair : Pair
+    pair : LayerPair
         What was compared.
     agreement : Agreement
-        The figures.
+        The metrics.
     overlay : ndarray of uint8
-        As :func:`napari_lgg_seg.core.evaluation.compare.overlay` makes it.
+        As :func:`napari_lgg_seg.core.evaluation.compare.overlay` returns it.
     by_slice : ndarray of int
-        Shape (z, 3): voxels of each slice that agree, are missed, are invented.
+        Shape (z, 3): voxels of each slice that agree, are false negative and are false positive.
     slice_numbers : tuple of int
-        The slices' numbers.
+        As in :class:`ComparisonInput`.
     checksum : int
-        Of all that went in.
+        Of the input.
     """
 
-    pair: Pair
+    pair: LayerPair
     agreement: Agreement
     overlay: npt.NDArray[np.uint8]
     by_slice: npt.NDArray[np.int64]
@@ -198,8 +203,8 @@ class Compared:
     checksum: int
 
 
-def take(pair: Pair) -> Taken:
-    """Take the layers' contents as they are now.
+def comparison_input(pair: LayerPair) -> ComparisonInput:
+    """A snapshot of the layers as they are now.
 
     Raises
     ------
@@ -208,10 +213,10 @@ def take(pair: Pair) -> Taken:
     """
     check_pair(pair)
     prediction, truth = (data_of(layer) != 0 for layer in pair.layers)
-    return Taken(pair, prediction, truth, _spacing(pair), _slice_numbers(pair))
+    return ComparisonInput(pair, prediction, truth, _spacing(pair), _slice_numbers(pair))
 
 
-def _slice_numbers(pair: Pair) -> tuple[int, ...]:
+def _slice_numbers(pair: LayerPair) -> tuple[int, ...]:
     shape = data_of(pair.truth).shape
     count = shape[0] if len(shape) == 3 else 1
     for layer in pair.layers:
@@ -222,26 +227,28 @@ def _slice_numbers(pair: Pair) -> tuple[int, ...]:
 
 
 @returns_failure
-def run_comparison(taken: Taken, known: int | None = None) -> Generator[None, None, Compared | None]:
-    """Compare, in the worker's thread; None if all that goes in has the checksum ``known``."""
+def run_comparison(
+    job: ComparisonInput, known: int | None = None
+) -> Generator[None, None, ComparisonResult | None]:
+    """Compare in a worker; returns None if the input has the checksum ``known``."""
     yield
-    prediction, truth = (np.asarray(mask, bool) for mask in (taken.prediction, taken.truth))
-    checksum = _checksum(prediction, truth, taken)
+    prediction, truth = (np.asarray(mask, bool) for mask in (job.prediction, job.truth))
+    checksum = _checksum(prediction, truth, job)
     if checksum == known:
         return None
     yield
-    agreement = compare(prediction, truth, taken.spacing, slice_numbers=taken.slice_numbers)
+    agreement = compare(prediction, truth, job.spacing, slice_numbers=job.slice_numbers)
     yield
     shown = overlay(prediction, truth)
-    slices = shown.reshape(len(taken.slice_numbers), -1)
+    slices = shown.reshape(len(job.slice_numbers), -1)
     by_slice = np.stack(
         [(slices == kind).sum(axis=1) for kind in (AGREED, FALSE_NEGATIVE, FALSE_POSITIVE)], axis=1
     )
-    return Compared(taken.pair, agreement, shown, by_slice, taken.slice_numbers, checksum)
+    return ComparisonResult(job.pair, agreement, shown, by_slice, job.slice_numbers, checksum)
 
 
-def _checksum(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], taken: Taken) -> int:
-    value = zlib.crc32(repr((taken.spacing, taken.slice_numbers)).encode())
+def _checksum(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], job: ComparisonInput) -> int:
+    value = zlib.crc32(repr((job.spacing, job.slice_numbers)).encode())
     for mask in (prediction, truth):
         value = zlib.crc32(np.packbits(mask).tobytes(), value)
     return value

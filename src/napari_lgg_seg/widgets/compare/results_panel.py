@@ -1,4 +1,4 @@
-"""What the Compare widget shows of one comparison: figures, Dice by slice, and what the colours stand for."""
+"""What the Compare widget shows of one comparison: metrics, Dice by slice, and the legend."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import CheckBox, Container, Label, PushButton
+from magicgui.widgets import CheckBox, Label, PushButton
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from ...core.evaluation.compare import Agreement
 from ...layers import comparison_colours
-from ..shared.forms import wrap
+from ..shared.forms import side_by_side, wrap
 from . import messages
-from .pair import Compared
+from .pair import ComparisonResult
 
 if TYPE_CHECKING:
     from .slice_plot import SlicePlot
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _SWATCH = 12  # pixels
 
 
-class ResultsTable(QWidget):
-    """All figures of one comparison, two in a row where they are short."""
+class MetricsTable(QWidget):
+    """All metrics of one comparison, two in a row where they are short."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,35 +36,39 @@ class ResultsTable(QWidget):
         grid.setColumnStretch(3, 1)
         self._values: dict[str, QLabel] = {}
         short = messages.metrics(None)
-        for place, row in enumerate(short):
-            self._add(grid, row, (place // 2, 2 * (place % 2)), columns=1)
-        for place, row in enumerate(messages.wide_metrics(None), start=(len(short) + 1) // 2):
-            self._add(grid, row, (place, 0), columns=3)
+        for index, metric in enumerate(short):
+            self._add(grid, metric, (index // 2, 2 * (index % 2)), columns=(1, 1))
+        for index, metric in enumerate(messages.wide_metrics(None), start=(len(short) + 1) // 2):
+            self._add(grid, metric, (index, 0), columns=(2, 2))
 
-    def _add(self, grid: QGridLayout, row: messages.Row, place: tuple[int, int], columns: int) -> None:
-        name, value = QLabel(row.name), QLabel(row.value)
+    def _add(
+        self, grid: QGridLayout, metric: messages.MetricText, place: tuple[int, int], columns: tuple[int, int]
+    ) -> None:
+        """Add name and value; ``columns`` is how many columns each of them spans."""
+        name, value = QLabel(metric.name), QLabel(metric.value)
         value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        value.setWordWrap(columns > 1)
+        value.setWordWrap(columns[1] > 1)
         for label in (name, value):
-            label.setToolTip(row.help)
+            label.setToolTip(metric.help)
             label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-        grid.addWidget(name, *place)
-        grid.addWidget(value, place[0], place[1] + 1, 1, columns)
-        self._values[row.name] = value
+        row, column = place
+        grid.addWidget(name, row, column, 1, columns[0])
+        grid.addWidget(value, row, column + columns[0], 1, columns[1])
+        self._values[metric.name] = value
 
-    def show_agreement(self, agreement: Agreement | None) -> None:
-        """Show the figures of a comparison, or that there are none."""
-        for row in [*messages.metrics(agreement), *messages.wide_metrics(agreement)]:
-            self._values[row.name].setText(row.value)
-            self._values[row.name].setToolTip(row.help)
+    def show_agreement(self, agreement: Agreement) -> None:
+        """Show the metrics of a comparison."""
+        for metric in [*messages.metrics(agreement), *messages.wide_metrics(agreement)]:
+            self._values[metric.name].setText(metric.value)
+            self._values[metric.name].setToolTip(metric.help)
 
     def value(self, name: str) -> str:
-        """What is shown beside a name."""
+        """The text of a metric."""
         return str(self._values[name].text())
 
 
 class Legend(QWidget):
-    """The colours of the overlay, what they stand for, and how many voxels have them."""
+    """The colours of the overlay, their meanings, and the number of voxels of each colour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,41 +87,39 @@ class Legend(QWidget):
             grid.addWidget(count, row, 2, Qt.AlignmentFlag.AlignRight)
             self._counts[kind] = count
 
-    def show_counts(self, counts: Sequence[int] | None) -> None:
-        """Show how many voxels agree, are missed, are invented; or nothing."""
-        texts = [f"{count:,}" for count in counts] if counts is not None else [""] * len(self._counts)
-        for label, text in zip(self._counts.values(), texts, strict=True):
-            label.setText(text)
+    def show_counts(self, counts: Sequence[int]) -> None:
+        """Show the numbers of true-positive, false-negative and false-positive voxels."""
+        for label, count in zip(self._counts.values(), counts, strict=True):
+            label.setText(f"{count:,}")
 
 
-class Results(QWidget):
+class ResultsPanel(QWidget):
     """All that is shown of one comparison; hidden as long as there is none.
 
     Parameters
     ----------
     theme : str
-        The name of a napari theme.
+        Name of a napari theme.
     """
 
     def __init__(self, theme: str) -> None:
         super().__init__()
-        self.metrics, self.legend = ResultsTable(), Legend()
+        self.metrics, self.legend = MetricsTable(), Legend()
         self.plot = self._make_plot(theme)
         self.worst = PushButton(
             text="Worst slice",
-            tooltip="Go to the slice with the lowest Dice; of several, to that with most wrong voxels.",
+            tooltip="Go to the slice with the lowest Dice; if several tie, the one with the most errors.",
         )
         self.show_overlay = CheckBox(
             text="Show overlay",
-            tooltip="Show in colours where the two layers agree; they themselves are hidden meanwhile.",
+            tooltip="Show agreement and errors in colours; the two layers are hidden meanwhile.",
         )
-        self._steps = Container(widgets=[self.worst, self.show_overlay], layout="horizontal", labels=False)
-        self._steps.margins = (0, 0, 0, 0)
+        self._steps = side_by_side(self.worst, self.show_overlay)
         self._needs_plot = Label(value=messages.NEEDS_PLOT)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        shown = self.plot if self.plot is not None else self._needs_plot.native
-        for widget in (self.metrics, shown, self._steps.native, self.legend):
+        plot = self.plot if self.plot is not None else self._needs_plot.native
+        for widget in (self.metrics, plot, self._steps.native, self.legend):
             layout.addWidget(widget)
         wrap(self._needs_plot, lines=2)
         self.hide()
@@ -129,7 +131,7 @@ class Results(QWidget):
 
         return SlicePlot(theme, messages.slice_summary)
 
-    def show_comparison(self, compared: Compared) -> None:
+    def show_comparison(self, compared: ComparisonResult) -> None:
         """Show a comparison."""
         several = len(compared.slice_numbers) > 1
         self.metrics.show_agreement(compared.agreement)
@@ -140,18 +142,18 @@ class Results(QWidget):
             self.plot.setVisible(several)
         self.show()
 
-    def show_place(self, index: int) -> None:
-        """Mark the slice that the viewer shows."""
+    def show_position(self, index: int) -> None:
+        """Mark the slice in view."""
         if self.plot is not None:
-            self.plot.show_place(index)
+            self.plot.show_position(index)
 
     def show_switch(self, *, is_open: bool, is_shown: bool) -> None:
-        """Tick "Show overlay" as the layer is."""
+        """Update "Show overlay" to the state of the layer."""
         with self.show_overlay.changed.blocked():
             self.show_overlay.enabled = is_open
             self.show_overlay.value = is_shown
 
-    def take_theme(self, name: str) -> None:
-        """Take the colours of a napari theme."""
+    def set_theme(self, name: str) -> None:
+        """Use the colours of a napari theme."""
         if self.plot is not None:
-            self.plot.take_theme(name)
+            self.plot.set_theme(name)

@@ -1,8 +1,4 @@
-"""The Compare widget: how far two labels layers agree, where they do not, and the same for a whole folder.
-
-What can be compared is :mod:`.comparison`'s business, the overlay is :mod:`.overlay`'s, what is said
-:mod:`.compare_words`', the folders are :mod:`.folders`', and all figures are the core's.
-"""
+"""The Compare widget: how well two labels layers agree and where they differ, and the same for folders."""
 
 from __future__ import annotations
 
@@ -20,24 +16,24 @@ from ...core.cohort.summary_cache import default_cache_file
 from ...core.errors import LggSegError
 from ...core.evaluation.label_pairs import LabelPair
 from ..review.review_session import session_of
-from ..shared.docking import Tabbed, WhenEntered, WhenUndocked, WhenWindowCloses
+from ..shared.docking import CloseGuard, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
-from ..shared.scrolling import ScrollingColumn, show_from
-from ..shared.worker import Failure
+from ..shared.scrolling import ScrollingColumn, scroll_into_view
+from ..shared.worker import Failure, unexpected
 from . import messages
-from .folder_tab import FolderComparison
+from .folder_tab import FolderTab
 from .overlay import Overlay
-from .pair import Compared, Taken, data_of, run_comparison, take
-from .pair_menus import PairChoice
-from .pair_observer import Watch
-from .results_panel import Results
+from .pair import ComparisonInput, ComparisonResult, comparison_input, data_of, run_comparison
+from .pair_menus import PairMenus
+from .pair_observer import PairObserver
+from .results_panel import ResultsPanel
 
 if TYPE_CHECKING:
     import napari.viewer
 
-#: Milliseconds from the last change of a layer to new figures.
-_QUIET_MS = 600
+#: Milliseconds from the last change of a layer until the metrics are updated.
+_UPDATE_DELAY = 600
 _MARGINS = (6, 8, 6, 6)
 
 
@@ -47,34 +43,34 @@ class CompareWidget(Container):
     Parameters
     ----------
     napari_viewer : napari.viewer.Viewer
-        Where labels layers are looked for and the overlay is shown.
+        Where labels layers are found and the overlay is shown.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
         self._viewer = napari_viewer
         self._worker: Any = None
-        self._taken: Taken | None = None
-        self._asked = False  # by a click; else the figures only follow the layers
-        self._shown: Compared | None = None
-        self.button = PushButton(text="Compare", tooltip="Compute all figures and show where the two agree.")
+        self._job: ComparisonInput | None = None
+        self._requested = False  # by a click; otherwise the metrics only follow the layers
+        self._shown: ComparisonResult | None = None
+        self.button = PushButton(text="Compare", tooltip="Compute all metrics and show where the two agree.")
         self.progress = ProgressBar(min=0, max=0, visible=False)
         self.status = Label(value="")
-        self.results = Results(napari_viewer.theme)
-        self.layers = PairChoice(napari_viewer, self._pair_chosen)
+        self.results = ResultsPanel(napari_viewer.theme)
+        self.layers = PairMenus(napari_viewer, self._pair_chosen)
         self._overlay = Overlay(napari_viewer, self._overlay_changed)
-        self._watch = Watch(napari_viewer, self._labels_changed)
+        self._observer = PairObserver(napari_viewer, self._labels_changed)
         self.session = session_of(napari_viewer)
-        self.session.join(self)
-        self.folders = FolderComparison(self._open_pair, self._keep_first)
+        self.session.register(self)
+        self.folders = FolderTab(self._open_pair, self._save_first)
         self._lay_out()
         self._connect()
-        self.layers.look_at_layers()
+        self.layers.update()
 
     def _lay_out(self) -> None:
         column = Container(widgets=[self.button, self.progress, self.status], labels=False)
         layout = column.native.layout()
-        layout.insertWidget(0, self.layers.menus())
+        layout.insertWidget(0, self.layers.form())
         layout.addWidget(self.results)
         layout.addStretch()
         wrap(self.status, lines=2)
@@ -92,25 +88,25 @@ class CompareWidget(Container):
         if self.results.plot is not None:
             self.results.plot.chosen.connect(self.go_to)
         self.results.show_overlay.changed.connect(lambda shown: self._overlay.switch(shown=shown))
-        self._soon = QTimer(self.native, singleShot=True, interval=_QUIET_MS)
-        self._soon.timeout.connect(self._follow)
+        self._update_timer = QTimer(self.native, singleShot=True, interval=_UPDATE_DELAY)
+        self._update_timer.timeout.connect(self._update)
         self._viewer.layers.events.removed.connect(self._layer_removed)
-        self._viewer.dims.events.current_step.connect(self._show_place)
+        self._viewer.dims.events.current_step.connect(self._show_position)
         self._viewer.events.theme.connect(self._theme_changed)
         self.native.destroyed.connect(self._closed)
         self.session.changed.connect(self._patient_changed)
         self.session.cohort_chosen.connect(self.folders.propose)
         if self.session.cohort is not None:
             self.folders.propose(*self.session.cohort)
-        WhenUndocked(self.native, self._undocked)
-        Tabbed(self.native)
-        WhenWindowCloses(self.native, lambda: self.session.may_close(self.native.window()))
-        WhenEntered(self.native, lambda: self._labels_changed(False))
+        on_undocked(self.native, self._undocked)
+        TabbedDock(self.native)
+        CloseGuard(self.native, lambda: self.session.may_close(self.native.window()))
+        on_mouse_enter(self.native, lambda: self._labels_changed(False))
 
     def _pair_chosen(self, _: Any = None) -> None:
         if self._shown is not None and self._shown.pair != self.layers.pair:
-            self._forget()
-        if self._taken is not None and self._taken.pair != self.layers.pair:
+            self._hide_results()
+        if self._job is not None and self._job.pair != self.layers.pair:
             self._abandon()
         problem = self.layers.problem()
         self.button.enabled = not problem
@@ -123,42 +119,42 @@ class CompareWidget(Container):
     # --- running -------------------------------------------------------------------------------
 
     def _clicked(self) -> None:
-        if self._asked:
+        if self._requested:
             self.cancel()
         else:
             self.run()
 
     def run(self) -> None:
-        """Compare the chosen layers; what a click on Compare does."""
-        if not self._asked and self._start(None):
-            self._asked = True
+        """Compare the chosen layers, like a click on Compare."""
+        if not self._requested and self._start(None):
+            self._requested = True
             self.button.text = "Cancel"
             self.progress.visible = True
             self._set_status(messages.COMPARING)
 
     def cancel(self) -> None:
-        """Compare no further; layers and figures stay as they were."""
+        """Stop; layers and metrics stay as they were."""
         if self._worker is not None:
-            asked = self._asked
+            requested = self._requested
             self._abandon()
-            if asked:
+            if requested:
                 self._set_status(messages.CANCELLED)
 
     def _start(self, known: int | None) -> bool:
-        """Compare in a worker, unless all has the checksum ``known``."""
+        """Compare in a worker, unless the input has the checksum ``known``."""
         self._abandon()
         try:
             if self.layers.pair is None:
                 return False
-            self._taken = take(self.layers.pair)
+            self._job = comparison_input(self.layers.pair)
         except LggSegError as error:
-            self._forget()
+            self._hide_results()
             self._set_status(str(error))
             return False
-        self._watch.follow(self.layers.pair)
+        self._observer.follow(self.layers.pair)
         self._worker = create_worker(
             run_comparison,
-            self._taken,
+            self._job,
             known,
             _connect={
                 "returned": self._show_result,
@@ -169,7 +165,7 @@ class CompareWidget(Container):
         return True
 
     def _abandon(self) -> None:
-        """Forget the comparison that is going on."""
+        """Discard the comparison in progress."""
         worker = self._worker
         self._finished()
         if worker is not None:
@@ -178,59 +174,59 @@ class CompareWidget(Container):
             worker.quit()
 
     def _finished(self) -> None:
-        self._worker = self._taken = None
-        self._asked = False
+        self._worker = self._job = None
+        self._requested = False
         self.button.text = "Compare"
         self.progress.visible = False
 
     def _show_error(self, error: Exception) -> None:
-        self._set_status(f"The comparison failed: {error} ({type(error).__name__}).")
+        self._set_status(f"The comparison failed: {unexpected(error)}")
 
-    def _show_result(self, result: Compared | Failure | None) -> None:
+    def _show_result(self, result: ComparisonResult | Failure | None) -> None:
         if isinstance(result, Failure):
-            self._set_status(result.sentence)
+            self._set_status(result.message)
             return
         pair = self.layers.pair
         if result is None or pair is None:  # nothing has changed
-            self._say_what_is_shown()
+            self._describe_results()
             return
         if result.pair != pair or data_of(pair.truth).shape != result.overlay.shape or self.layers.problem():
             self._set_status(messages.GONE)
             return
         self._shown = result
         self.results.show_comparison(result)
-        self._show_place()
-        if self._asked:
+        self._show_position()
+        if self._requested:
             self._overlay.show(pair, result.overlay)
-            show_from(self.status.native)
+            scroll_into_view(self.status.native)
         else:
             self._overlay.update(result.overlay)
-        self._say_what_is_shown()
+        self._describe_results()
 
-    def _say_what_is_shown(self) -> None:
+    def _describe_results(self) -> None:
         if self._shown is not None:
             self._set_status(messages.compared(self._shown.agreement))
 
-    def _forget(self) -> None:
-        """Show no figures; the overlay stays, it says itself of which layers it is."""
+    def _hide_results(self) -> None:
+        """Hide the metrics; the overlay stays, its name says which layers it compares."""
         self._shown = None
-        self._soon.stop()
-        self._watch.follow(None)
+        self._update_timer.stop()
+        self._observer.follow(None)
         self.results.hide()
 
     # --- after the run -------------------------------------------------------------------------
 
     def _labels_changed(self, certain: bool) -> None:
-        """Somebody painted, or may have: the figures follow when that is over."""
+        """Labels have changed, or may have: update the metrics once they stay the same for a while."""
         if self._shown is None and self._worker is None:
             return
-        if certain and self._shown is not None and not self._asked:
+        if certain and self._shown is not None and not self._requested:
             self._set_status(messages.STALE)
-        self._soon.start()
+        self._update_timer.start()
 
-    def _follow(self) -> None:
+    def _update(self) -> None:
         if self._worker is not None:
-            self._soon.start()
+            self._update_timer.start()
         elif self._shown is not None:
             self._start(self._shown.checksum)
 
@@ -240,9 +236,9 @@ class CompareWidget(Container):
     def _overlay_changed(self) -> None:
         self.results.show_switch(is_open=self._overlay.is_open, is_shown=self._overlay.is_shown)
 
-    def _show_place(self, _: Any = None) -> None:
+    def _show_position(self, _: Any = None) -> None:
         if self._shown is not None and self._shown.pair.truth in self._viewer.layers:
-            self.results.show_place(slice_in_view(self._viewer, self._shown.pair.truth))
+            self.results.show_position(slice_in_view(self._viewer, self._shown.pair.truth))
 
     def go_to(self, index: int) -> None:
         """Show a slice of the layers that were compared, counted from 0."""
@@ -256,18 +252,18 @@ class CompareWidget(Container):
 
     # --- all patients --------------------------------------------------------------------------
 
-    def _keep_first(self, then: Callable[[], None]) -> None:
-        """What was done to the open patient comes into its files before they are compared."""
-        self.session.keep_first(self, self.folders.say, then)
+    def _save_first(self, then: Callable[[], None]) -> None:
+        """Save the open patient's edits before its files are compared."""
+        self.session.save_first(self, self.folders.set_status, then)
 
-    def _open_pair(self, case: LabelPair) -> None:
-        source = source_of(case, default_cache_file())
-        self.session.open(source, self, self.folders.say, partial(self._patient_opened, source))
+    def _open_pair(self, pair: LabelPair) -> None:
+        source = source_of(pair, default_cache_file())
+        self.session.open(source, self, self.folders.set_status, partial(self._patient_opened, source))
 
     def _patient_opened(self, source: Source) -> None:
-        """A patient of the table is open: compare."""
-        self.folders.say_summary()
-        opened = self.session.case
+        """Compare the layers of a patient that was opened from the table."""
+        self.folders.show_summary()
+        opened = self.session.patient
         if opened is not None and opened.source.key == source.key:
             self.folders.mark_open(source)
             self.tabs.setCurrentIndex(0)
@@ -278,19 +274,19 @@ class CompareWidget(Container):
         self.folders.mark_open(self.session.source)
 
     def _theme_changed(self, _: Any = None) -> None:
-        self.results.take_theme(self._viewer.theme)
+        self.results.set_theme(self._viewer.theme)
 
     def _undocked(self) -> None:
-        """Nobody looks any more: neither compare nor follow the layers."""
+        """Stop comparing and following layers, because the widget is out of sight."""
         self.cancel()
         self.folders.cancel()
-        self.session.put_away(self)
-        self._soon.stop()
-        self._watch.follow(None)
+        self.session.suspend(self)
+        self._update_timer.stop()
+        self._observer.follow(None)
         self._overlay.forget()
 
     def _closed(self) -> None:
-        """The widget is gone: stop, and forget the viewer."""
+        """Stop and disconnect from the viewer; the widget is gone."""
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.returned, worker.errored, worker.finished):
@@ -299,10 +295,10 @@ class CompareWidget(Container):
         self.folders.close()
         self.session.changed.disconnect(self._patient_changed)
         self.session.cohort_chosen.disconnect(self.folders.propose)
-        self.session.drop(self)
-        self._watch.follow(None)
+        self.session.release(self)
+        self._observer.follow(None)
         self._overlay.forget()
         self.layers.close()
         self._viewer.layers.events.removed.disconnect(self._layer_removed)
-        self._viewer.dims.events.current_step.disconnect(self._show_place)
+        self._viewer.dims.events.current_step.disconnect(self._show_position)
         self._viewer.events.theme.disconnect(self._theme_changed)

@@ -1,4 +1,4 @@
-"""What Accept in the Correct widget does: labels count as corrected, so that a training learns from them."""
+"""Accept in the Correct widget: labels count as corrected, so that a model can be trained on them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ...core.cohort.sources import CohortSource
 from ...core.errors import LggSegError
 from ...layers import TRUTH, TUMOUR, described
-from ..cohort import messages
-from ..finetune.labelled import labelled_in
+from ..finetune.labelled import labelled_patients
+from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..shared.result_layers import mark_edited
 
 if TYPE_CHECKING:
@@ -19,65 +19,74 @@ if TYPE_CHECKING:
     from ..review.open_patient import OpenPatient
     from ..review.review_session import ReviewSession
 
-Say = Callable[[str], None]
+SetStatus = Callable[[str], None]
 
 
-def accept(session: ReviewSession, viewer: ViewerModel, layer: Labels, owner: object, say: Say) -> None:
-    """Let labels count as corrected as they are now.
+def accept(
+    session: ReviewSession, viewer: ViewerModel, layer: Labels, owner: object, set_status: SetStatus
+) -> None:
+    """Accept labels as they are now.
 
     Parameters
     ----------
-    desk : ReviewSession
-        That knows whether a cohort's patient is open; then the labels are kept among its results.
+    session : ReviewSession
+        If the labels belong to its open patient of a cohort, they are saved among the cohort's results.
     viewer : ViewerModel
         Where the labels are.
     layer : Labels
         The labels.
     owner : object
-        Who asks the desk.
-    say : callable
-        Takes a sentence about what became of them.
+        The widget that makes the request.
+    set_status : callable
+        Called with a message about the outcome.
     """
-    case = session.case
-    if case is not None and isinstance(case.source, CohortSource) and case.has(layer):
-        _accept_open_patient(session, case, case.source, layer, owner, say)
+    patient = session.patient
+    if patient is not None and isinstance(patient.source, CohortSource) and patient.has(layer):
+        _accept_open_patient(session, patient, patient.source, layer, owner, set_status)
         return
     info = described(layer)
     if info is None:
-        say(f"'{layer.name}' belongs to no patient; choose these labels in Fine-tune's table of patients.")
+        set_status(
+            f"'{layer.name}' belongs to no patient; choose these labels in Fine-tune's table of patients."
+        )
     elif info["role"] == TUMOUR:
         mark_edited(layer)
         name = info["patient"]
-        say(
-            f"{name}: '{layer.name}' counts as corrected, and Fine-tune proposes it as the truth. "
-            f"{messages.to_learn_from(_corrected_in(viewer))}"
+        set_status(
+            f"{name}: '{layer.name}' counts as corrected, and Fine-tune proposes it as ground truth. "
+            f"{corrected_so_far(_corrected_in(viewer))}"
         )
     else:
-        say(f"'{layer.name}' is the truth of {info['patient']}; Fine-tune learns from it as it is.")
+        set_status(f"'{layer.name}' is the ground truth of {info['patient']}; Fine-tune uses it as it is.")
 
 
 def _accept_open_patient(
-    session: ReviewSession, case: OpenPatient, source: CohortSource, layer: Labels, owner: object, say: Say
+    session: ReviewSession,
+    patient: OpenPatient,
+    source: CohortSource,
+    layer: Labels,
+    owner: object,
+    set_status: SetStatus,
 ) -> None:
-    main = case.labels
+    main = patient.labels
     if main is None:
-        say(messages.NOTHING_TO_ACCEPT)
+        set_status(NOTHING_TO_ACCEPT)
     elif main != layer:
-        say(f"The labels of {case.name} that can be accepted are '{main.name}'; choose those under Labels.")
+        set_status(f"Only '{main.name}' can be accepted for {patient.name}; choose it under Labels.")
     else:
-        session.accept(owner, say, lambda: say(_accepted(source)))
+        session.accept(owner, set_status, lambda: set_status(_accepted(source)))
 
 
 def _accepted(source: CohortSource) -> str:
     try:
-        corrected = messages.to_learn_from(len(source.results.corrected()))
+        corrected = corrected_so_far(len(source.results.corrected()))
     except LggSegError as error:
         corrected = str(error)
-    return f"{messages.accepted(source.name)} {corrected}"
+    return f"{accepted(source.name)} {corrected}"
 
 
 def _corrected_in(viewer: ViewerModel) -> int:
-    """How many of the open patients have corrected labels, which are proposed as truth."""
-    proposed = [row.proposed for row in labelled_in(viewer.layers)]
+    """How many open patients have corrected labels, which Fine-tune proposes as ground truth."""
+    proposed = [row.proposed for row in labelled_patients(viewer.layers)]
     roles = [info["role"] for layer in proposed if layer is not None and (info := described(layer))]
     return sum(role != TRUTH for role in roles)

@@ -1,7 +1,4 @@
-"""The Correct widget: brush, pieces, holes and slices between painted ones, each step undone by Ctrl+Z.
-
-What the tools do to labels is :mod:`..core.correct`'s business; edits are kept by :mod:`.keeper`.
-"""
+"""The Correct widget: brush, components, holes and interpolation between slices; Ctrl+Z undoes each step."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
 
 from ...core.cohort.saved_labels import checksum
-from ...core.data import label_editing as correct
+from ...core.data import label_editing
 from ...layers import PREVIEW, TUMOUR, described
-from ..review.autosave import keep_edits
+from ..review.autosave import enable_autosave
 from ..review.review_session import session_of
-from ..shared.docking import Tabbed, WhenUndocked
-from ..shared.forms import let_shrink, wrap
+from ..shared.docking import TabbedDock, on_undocked
+from ..shared.forms import allow_narrow, rows, side_by_side, wrap
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, returns_failure
 from .accept import accept
@@ -42,7 +39,7 @@ _NAPARIS_BRUSH, _BRUSH = 10, 6
 
 
 class CorrectWidget(Container):
-    """Dock widget: tools for one labels layer.
+    """Dock widget: tools to correct one labels layer.
 
     Parameters
     ----------
@@ -54,7 +51,7 @@ class CorrectWidget(Container):
         super().__init__(labels=False)
         self._viewer = napari_viewer
         self._worker: Any = None
-        self._waiting: tuple[Labels, str, Any] | None = None
+        self._waiting: tuple[Labels, str, Any] | None = None  # for a click: layer, mode before, callback
         self._session = session_of(napari_viewer)
         self._make_controls()
         column = Container(widgets=self._rows(), labels=False)
@@ -63,42 +60,42 @@ class CorrectWidget(Container):
         self._column = column
         self.native.layout().addWidget(ScrollingColumn(column.native))
         self._connect()
-        keep_edits(napari_viewer)
-        self._choose_at_first()
+        enable_autosave(napari_viewer)
+        self._choose_first()
         self._layers_changed()
 
     def _make_controls(self) -> None:
-        self.menu = ComboBox(
-            label="Labels", choices=lambda _: self._choices(), tooltip="Which labels are corrected."
-        )
-        let_shrink(self.menu)
+        self.menu = ComboBox(label="Labels", choices=lambda _: self._choices(), tooltip="Labels to correct.")
+        allow_narrow(self.menu)
         self.start_button = PushButton(
-            text="Correct", tooltip="Brush in hand: the labels are selected, and label 1 is painted."
+            text="Correct", tooltip="Select the labels and activate the brush for label 1."
         )
         self.in_3d = CheckBox(
             text="Brush and bucket in 3D",
-            tooltip="Paint a ball and fill across slices, instead of in the slice in view alone.",
+            tooltip="Paint a ball and fill across slices, instead of in the slice in view only.",
         )
         self.between_button = PushButton(
             text="Fill between slices",
-            tooltip="In an empty slice between two painted ones: draw the shape between theirs, in all "
-            "slices of the gap (Ctrl+Alt+I).",
+            tooltip="In an empty slice between two painted ones: interpolate the shape in all slices of the "
+            "gap (Ctrl+Alt+I).",
         )
         self.holes_button = PushButton(
-            text="Fill holes", tooltip="Fill what the label encloses (Ctrl+Alt+H)."
+            text="Fill holes", tooltip="Fill holes that the label encloses (Ctrl+Alt+H)."
         )
         self.remove_button = PushButton(
-            text="Remove piece...", tooltip="Then click a piece; or point at one and press Ctrl+Alt+X."
+            text="Remove piece...",
+            tooltip="Then click a connected component; or point at one and press Ctrl+Alt+X.",
         )
         self.keep_button = PushButton(
-            text="Keep one piece...", tooltip="Then click a piece; or point at one and press Ctrl+Alt+K."
+            text="Keep one piece...",
+            tooltip="Then click a connected component; or point at one and press Ctrl+Alt+K.",
         )
-        self.undo_button = PushButton(text="Undo", tooltip="Undo the last step, of brush or tools (Ctrl+Z).")
-        self.redo_button = PushButton(text="Redo", tooltip="Do it again (Ctrl+Shift+Z).")
+        self.undo_button = PushButton(text="Undo", tooltip="Undo the last step (Ctrl+Z).")
+        self.redo_button = PushButton(text="Redo", tooltip="Redo the last undone step (Ctrl+Shift+Z).")
         self.accept_button = PushButton(
             text="Accept",
-            tooltip="The labels are right as they are now: they count as corrected, no prediction replaces "
-            "them unasked, and Fine-tune can learn from them.",
+            tooltip="Accept the labels as they are now: they count as corrected, no prediction replaces them "
+            "without asking, and Fine-tune can train on them.",
         )
         self._tools = (
             *(self.start_button, self.between_button, self.holes_button, self.remove_button),
@@ -107,20 +104,13 @@ class CorrectWidget(Container):
         self.status = Label(value="")
 
     def _rows(self) -> list[Any]:
-        def beside(*widgets: Any) -> Container:
-            row = Container(widgets=widgets, layout="horizontal", labels=False)
-            row.margins = (0, 0, 0, 0)
-            return row
-
-        chosen = Container(widgets=[self.menu], labels=True)
-        chosen.margins = (0, 0, 0, 0)
         return [
-            chosen,
+            rows(self.menu),
             self.start_button,
             self.in_3d,
-            beside(self.between_button, self.holes_button),
-            beside(self.remove_button, self.keep_button),
-            beside(self.undo_button, self.redo_button),
+            side_by_side(self.between_button, self.holes_button),
+            side_by_side(self.remove_button, self.keep_button),
+            side_by_side(self.undo_button, self.redo_button),
             self.accept_button,
             self.status,
         ]
@@ -142,16 +132,16 @@ class CorrectWidget(Container):
             "Ctrl+Alt+X": lambda: self._at_cursor("remove"),
             "Ctrl+Alt+K": lambda: self._at_cursor("keep"),
         }
-        for key, act in keys.items():
-            QShortcut(QKeySequence(key), self.native).activated.connect(act)
+        for key, action in keys.items():
+            QShortcut(QKeySequence(key), self.native).activated.connect(action)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
-        self._viewer.layers.selection.events.active.connect(self._selected)
+        self._viewer.layers.selection.events.active.connect(self._layer_selected)
         self.native.destroyed.connect(self._closed)
-        WhenUndocked(self.native, self._put_away)
-        Tabbed(self.native)
+        on_undocked(self.native, self._stop_waiting)
+        TabbedDock(self.native)
 
-    # --- which labels --------------------------------------------------------------------------
+    # --- choosing labels -----------------------------------------------------------------------
 
     def _choices(self) -> list[tuple[str, Labels]]:
         return [
@@ -165,7 +155,7 @@ class CorrectWidget(Container):
 
     @property
     def layer(self) -> Labels | None:
-        """The labels that are corrected."""
+        """The labels to correct."""
         chosen: Labels | None = self.menu.value
         return chosen
 
@@ -177,15 +167,15 @@ class CorrectWidget(Container):
             self.menu.value = newest[-1]
         self._labels_chosen()
 
-    def _choose_at_first(self) -> None:
-        """Begin with the labels that are selected, or the newest prediction: seldom is it the truth."""
+    def _choose_first(self) -> None:
+        """Choose the selected labels, or the newest prediction: the ground truth is rarely corrected."""
         tumours = [x for x in self.menu.choices if (info := described(x)) and info["role"] == TUMOUR]
         if tumours:
             self.menu.value = tumours[-1]
-        self._selected()
+        self._layer_selected()
 
-    def _selected(self, _: Any = None) -> None:
-        """Whoever selects labels in the layer list wants to correct those."""
+    def _layer_selected(self, _: Any = None) -> None:
+        """Choose the labels that are selected in the layer list."""
         active = self._viewer.layers.selection.active
         if active in self.menu.choices:
             self.menu.value = active
@@ -207,7 +197,7 @@ class CorrectWidget(Container):
     # --- the brush -----------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Select the labels and take the brush; what a click on Correct does."""
+        """Select the labels and activate the brush, like a click on Correct."""
         layer = self.layer
         if layer is None:
             return
@@ -215,7 +205,7 @@ class CorrectWidget(Container):
         layer.visible = True
         self._viewer.layers.selection.active = layer
         layer.selected_label = 1
-        if layer.brush_size == _NAPARIS_BRUSH:  # too large for a lesion's edge
+        if layer.brush_size == _NAPARIS_BRUSH:  # napari's default is too large for a lesion's edge
             layer.brush_size = _BRUSH
         layer.mode = "paint"
         self._set_status(
@@ -229,47 +219,48 @@ class CorrectWidget(Container):
     # --- tools ---------------------------------------------------------------------------------
 
     def fill_between(self) -> None:
-        """Draw the selected label between the painted slices around the one in view."""
+        """Interpolate the selected label between the painted slices around the one in view."""
         layer = self.layer
         if layer is not None:
             at = self._position(self._viewer.dims.point)[0] if layer.ndim == 3 else 0
-            self._run(partial(correct.interpolate, value=_painted_label(layer), at=at), "Slices filled")
+            tool = partial(label_editing.interpolate, value=_painted_label(layer), at=at)
+            self._run(tool, "Slices filled")
 
     def fill_holes(self) -> None:
         """Fill the holes of the selected label within each slice."""
         layer = self.layer
         if layer is not None:
-            self._run(partial(correct.fill_holes, value=_painted_label(layer)), "Holes filled")
+            self._run(partial(label_editing.fill_holes, value=_painted_label(layer)), "Holes filled")
 
     def _at_cursor(self, what: str) -> None:
         if self.layer is not None:
-            self._piece(what, self._position(self._viewer.cursor.position))
+            self._change_piece(what, self._position(self._viewer.cursor.position))
 
-    def _piece(self, what: str, position: tuple[int, ...]) -> None:
-        tool, said = {
-            "remove": (correct.remove_piece, "Piece removed"),
-            "keep": (correct.keep_piece, "Other pieces removed"),
+    def _change_piece(self, what: str, position: tuple[int, ...]) -> None:
+        tool, done = {
+            "remove": (label_editing.remove_piece, "Piece removed"),
+            "keep": (label_editing.keep_piece, "Other pieces removed"),
         }[what]
-        self._run(partial(tool, position=position), said)
+        self._run(partial(tool, position=position), done)
 
     def _position(self, world: Any) -> tuple[int, ...]:
-        """Indices of the voxel at a place in the world."""
+        """Indices of the voxel at world coordinates."""
         layer = self.layer
         assert layer is not None
         return tuple(round(float(p)) for p in layer.world_to_data(world[-layer.ndim :]))
 
-    def _run(self, tool: Tool, said: str) -> None:
-        """Use a tool in a worker; the labels must not change meanwhile."""
+    def _run(self, tool: Tool, done: str) -> None:
+        """Run a tool in a worker; its result is used only if the labels have not changed by then."""
         layer = self.layer
         if layer is None or self._worker is not None:
             return
         before = np.array(layer.data)
         self._worker = create_worker(
-            _use,
+            _apply_tool,
             tool,
             before,
             _connect={
-                "returned": partial(self._apply, layer, checksum(before), said),
+                "returned": partial(self._show, layer, checksum(before), done),
                 "finished": self._finished,
             },
         )
@@ -277,27 +268,27 @@ class CorrectWidget(Container):
     def _finished(self) -> None:
         self._worker = None
 
-    def _apply(self, layer: Labels, before: int, said: str, result: Array | Failure) -> None:
+    def _show(self, layer: Labels, before: int, done: str, result: Array | Failure) -> None:
         """Change the voxels that differ, as one step that can be undone."""
         if isinstance(result, Failure):
-            self._set_status(result.sentence)
+            self._set_status(result.message)
         elif checksum(layer.data) != before or layer not in self._viewer.layers:
-            self._set_status("The labels have changed meanwhile; try again.")
+            self._set_status("The labels have changed in the meantime; try again.")
         else:
             changed = np.nonzero(result != layer.data)
             layer.data_setitem(changed, result[changed])
-            self._set_status(f"{said}: {len(changed[0])} voxels; Ctrl+Z undoes.")
+            self._set_status(f"{done}: {len(changed[0])} voxels; Ctrl+Z undoes.")
 
     def accept(self) -> None:
-        """Let the labels count as corrected; what a click on Accept does."""
+        """Accept the labels as corrected, like a click on Accept."""
         if self.layer is not None:
             self._stop_waiting()
             accept(self._session, self._viewer, self.layer, self, self._set_status)
 
-    # --- a click in the picture ----------------------------------------------------------------
+    # --- a click on the canvas -----------------------------------------------------------------
 
     def _wait_for_click(self, what: str) -> None:
-        """The next click in the picture chooses the piece; it does not paint."""
+        """Let the next click on the canvas choose a piece instead of painting."""
         layer = self.layer
         if layer is None:
             return
@@ -306,13 +297,13 @@ class CorrectWidget(Container):
         self._waiting = layer, str(layer.mode), self._clicked
         layer.mode = "pan_zoom"
         layer.mouse_drag_callbacks.append(self._clicked)
-        self._piece_wanted = what
+        self._clicked_piece = what
         self._set_status(f"Click the piece to {what}.")
 
     def _clicked(self, layer: Labels, event: Any) -> None:
         position = self._position(event.position)
         self._stop_waiting()
-        self._piece(self._piece_wanted, position)
+        self._change_piece(self._clicked_piece, position)
 
     def _stop_waiting(self) -> None:
         if self._waiting is None:
@@ -323,28 +314,25 @@ class CorrectWidget(Container):
             layer.mouse_drag_callbacks.remove(callback)
         layer.mode = mode
 
-    # --- the end -------------------------------------------------------------------------------
-
-    def _put_away(self) -> None:
-        self._stop_waiting()
+    # --- closing -------------------------------------------------------------------------------
 
     def _closed(self) -> None:
-        self._session.drop(self)
+        self._session.release(self)
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.returned, worker.finished):
                 signal.disconnect()
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
-        self._viewer.layers.selection.events.active.disconnect(self._selected)
+        self._viewer.layers.selection.events.active.disconnect(self._layer_selected)
 
 
 def _painted_label(layer: Labels) -> int:
-    """The label that is selected; 1 while the eraser is."""
+    """The selected label; 1 while the eraser is selected."""
     return int(layer.selected_label) or 1
 
 
 @returns_failure
-def _use(tool: Tool, labels: Array) -> Generator[None, None, Array]:
+def _apply_tool(tool: Tool, labels: Array) -> Generator[None, None, Array]:
     yield
     return tool(labels)

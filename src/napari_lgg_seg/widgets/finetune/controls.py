@@ -1,7 +1,4 @@
-"""The Fine-tune widget's controls: what they are called, what they offer, and the options they stand for.
-
-Nothing here knows layers' contents or runs anything.
-"""
+"""The Fine-tune widget's controls and the options they set."""
 
 from __future__ import annotations
 
@@ -26,73 +23,44 @@ from ...core.options import option_help
 from ...core.training.options import TrainOptions, default_summary
 from ...core.training.paths import state_folder
 from ...preferences import dataset_folder
-from ..shared.forms import Choice, Choices, folded, let_shrink, path_edit, rows
-from .messages import GO_ON
+from ..shared.forms import Choice, Choices, allow_narrow, folded, path_edit, rows
+from .messages import RESUME
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
 OPEN_PATIENTS, FOLDER = "Patients open in the viewer", "Folder of patients..."
 CORRECTED = "Corrected patients of a cohort"
-#: What "Start from" offers after the models: another file, and random weights.
+#: Choices of "Start from" after the models: another file, and random weights.
 OTHER_MODEL, FROM_SCRATCH = "Choose a model file...", "Scratch (random weights)"
 _MODELS = "Models (*.safetensors)"
 _DEFAULTS = TrainOptions()
 
 
 class FineTuneControls:
-    """All controls of the widget but the table and the plot.
+    """All controls of the widget except the table and the plot.
 
     Parameters
     ----------
     models : callable
-        Which models are offered; asked again whenever choices are reset.
+        Returns the models to choose from; called again whenever choices are reset.
     device : ComboBox
         The menu of devices.
     """
 
     def __init__(self, models: Choices, device: ComboBox) -> None:
-        self.source = ComboBox(
-            label="Train on",
-            choices=(OPEN_PATIENTS, FOLDER, CORRECTED),
-            tooltip="Patients that are open, with the labels that you choose for each; a folder in the "
-            "layout of the LGG MRI dataset; or those of a cohort whose labels you corrected or accepted.",
-        )
-        self.folder = path_edit("d", "Folder", "The folder that holds the patients' folders.")
-        self.found = Label(value="")
-        self.patients = path_edit("d", "Patients", "The cohort's folder, which holds the patients' folders.")
-        self.results = path_edit("d", "Results", "Where Cohort keeps the corrected labels of its patients.")
-        self.old = path_edit(
-            "d",
-            "Old patients",
-            "A folder of patients with masks to train on again, so that the model forgets nothing: for "
-            "instance those that it was trained on. They never validate. Leave it empty for none.",
-        )
-        self.old_share = FloatSpinBox(
-            label="Share of old patients",
-            value=0.5,
-            min=0,
-            max=0.95,
-            step=0.05,
-            tooltip="Among the patients that train; the seed draws which of them.",
-        )
-        self.old_found = Label(value="")
-        preferred = dataset_folder()
-        if preferred:
-            self.folder.value = self.patients.value = preferred
-            self.results.value = default_results_folder(Path(preferred))
+        self._make_sources()
         self.start_from = Choice(
             label="Start from",
             choices=models,
-            tooltip="The model whose weights are tuned. From scratch, a training needs dozens of patients "
-            "and hours.",
+            tooltip="The model to fine-tune. Training from scratch needs dozens of patients and hours.",
         )
         self.output = path_edit(
-            "w", "Save as", "Where the best model goes. An older file is never replaced.", _MODELS
+            "w", "Save as", "Where to save the best model. An existing file is never replaced.", _MODELS
         )
         self.resume = CheckBox(
-            text=GO_ON,
-            tooltip="Take up the training that was stopped, with the same patients and options.",
+            text=RESUME,
+            tooltip="Continue the training that was stopped, with the same patients and options.",
             visible=False,
         )
         self.device = device
@@ -102,12 +70,44 @@ class FineTuneControls:
         self.preview = CheckBox(
             text="Preview",
             value=True,
-            tooltip="After each epoch, show what the model finds by now in a validation patient, in a layer "
-            "of its own. Of a folder, the first validation patient is opened for it.",
+            tooltip="After each epoch, show the current model's labels of a validation patient in a layer of "
+            "its own. If none is open, the first validation patient is opened.",
         )
         for combo in (self.source, self.start_from, self.device):
-            let_shrink(combo)
+            allow_narrow(combo)
         self._make_options()
+
+    def _make_sources(self) -> None:
+        self.source = ComboBox(
+            label="Train on",
+            choices=(OPEN_PATIENTS, FOLDER, CORRECTED),
+            tooltip="Open patients with the labels that you choose for each; a folder in the layout of the "
+            "LGG MRI dataset; or the patients of a cohort whose labels you have corrected or accepted.",
+        )
+        self.folder = path_edit("d", "Folder", "The folder that holds the patients' folders.")
+        self.found = Label(value="")
+        self.patients = path_edit("d", "Patients", "The cohort's folder, which holds the patients' folders.")
+        self.results = path_edit("d", "Results", "Where Cohort saves the corrected labels of its patients.")
+        self.old = path_edit(
+            "d",
+            "Old patients",
+            "A folder of patients with masks, for instance those that the model was trained on. Training on "
+            "them again keeps the model from forgetting them. They are never used for validation. Leave it "
+            "empty for none.",
+        )
+        self.old_share = FloatSpinBox(
+            label="Share of old patients",
+            value=0.5,
+            min=0,
+            max=0.95,
+            step=0.05,
+            tooltip="Share of old patients among the training patients; the seed decides which ones.",
+        )
+        self.old_found = Label(value="")
+        preferred = dataset_folder()
+        if preferred:
+            self.folder.value = self.patients.value = preferred
+            self.results.value = default_results_folder(Path(preferred))
 
     def _make_options(self) -> None:
         self.epochs = _automatic("epochs", "Epochs", 0, max=1000, step=1)
@@ -124,7 +124,7 @@ class FineTuneControls:
             min=0.05,
             max=0.9,
             step=0.05,
-            tooltip="Share of the patients that the model is judged on and never learns from; at least one.",
+            tooltip="Share of the patients used to validate the model and not to train it; at least one.",
         )
         self.seed = _number("seed", "Seed", max=2**31 - 1)
 
@@ -149,12 +149,12 @@ class FineTuneControls:
         )
 
     def choosing(self) -> list[Any]:
-        """What must not change during a training, besides the table of patients."""
-        whom = [self.source, self.folder, self.patients, self.results, self.old, self.old_share]
-        return [*whom, self.start_from, self.output, self.resume, self.device]
+        """Controls that are disabled during a training."""
+        sources = [self.source, self.folder, self.patients, self.results, self.old, self.old_share]
+        return [*sources, self.start_from, self.output, self.resume, self.device]
 
     def folded(self) -> QWidget:
-        """What is rarely needed, behind a title."""
+        """Rarely needed controls, in a section that can be expanded."""
         return folded(
             "Options",
             rows(
@@ -171,13 +171,13 @@ class FineTuneControls:
 
 
 def default_output(folder: Path | None = None) -> Path:
-    """A name for a model that no file has yet, under the user's home."""
+    """An unused name for a model file, by default in the user's home folder."""
     folder = folder or Path.home() / "napari-lgg-seg"
     return unused(folder / f"{date.today().isoformat()} fine-tuned.safetensors")
 
 
 def unused(path: Path) -> Path:
-    """A path itself, or the first with a number after its name, that no model or training state has."""
+    """The path, with a number appended if a model file or training state has it already."""
     stem = path.stem
     names = (stem if number == 1 else f"{stem} {number}" for number in count(1))
     candidates = (path.with_name(f"{name}{path.suffix}") for name in names)
@@ -190,7 +190,7 @@ def _number(name: str, label: str, **limits: Any) -> SpinBox:
 
 
 def _automatic(name: str, label: str, decimals: int, **limits: Any) -> FloatSpinBox:
-    """A number that may be left open; magicgui's box for whole numbers cannot say so in a word."""
+    """A number that can be "automatic", which magicgui's SpinBox for integers cannot show."""
     tooltip = f"{option_help(name, TrainOptions)} {default_summary(name)}"
     box = FloatSpinBox(label=label, value=0, min=0, tooltip=tooltip, **limits)
     box.native.setDecimals(decimals)

@@ -1,4 +1,4 @@
-"""What folders of patients hold for a training; looked up in a worker, since disks can be slow."""
+"""Find patients to train on in folders; in a worker, because disks can be slow."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ...core.errors import PatientError, TrainingError
 from ..shared.messages import counted
 from ..shared.worker import Failure, returns_failure
 
+SCANNING = "Finding patients..."
+
 
 @dataclass(frozen=True)
 class FoundPatients:
@@ -22,40 +24,37 @@ class FoundPatients:
 
     Attributes
     ----------
-    folder : Path
-        Where it was looked.
     usable : dict of str to Path
-        Patients with images and masks, and where they are.
+        Names and folders of patients with images and masks.
     others : int
-        Patients that have images or masks only, or that cannot be read.
+        Number of patients without images or masks, or that cannot be read.
     """
 
-    folder: Path
     usable: dict[str, Path]
     others: int
 
     def summary(self) -> str:
-        """A sentence for the user."""
-        count = len(self.usable)
-        text = f"{count} patient{'s' if count != 1 else ''} with images and masks"
-        return f"{text}; {self.others} left out for lack of either." if self.others else f"{text}."
+        """How many patients were found."""
+        text = f"{counted(len(self.usable), 'patient')} with images and masks"
+        return f"{text}; {self.others} without images or masks left out." if self.others else f"{text}."
 
 
 @returns_failure
-def look_into(folder: Path) -> Generator[None, None, FoundPatients]:
-    """Find the patients in a folder, by their file names only.
+def scan_folder(folder: Path) -> Generator[None, None, FoundPatients]:
+    """Find the patients in a folder by the names of their files.
 
     Raises
     ------
     TrainingError
-        If there are none; :func:`.worker.returns_failure` makes it a sentence.
+        If there are none; :func:`napari_lgg_seg.widgets.shared.worker.returns_failure` turns it into a
+        message.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder; choose the folder that holds the patients' folders.")
     usable: dict[str, Path] = {}
     others = 0
     for patient in patient_folders(folder):
-        yield  # so that it can be given up
+        yield  # so that the scan can be stopped
         try:
             files = find_slices(patient)
         except PatientError:
@@ -66,9 +65,9 @@ def look_into(folder: Path) -> Generator[None, None, FoundPatients]:
         else:
             others += 1
     if not usable and not others:
-        kind = "a patient's own folder" if is_patient_folder(folder) else "without patients' folders"
-        raise TrainingError(f"{folder} is {kind}; choose the folder that holds the patients' folders.")
-    return FoundPatients(folder, usable, others)
+        problem = "is a patient's own folder" if is_patient_folder(folder) else "holds no patients' folders"
+        raise TrainingError(f"{folder} {problem}; choose the folder that holds the patients' folders.")
+    return FoundPatients(usable, others)
 
 
 @dataclass(frozen=True)
@@ -78,92 +77,88 @@ class FoundCorrected:
     Attributes
     ----------
     usable : dict of str to CorrectedPatient
-        Their names, and where they are read from.
+        Names of the patients and where they are read from.
     """
 
     usable: dict[str, CorrectedPatient]
 
     def summary(self) -> str:
-        """A sentence for the user."""
+        """How many patients were found."""
         if not self.usable:
             return "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort."
         return f"{counted(len(self.usable), 'corrected patient')}."
 
 
 @returns_failure
-def look_for_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundCorrected]:
-    """Find the patients of a cohort whose labels somebody corrected.
+def scan_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundCorrected]:
+    """Find the patients of a cohort whose labels were corrected.
 
     Raises
     ------
     TrainingError, ResultsError
-        If there are no such folders; :func:`.worker.returns_failure` makes it a sentence.
+        If the folders do not exist; :func:`napari_lgg_seg.widgets.shared.worker.returns_failure` turns it
+        into a message.
     """
-    for folder, held in ((dataset, "the patients' folders"), (results, "the cohort's results")):
+    for folder, content in ((dataset, "the patients' folders"), (results, "the cohort's results")):
         if not folder.is_dir():
-            raise TrainingError(f"{folder} is no folder; choose the folder that holds {held}.")
+            raise TrainingError(f"{folder} is no folder; choose the folder that holds {content}.")
     usable: dict[str, CorrectedPatient] = {}
     for patient in corrected_patients(dataset, results):
-        yield  # so that it can be given up
+        yield  # so that the scan can be stopped
         try:
             usable.setdefault(patient.name, patient)
-        except PatientError:  # the cohort's table says what is wrong with it
+        except PatientError:  # the cohort browser shows why it cannot be read
             continue
     return FoundCorrected(usable)
 
 
 class FolderScan:
-    """Visibility into one folder at a time, or into those of one cohort, and tells when it knows.
+    """Scans one folder, or the folders of one cohort, at a time.
 
     Parameters
     ----------
     changed : callable
-        Called when a look is over.
-    look : callable
-        Takes the folders; :func:`look_into` or :func:`look_for_corrected`.
+        Called when a scan is done.
+    scan : callable
+        Takes the folders; :func:`scan_folder` or :func:`scan_corrected`.
 
     Attributes
     ----------
     found : FoundPatients, FoundCorrected, Failure or None
-        What the last look gave; None while nobody knows.
+        Result of the last scan; None before the first one, and during a scan.
     """
 
-    def __init__(self, changed: Callable[[], None], look: Callable[..., Any] = look_into) -> None:
-        self._changed, self._look = changed, look
+    def __init__(self, changed: Callable[[], None], scan: Callable[..., Any] = scan_folder) -> None:
+        self._changed, self._scan = changed, scan
         self._worker: Any = None
         self.found: FoundPatients | FoundCorrected | Failure | None = None
 
     @property
     def patients(self) -> Mapping[str, Path | CorrectedPatient]:
-        """The patients that can be used, as far as is known."""
+        """The patients found, by name."""
         return {} if self.found is None or isinstance(self.found, Failure) else self.found.usable
 
-    @property
-    def is_looking(self) -> bool:
-        """Whether it is at work."""
-        return self._worker is not None
-
-    def look(self, *folders: Path) -> None:
-        """Look into these folders, if all are chosen, and no more into those before."""
-        self.forget()
+    def start(self, *folders: Path) -> None:
+        """Scan these folders, if all are chosen, instead of those before."""
+        self.reset()
         if all(folder.name for folder in folders):
-            self._worker = create_worker(self._look, *folders, _connect={"returned": self._take})
+            self._worker = create_worker(self._scan, *folders, _connect={"returned": self._finish})
 
-    def forget(self) -> None:
-        """Know nothing, and look no further."""
+    def reset(self) -> None:
+        """Stop scanning and forget what was found."""
         worker, self._worker, self.found = self._worker, None, None
         if worker is not None:
-            worker.returned.disconnect(self._take)
+            worker.returned.disconnect(self._finish)
             worker.quit()
 
     def summary(self) -> str:
-        """What is known, in a sentence; empty before the first look."""
+        """What was found; empty before the first scan."""
         if self._worker is not None:
-            return "Looking for patients..."
+            return SCANNING
         if isinstance(self.found, Failure):
-            return self.found.sentence
+            return self.found.message
         return self.found.summary() if self.found is not None else ""
 
-    def _take(self, found: FoundPatients | FoundCorrected | Failure) -> None:
+    def _finish(self, found: FoundPatients | FoundCorrected | Failure) -> None:
         self._worker, self.found = None, found
         self._changed()

@@ -1,4 +1,4 @@
-"""One run of the Fine-tune widget: what it takes from the window, and its work in the worker's thread."""
+"""One run of the Fine-tune widget: its input, its work in a worker, and its outcome."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ...core.model.checkpoint import ModelCard, read_card
 from ...core.training.events import Ended, EpochDone, PatientValidated, SlicesDone, StepDone, TrainEvent
 from ...core.training.options import TrainOptions
 from ..shared.worker import returns_failure
-from .labelled import Taken, to_patient
+from .labelled import PatientArrays, to_patient
 
-#: Seconds between two reports of steps: more often nobody can look.
+#: Seconds between two reports of steps.
 _REPORT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What one training needs, taken from the window when Start is clicked.
+    """The input of a training, taken from the window when Start is clicked.
 
     Attributes
     ----------
-    training, validation : tuple of Taken, Path or CorrectedPatient
-        Patients from the viewer, their folders, or a cohort's with corrected labels.
+    training, validation : tuple of PatientArrays, Path or CorrectedPatient
+        Patients from the viewer, their folders, or a cohort's patients with corrected labels.
     output : Path
-        Where the model goes.
+        The model file to write.
     options : TrainOptions
-        See there.
+        Options of the training.
     resume : bool
-        Whether to go on with the training whose state is beside the output.
+        Whether to resume the training whose state is next to the output.
     show_patient : Path, CorrectedPatient or None
-        The validation patient whose images are wanted for the preview, since none is open.
+        The validation patient to open for the preview; None if one is open, or there is no preview.
     stop : Event
         Set to end the training after its current step.
     """
 
-    training: tuple[Taken | Path | CorrectedPatient, ...]
-    validation: tuple[Taken | Path | CorrectedPatient, ...]
+    training: tuple[PatientArrays | Path | CorrectedPatient, ...]
+    validation: tuple[PatientArrays | Path | CorrectedPatient, ...]
     output: Path
     options: TrainOptions
     resume: bool = False
@@ -55,7 +55,17 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class StepsDone:
-    """Steps since the last report: the number of the last, how many there are, its epoch, their losses."""
+    """Steps since the last report.
+
+    Attributes
+    ----------
+    step, steps : int
+        Number of the last step, and number of all steps.
+    epoch : int
+        The last step's epoch.
+    losses : tuple of float
+        One per step.
+    """
 
     step: int
     steps: int
@@ -65,25 +75,25 @@ class StepsDone:
 
 @dataclass(frozen=True)
 class PatientToShow:
-    """The images of a validation patient that is not open, for the preview."""
+    """A validation patient that is not open, for the preview."""
 
     patient: Patient
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended.
+    """The outcome of a training.
 
     Attributes
     ----------
     stopped : bool
-        Whether somebody stopped it.
+        Whether the user stopped it.
     reason : str
-        Why it ended by itself, in one sentence.
+        Otherwise, why it ended.
     epochs_done : int
-        How many.
+        Number of complete epochs.
     card : ModelCard or None
-        Header of the best model, if one was kept.
+        Header of the best model, if one was saved.
     path : Path
         The model file.
     """
@@ -99,10 +109,10 @@ JobEvent = TrainEvent | StepsDone | PatientToShow
 
 
 class TrainWorker(GeneratorWorker):
-    """A worker that, asked to quit, lets the training come to its end in its own thread.
+    """A worker that, asked to quit, lets the training end in its own thread.
 
-    napari's own abandons the generator, which then writes its state wherever the last reference to
-    it is dropped: in the window's thread, which would stand still, or not at all.
+    napari's own worker abandons the generator, which then writes its state wherever the last reference to
+    it is dropped: in the main thread, where the window would freeze, or not at all.
     """
 
     def __init__(self, work: Any, job: TrainJob) -> None:
@@ -110,20 +120,20 @@ class TrainWorker(GeneratorWorker):
         self._stop = job.stop
 
     def quit(self) -> None:
-        """End after the current step; what was reached is returned."""
+        """End after the current step; the outcome so far is returned."""
         self._stop.set()
 
 
 @returns_failure
 def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
-    """The training, in the worker's thread."""
+    """Train in a worker."""
     from ...core.training.patients import load_patient
     from ...core.training.train import train
 
-    training, validation = _opened(job.training), _opened(job.validation)
+    training, validation = _patients(job.training), _patients(job.validation)
     ended, epochs_done, to_show = "", 0, job.show_patient
     work = train(training, validation, job.output, job.options, resume=job.resume)
-    with closing(work) as events:  # closing it, in this thread, keeps the best model and the state
+    with closing(work) as events:  # closing it in this thread saves the best model and the state
         for event in _in_reports(events, job.stop):
             if isinstance(event, Ended):
                 ended = event.reason
@@ -137,19 +147,21 @@ def run_training(job: TrainJob) -> Generator[JobEvent, None, Outcome]:
     return Outcome(not ended, ended, epochs_done, card, job.output)
 
 
-def _opened(sources: Sequence[Taken | Path | CorrectedPatient]) -> list[Patient | Path | CorrectedPatient]:
-    return [to_patient(source) if isinstance(source, Taken) else source for source in sources]
+def _patients(
+    sources: Sequence[PatientArrays | Path | CorrectedPatient],
+) -> list[Patient | Path | CorrectedPatient]:
+    return [to_patient(source) if isinstance(source, PatientArrays) else source for source in sources]
 
 
 def _in_reports(events: Iterator[TrainEvent], stop: threading.Event) -> Iterator[TrainEvent | StepsDone]:
-    """The events up to a stop; those that come too often gathered, so that the window is not flooded."""
+    """The events until a stop; frequent ones are gathered, so as not to flood the window."""
     steps: list[StepDone] = []
     reported = 0.0
     for event in events:
         if isinstance(event, StepDone):
             steps.append(event)
-        often = isinstance(event, StepDone | SlicesDone)
-        if not often or monotonic() - reported > _REPORT_SECONDS:
+        is_frequent = isinstance(event, StepDone | SlicesDone)
+        if not is_frequent or monotonic() - reported > _REPORT_SECONDS:
             if steps:
                 last = steps[-1]
                 yield StepsDone(last.step, last.steps, last.epoch, tuple(s.loss for s in steps))

@@ -1,4 +1,4 @@
-"""Patients in the viewer that a training can learn from: images with labels on their grid, as arrays."""
+"""Patients in the viewer that a model can be trained on: images with labels on their grid."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 from ...core.data.patients import Patient, UInt8Array, find_slices
 from ...core.errors import PatientError
 from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
-from ..segment.inputs import Subject, grid_of, proposed_sequences, subjects_in, take_arrays, to_volume
+from ..segment.inputs import Subject, arrays_of, grid_of, proposed_sequences, subjects_in, to_volume
 from ..shared.result_layers import is_edited
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-#: Values above this percentile are cut when an image becomes uint8; every model clips below it.
+#: Values above this percentile are clipped when an image becomes uint8; every model clips below it.
 _CLIP = 99.9
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPatient:
     """A patient, or a 3D image, that is open.
 
     Attributes
@@ -32,10 +32,10 @@ class Labelled:
     subject : Subject
         The patient.
     labels : tuple of Labels
-        Layers on its grid that can be its truth.
+        Layers on its grid that can be its ground truth.
     proposed : Labels or None
-        The one that most likely is: corrected labels before the dataset's truth, and no prediction
-        that nobody has looked at.
+        The likeliest one: corrected labels, otherwise the dataset's ground truth, never an unedited
+        prediction.
     """
 
     subject: Subject
@@ -43,7 +43,7 @@ class Labelled:
     proposed: Labels | None
 
 
-def labelled_in(layers: Iterable[Any]) -> list[Labelled]:
+def labelled_patients(layers: Iterable[Any]) -> list[LabelledPatient]:
     """Patients and 3D images with a FLAIR, in the order of the layer list."""
     layers = list(layers)
     found = []
@@ -51,12 +51,12 @@ def labelled_in(layers: Iterable[Any]) -> list[Labelled]:
         flair = proposed_sequences(layers, subject)["FLAIR"]
         if flair is not None and len(grid_of(flair)) == 3:
             labels = tuple(layer for layer in layers if _can_be_truth(layer, subject, grid_of(flair)))
-            found.append(Labelled(subject, labels, _proposed(labels)))
+            found.append(LabelledPatient(subject, labels, _proposed(labels)))
     return found
 
 
 def _can_be_truth(layer: Any, subject: Subject, grid: tuple[int, ...]) -> bool:
-    """Whether a layer holds labels on a patient's grid: the patient's own, or labels of nobody."""
+    """Whether a layer holds labels on a patient's grid that belong to this patient or to none."""
     if layer._type_string != "labels" or is_comparison(layer) or tuple(_data(layer).shape) != grid:
         return False
     info = described(layer)
@@ -71,21 +71,21 @@ def _proposed(labels: tuple[Labels, ...]) -> Labels | None:
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A patient's arrays, taken from the layers when Start was clicked.
+class PatientArrays:
+    """A snapshot of a patient's layers for the worker.
 
     Attributes
     ----------
     name : str
         The patient.
     arrays : tuple of array
-        As from :func:`.subject.take_arrays`.
+        From :func:`napari_lgg_seg.widgets.segment.inputs.arrays_of`.
     tumour : array of bool
-        Shape (z, y, x); the user may go on painting in the layer it came from.
+        Shape (z, y, x); a copy, so that the user may go on painting.
     slice_numbers : tuple of int
-        The number in each slice's file name.
+        The number in the file name of each slice.
     folder : Path or None
-        Where the files are.
+        The folder of the patient's files.
     is_truth : bool
         Whether the labels were read from the patient's mask files.
     """
@@ -98,8 +98,8 @@ class Taken:
     is_truth: bool
 
 
-def take(layers: Iterable[Any], subject: Subject, labels: Labels) -> Taken:
-    """Take a patient's data from its layers; quick, and in the window's thread.
+def patient_arrays(layers: Iterable[Any], subject: Subject, labels: Labels) -> PatientArrays:
+    """A snapshot of a patient's layers; quick, for the main thread.
 
     Raises
     ------
@@ -107,13 +107,13 @@ def take(layers: Iterable[Any], subject: Subject, labels: Labels) -> Taken:
         If the images cannot be used.
     """
     sequences = proposed_sequences(layers, subject)
-    arrays = take_arrays(sequences)
+    arrays = arrays_of(sequences)
     flair = sequences["FLAIR"]
     assert flair is not None
     info, source = described(flair), described(labels)
     numbers = info["slice_numbers"] if info is not None else range(1, grid_of(flair)[0] + 1)
     folder = info["folder"] if info is not None else None
-    return Taken(
+    return PatientArrays(
         subject.name,
         arrays,
         _data(labels) != 0,
@@ -123,29 +123,29 @@ def take(layers: Iterable[Any], subject: Subject, labels: Labels) -> Taken:
     )
 
 
-def to_patient(taken: Taken) -> Patient:
-    """The patient as the training takes it; may take long, so call it in a worker.
+def to_patient(arrays: PatientArrays) -> Patient:
+    """The patient to train on; slow for lazy arrays, so call it in a worker.
 
     Raises
     ------
     ImageError
-        If the memory would not suffice.
+        If there is not enough memory.
     """
-    volume = to_volume(taken.arrays)
-    truth = np.asarray(taken.tumour).astype(np.uint8)
+    volume = to_volume(arrays.arrays)
+    truth = np.asarray(arrays.tumour).astype(np.uint8)
     channels = [as_uint8(volume[..., c]) for c in range(volume.shape[-1])]
     return Patient(
-        name=taken.name,
-        folder=taken.folder or Path(taken.name),
+        name=arrays.name,
+        folder=arrays.folder or Path(arrays.name),
         volume=np.stack(channels, axis=-1) if volume.dtype != np.uint8 else volume.astype(np.uint8),
         truth=truth,
-        slice_numbers=taken.slice_numbers,
-        slices_without_mask=_slices_without_mask(taken, truth),
+        slice_numbers=arrays.slice_numbers,
+        slices_without_mask=_slices_without_mask(arrays, truth),
     )
 
 
 def as_uint8(volume: npt.NDArray[np.generic]) -> UInt8Array:
-    """A sequence of any range on 0 to 255, black staying black: networks normalise each volume anyway."""
+    """A sequence of any range scaled to 0 to 255; black stays black, and networks normalise it anyway."""
     if volume.dtype == np.uint8:
         return volume.astype(np.uint8)
     values = np.nan_to_num(np.asarray(volume, np.float32), posinf=0, neginf=0)
@@ -156,17 +156,19 @@ def as_uint8(volume: npt.NDArray[np.generic]) -> UInt8Array:
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
-def _slices_without_mask(taken: Taken, truth: UInt8Array) -> tuple[int, ...]:
-    """Slices that have no mask file, and no labels either: nobody said that they are without tumour."""
-    if not taken.is_truth or taken.folder is None:
+def _slices_without_mask(arrays: PatientArrays, truth: UInt8Array) -> tuple[int, ...]:
+    """Slices with neither a mask file nor labels: it is unknown whether they are free of tumour."""
+    if not arrays.is_truth or arrays.folder is None:
         return ()
     try:
-        masks = find_slices(taken.folder).masks
-    except PatientError:  # the folder has gone since; the layers have all that is needed
+        masks = find_slices(arrays.folder).masks
+    except PatientError:  # the folder no longer exists; the layers are enough
         return ()
-    shown = np.asarray(truth.any(axis=(1, 2)))
+    labelled = np.asarray(truth.any(axis=(1, 2)))
     return tuple(
-        n for n, any_ in zip(taken.slice_numbers, shown, strict=True) if masks and n not in masks and not any_
+        n
+        for n, any_ in zip(arrays.slice_numbers, labelled, strict=True)
+        if masks and n not in masks and not any_
     )
 
 

@@ -1,4 +1,4 @@
-"""What the Fine-tune widget says: before, during and after a training. Plain text, no Qt."""
+"""What the Fine-tune widget says before, during and after a training."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from time import monotonic
 import numpy as np
 
 from ...core.training.events import EpochDone, PatientRead, PatientValidated, SlicesDone, Validated
-from ..shared.messages import counted, in_time
+from ..shared.messages import counted, time_left
 from .job import JobEvent, Outcome, StepsDone
 
-#: Up to so many training patients, the user is warned.
+#: The user is warned up to this number of training patients.
 FEW_PATIENTS = 5
 #: Measured: docs/fine-tuning.md.
 FEW_WARNING = (
-    "So few patients help little, or not at all: in our measurement 2 to train on changed nothing, and 4 "
-    "raised the median Dice from 0.82 to 0.86. If nothing beats the initial model, it is kept."
+    "So few patients may not help: in our measurement, training on 2 changed nothing, and training on 4 "
+    "raised the median Dice from 0.82 to 0.86. If no epoch is better than the initial model, that model is "
+    "kept."
 )
 NO_PATIENTS = (
     "Nothing to train on yet: open at least two patients with labels "
     "(File > IO Utilities > Open LGG patient...), or train on a folder of patients."
 )
 NO_FOLDER = "Choose the folder that holds the patients' folders."
-NO_COHORT = "Choose the folder that holds the patients' folders, and that of the results."
-LOOKING_FOR_OLD = "Looking for old patients..."
+NO_COHORT = "Choose the folder that holds the patients' folders, and the one that holds the results."
+FINDING_OLD = "Finding old patients..."
 NEEDS_EXTRA = (
-    "Fine-tuning needs the extra packages of 'train': pip install 'napari-lgg-seg[train]'. "
+    "Fine-tuning needs the optional packages of 'train': pip install 'napari-lgg-seg[train]'. "
     "Install them and restart napari."
 )
-GO_ON = "Go on with an unfinished training"
+RESUME = "Resume an unfinished training"
 STOPPING = "Stopping after this step; the best model so far is kept..."
 
 
@@ -39,40 +40,43 @@ def too_few(count: int) -> str:
     """Why a training cannot start with fewer than two patients."""
     start = "No patient is" if count == 0 else "Only one patient is"
     return (
-        f"{start} ticked; training needs at least two with labels, one of them to validate on. Tick another, "
+        f"{start} ticked; training needs at least two with labels, one of them for validation. Tick another, "
         "or choose its labels."
     )
 
 
-def ready(training: Sequence[str], validation: Sequence[str], old: int = 0, *, go_on: bool) -> str:
-    """What Start will do; ``old`` is how many patients train besides."""
+def ready(training: Sequence[str], validation: Sequence[str], old: int = 0, *, resume: bool) -> str:
+    """What Start will do; ``old`` is the number of old patients."""
     names = ", ".join(validation[:2]) + (", ..." if len(validation) > 2 else "")
-    verb = "validates" if len(validation) == 1 else "validate"
-    also = f" and {old} old {'one' if old == 1 else 'ones'}" if old else ""
-    trained = f"{counted(len(training), 'patient')}{also} {'trains' if len(training) + old == 1 else 'train'}"
-    text = f"Ready{' to go on' if go_on else ''}: {trained}, {len(validation)} {verb} ({names}). Click Start."
+    also = f" and {counted(old, 'old patient')}" if old else ""
+    text = (
+        f"Ready to {'resume' if resume else 'train'} on {counted(len(training), 'patient')}{also}, "
+        f"with {len(validation)} for validation ({names}). Click Start."
+    )
     return f"{text} {FEW_WARNING}" if len(training) <= FEW_PATIENTS else text
 
 
 def exists_already(name: str, *, unfinished: bool) -> str:
-    """Why a training does not start over an older file."""
+    """Why a training does not start over an existing file."""
     if unfinished:
-        return f"{name} has an unfinished training: tick '{GO_ON}', or choose another name under Save as."
-    return f"{name} exists already; choose another name under Save as."
+        return f"{name} has an unfinished training: tick '{RESUME}', or choose another name under Save as."
+    return f"{name} already exists; choose another name under Save as."
 
 
 @dataclass
 class Progress:
-    """Follows a training's events, and says where it is.
+    """Follows the events of a training and describes its progress.
 
     Attributes
     ----------
+    epochs : int
+        Number of epochs.
     text : str
         One or two sentences.
     done, total : int
-        For a progress bar; ``total`` 0 where nobody knows.
-    epochs : int
-        Of the training.
+        For a progress bar; ``total`` is 0 where it is unknown.
+    notices : list of str
+        Remarks for the user.
     """
 
     epochs: int
@@ -82,7 +86,6 @@ class Progress:
     notices: list[str] = field(default_factory=list)
     _best: float = -1.0
     _loss: float | None = None
-    _first: tuple[int, float] | None = None
     _last: tuple[int, float] | None = None
     _validating: float | None = None
     _validation_seconds: float = 0.0
@@ -90,19 +93,19 @@ class Progress:
     _steps_timed: int = 0
     _epoch: int = 0
 
-    def take(self, event: JobEvent) -> None:
-        """Note an event."""
+    def update(self, event: JobEvent) -> None:
+        """Take an event into account."""
         if isinstance(event, PatientRead):
             self.done, self.total = event.done, event.total
             self.text = f"Reading patient {event.done} of {event.total}."
         elif isinstance(event, StepsDone):
-            self._take_steps(event)
+            self._update_steps(event)
         elif isinstance(event, SlicesDone | PatientValidated):
-            self._take_validation(event)
+            self._begin_validation()
         elif isinstance(event, Validated | EpochDone):
             self._end_validation(event)
 
-    def _take_steps(self, event: StepsDone) -> None:
+    def _update_steps(self, event: StepsDone) -> None:
         now = monotonic()
         if self._last is not None:
             self._seconds_of_steps += now - self._last[1]
@@ -113,15 +116,13 @@ class Progress:
         self.done, self.total, self._epoch = event.step, event.steps, event.epoch - 1
         parts = [f"Epoch {event.epoch} of {self.epochs}", f"loss {self._loss:.2f}", *self._best_summary()]
         left = self._seconds_left(event)
-        self.text = ", ".join([*parts, *([in_time(left)] if left is not None else [])]) + "."
+        self.text = ", ".join([*parts, *([time_left(left)] if left is not None else [])]) + "."
 
-    def _take_validation(self, event: SlicesDone | PatientValidated) -> None:
+    def _begin_validation(self) -> None:
         if self._validating is None:
             self._validating, self._last = monotonic(), None
-            where = (
-                "the model as it is" if not self.done or self._loss is None else f"epoch {self._epoch + 1}"
-            )
-            self.text = ", ".join([f"Validating {where}", *self._best_summary()]) + "."
+            what = "the initial model" if not self.done or self._loss is None else f"epoch {self._epoch + 1}"
+            self.text = ", ".join([f"Validating {what}", *self._best_summary()]) + "."
 
     def _end_validation(self, event: Validated | EpochDone) -> None:
         if self._validating is not None:
@@ -139,26 +140,28 @@ class Progress:
 
 
 def ended(outcome: Outcome, epochs: int) -> str:
-    """How a training ended: its figures, where the model is, and what can be done next."""
-    begun = f"Stopped in epoch {min(outcome.epochs_done + 1, epochs)} of {epochs}." if outcome.stopped else ""
+    """How a training ended: its metrics, where the model is, and what to do next."""
+    stopped = (
+        f"Stopped in epoch {min(outcome.epochs_done + 1, epochs)} of {epochs}." if outcome.stopped else ""
+    )
     if outcome.card is None:
         return (
-            f"{begun or outcome.reason} Nothing was saved, since no step was done. Click Start to begin anew."
+            f"{stopped or outcome.reason} Nothing was saved, because no step was done. Click Start to retry."
         )
-    parts = [begun, _metrics(outcome, epochs), f"The model is {outcome.path}; Segment lists it."]
+    parts = [stopped, _metrics(outcome, epochs), f"The model is {outcome.path}; Segment lists it."]
     if outcome.stopped:
-        parts.append(f"To go on later, tick '{GO_ON}'.")
+        parts.append(f"To resume later, tick '{RESUME}'.")
     else:
         parts.insert(2, outcome.reason)
     return " ".join(part for part in parts if part)
 
 
-def failed(sentence: str, output: Path, *, unfinished: bool) -> str:
+def failed(reason: str, output: Path, *, unfinished: bool) -> str:
     """Why a training failed, and what is left of it."""
     if not output.exists():
-        return sentence
-    text = f"{sentence} The best model so far is in {output}."
-    return f"{text} Choose another name to begin anew, or tick '{GO_ON}'." if unfinished else text
+        return reason
+    text = f"{reason} The best model so far is in {output}."
+    return f"{text} Choose another name to start over, or tick '{RESUME}'." if unfinished else text
 
 
 def _metrics(outcome: Outcome, epochs: int) -> str:
@@ -171,7 +174,7 @@ def _metrics(outcome: Outcome, epochs: int) -> str:
     after = metrics["summary"]["mean"]
     if before and epoch == 0:
         return (
-            "No epoch was better than the model it started from; the saved file is that model "
+            "No epoch was better than the initial model; the saved file is that model "
             f"(Dice {after:.2f} on {patients})."
         )
     earlier = _mean(before) if before else None

@@ -1,4 +1,4 @@
-"""The table of open patients: which of them a training uses, and which labels count as their truth."""
+"""The table of open patients: which ones to train on, and which labels are their ground truth."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHeaderView, QTableWidget, QTableWidgetItem
 
 from ..segment.inputs import Subject
-from .labelled import Labelled
+from .labelled import LabelledPatient
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
 _NO_LABELS = "(no labels)"
-_ROWS_SHOWN = 5
-_LABELS_WIDTH = 110  # pixels; names of patients are longer than those of labels
+_MOST_ROWS_SHOWN = 5
+_LABELS_WIDTH = 130  # pixels: fits "ground truth" and leaves room for a TCGA name
 
 
 class PatientTable(QTableWidget):
     """One row per patient: a tick, the name, and a menu of labels layers.
 
-    What the user chose for a patient stays as long as the patient and the layer are there.
+    The user's choices for a patient are kept as long as the patient and the layer exist.
     """
 
-    #: Whatever the user changed.
+    #: Emitted when the user has changed anything.
     changed = Signal()
 
     def __init__(self) -> None:
@@ -37,34 +37,34 @@ class PatientTable(QTableWidget):
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setShowGrid(False)
         self.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.setToolTip("Tick the patients to train on, and choose which labels count as their tumour.")
+        self.setToolTip("Tick the patients to train on, and choose the labels that are their ground truth.")
         header = self.horizontalHeader()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
         header.resizeSection(1, _LABELS_WIDTH)
-        self._rows: list[Labelled] = []
-        self._shown: list[tuple[Labelled, list[str]]] | None = None
+        self._rows: list[LabelledPatient] = []
+        self._shown: list[tuple[LabelledPatient, list[str]]] | None = None
         self._ticks: dict[Subject, bool] = {}
         self._picked: dict[Subject, Labels | None] = {}
-        self.itemChanged.connect(self._ticked)
+        self.itemChanged.connect(self._item_changed)
 
-    # --- what is shown -------------------------------------------------------------------------
+    # --- showing -------------------------------------------------------------------------------
 
-    def show_patients(self, rows: Sequence[Labelled]) -> None:
-        """Show these patients instead of those before."""
+    def show_patients(self, rows: Sequence[LabelledPatient]) -> None:
+        """Replace all patients."""
         shown = [(row, [layer.name for layer in row.labels]) for row in rows]
         if shown == self._shown:
             return
         self._rows, self._shown = list(rows), shown
         self.blockSignals(True)
-        self.setRowCount(0)  # with its menus; new ones are quick to make
+        self.setRowCount(0)  # also removes the menus
         self.setRowCount(len(rows))
         for index, row in enumerate(rows):
             self._show(index, row)
         self.blockSignals(False)
         self._fit_height()
 
-    def _show(self, index: int, row: Labelled) -> None:
+    def _show(self, index: int, row: LabelledPatient) -> None:
         labels = self._labels_of(row)
         item = QTableWidgetItem(str(row.subject))
         item.setToolTip(str(row.subject))
@@ -72,8 +72,8 @@ class PatientTable(QTableWidget):
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(6)
         combo.addItem(_NO_LABELS)
-        for layer in row.labels:
-            combo.addItem(layer.name)
+        for layer in row.labels:  # the patient's name is in the first column
+            combo.addItem(layer.name.removeprefix(f"{row.subject} "))
         combo.setCurrentIndex(row.labels.index(labels) + 1 if labels is not None else 0)
         combo.setToolTip(combo.currentText())
         combo.activated.connect(lambda chosen: self._labels_picked(row, chosen))
@@ -89,12 +89,17 @@ class PatientTable(QTableWidget):
         ticked = usable and self._ticks.get(row.subject, True)
         item.setCheckState(Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
 
+    def showEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Fit the height again: the style sheet changes it when the table is first shown."""
+        super().showEvent(event)
+        self._fit_height()
+
     def _fit_height(self) -> None:
-        rows = min(max(self.rowCount(), 1), _ROWS_SHOWN)
+        rows = min(max(self.rowCount(), 1), _MOST_ROWS_SHOWN)
         height = self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
         self.setFixedHeight(height + rows * self.verticalHeader().defaultSectionSize())
 
-    # --- what is chosen ------------------------------------------------------------------------
+    # --- choosing ------------------------------------------------------------------------------
 
     def chosen(self) -> list[tuple[Subject, Labels]]:
         """The ticked patients with their labels."""
@@ -106,13 +111,13 @@ class PatientTable(QTableWidget):
         ]
 
     def tick(self, name: str, ticked: bool = True) -> None:
-        """Use a patient, or do not; what a click on its tick does."""
+        """Use a patient, or do not, like a click on its tick."""
         self.item(self._index(name), 0).setCheckState(
             Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
         )
 
     def pick(self, name: str, labels: Labels | None) -> None:
-        """Choose a patient's labels; what its menu does."""
+        """Choose a patient's labels, like its menu does."""
         index = self._index(name)
         row = self._rows[index]
         chosen = 0 if labels is None else row.labels.index(labels) + 1
@@ -122,11 +127,11 @@ class PatientTable(QTableWidget):
     def _index(self, name: str) -> int:
         return [str(row.subject) for row in self._rows].index(name)
 
-    def _labels_of(self, row: Labelled) -> Labels | None:
+    def _labels_of(self, row: LabelledPatient) -> Labels | None:
         picked = self._picked.get(row.subject, row.proposed)
         return picked if picked in row.labels else row.proposed if picked is not None else None
 
-    def _labels_picked(self, row: Labelled, chosen: int) -> None:
+    def _labels_picked(self, row: LabelledPatient, chosen: int) -> None:
         self._picked[row.subject] = row.labels[chosen - 1] if chosen else None
         self._ticks.pop(row.subject, None)
         index = self._index(str(row.subject))
@@ -136,6 +141,6 @@ class PatientTable(QTableWidget):
         self.blockSignals(False)
         self.changed.emit()
 
-    def _ticked(self, item: Any) -> None:
+    def _item_changed(self, item: Any) -> None:
         self._ticks[self._rows[item.row()].subject] = item.checkState() == Qt.CheckState.Checked
         self.changed.emit()

@@ -1,4 +1,4 @@
-"""The preview of a training: what the model finds by now in one validation patient, as a labels layer."""
+"""The preview of a training: the current model's labels of one validation patient, as a layer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.data.patients import Patient
-from ...layers import PREVIEW, find_layer, patient_layers, preview_properties
+from ...layers import PREVIEW, add_layers, find_layer, patient_layers, preview_properties
 from ..review.paint_events import is_painting
 from ..segment.inputs import grid_of, proposed_sequences, subjects_in
 from ..shared.navigation import go_to_largest
-from ..shared.result_layers import like_layer
+from ..shared.result_layers import grid_properties
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Preview:
-    """One labels layer over a patient's FLAIR, replaced after each validation.
+    """One labels layer over a patient's FLAIR, updated after each validation.
 
     Parameters
     ----------
@@ -39,15 +39,15 @@ class Preview:
         self._patient: Patient | None = None
 
     def start(self) -> None:
-        """Forget the training before; its layer stays as it is."""
+        """Forget the previous training; its layer stays as it is."""
         self._layer = self._name = self._labels = self._patient = None
 
     def offer_patient(self, patient: Patient) -> None:
-        """A validation patient whose images are added when needed, if they are not open."""
+        """Provide a validation patient whose images are added when needed, if they are not open."""
         self._patient = patient
 
     def update(self, name: str, labels: npt.NDArray[np.uint8]) -> None:
-        """Take what was found in a validation patient; the first one that can be shown is kept to."""
+        """Show the labels of a validation patient; the first patient that can be shown is kept."""
         if self._name not in (None, name) or not self._can_show(name, labels.shape):
             return
         self._name, self._labels = name, labels
@@ -55,7 +55,7 @@ class Preview:
             self._show()
 
     def switch(self, *, shown: bool) -> None:
-        """Show the layer, or take it away."""
+        """Show the layer, or remove it."""
         self.shown = shown
         if shown and self._labels is not None:
             self._show()
@@ -88,10 +88,10 @@ class Preview:
         if self.is_open and self._layer.data.shape == self._labels.shape:  # type: ignore[union-attr]
             self._layer.data = self._labels  # type: ignore[union-attr]
             return
-        # Whoever paints in another layer meanwhile goes on painting there.
+        # Adding a layer selects it, which would interrupt painting in another one.
         active = self._viewer.layers.selection.active
         flair = self._flair(self._name, self._labels.shape)
-        opens = flair is None
+        opens_patient = flair is None
         if flair is None:
             flair = None if is_painting(active) else self._open_patient()
         if flair is None:
@@ -99,20 +99,18 @@ class Preview:
         before = find_layer(self._viewer.layers, self._name, PREVIEW)
         if before is not None:
             self._viewer.layers.remove(before)
-        properties = {**like_layer(flair, self._name, PREVIEW), **preview_properties(self._name)}
+        properties = {**grid_properties(flair, self._name, PREVIEW), **preview_properties(self._name)}
         self._layer = self._viewer.add_labels(self._labels, **properties)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
-        if opens:
+        if opens_patient:
             go_to_largest(self._viewer, self._layer)
 
     def _open_patient(self) -> Image | None:
-        """Add the layers of the offered patient; once, so that a user who removes them has peace.
+        """Add the layers of the offered patient; only once, in case the user removes them.
 
-        They cover what else is open: nobody wants that while painting there.
+        They cover other layers, so this is not done while the user is painting.
         """
-        from ...commands import add_layers
-
         patient, self._patient = self._patient, None
         if patient is None or patient.name != self._name:
             return None

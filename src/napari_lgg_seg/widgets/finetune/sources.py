@@ -1,4 +1,4 @@
-"""The part of the Fine-tune widget that says on whom to train: patients, and old ones beside them."""
+"""The part of the Fine-tune widget that chooses the patients to train on, including old ones."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from ..review.review_session import session_of
 from ..shared.worker import Failure
 from . import messages
 from .controls import CORRECTED, FOLDER, OPEN_PATIENTS, FineTuneControls
-from .folder_scan import FolderScan, look_for_corrected
-from .labelled import Taken, labelled_in, take
+from .folder_scan import FolderScan, scan_corrected
+from .labelled import PatientArrays, labelled_patients, patient_arrays
 from .patient_table import PatientTable
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-#: Milliseconds after the last key until a folder is looked into.
-_TYPING = 300
+#: Milliseconds after the last keystroke in a folder's name until the folder is scanned.
+_TYPING_DELAY = 300
 
 
 class Sources:
-    """What the user chose to train on.
+    """The patients to train on.
 
     Parameters
     ----------
     viewer : Viewer
-        Where patients are looked for.
+        Where open patients are found.
     controls : FineTuneControls
-        Of which it takes "Train on", the folders, and what was found in them.
+        Its controls for folders are used.
     changed : callable
-        Called when something else is chosen or found.
+        Called when other patients are chosen or found.
     """
 
     def __init__(self, viewer: ViewerModel, controls: FineTuneControls, changed: Callable[[], None]) -> None:
@@ -45,23 +45,23 @@ class Sources:
         self.table = PatientTable()
         self._scans = {
             FOLDER: FolderScan(self._show_found),
-            CORRECTED: FolderScan(self._show_found, look_for_corrected),
+            CORRECTED: FolderScan(self._show_found, scan_corrected),
         }
         self._old = FolderScan(self._show_old)
-        self._soon = QTimer(self.table, singleShot=True, interval=_TYPING)
-        self._old_soon = QTimer(self.table, singleShot=True, interval=_TYPING)
+        self._typing_timer = QTimer(self.table, singleShot=True, interval=_TYPING_DELAY)
+        self._old_typing_timer = QTimer(self.table, singleShot=True, interval=_TYPING_DELAY)
         self._proposed = (controls.patients.value, controls.results.value)
         self._session = session_of(viewer)
         self._connect()
         self._show_source()
-        self._show_rehearsal()
+        self._show_old_controls()
         if self._session.cohort is not None:
             self._propose(*self._session.cohort)
 
     def _connect(self) -> None:
         c = self._controls
-        self._soon.timeout.connect(self._look)
-        self._old_soon.timeout.connect(self._look_for_old)
+        self._typing_timer.timeout.connect(self._start_scan)
+        self._old_typing_timer.timeout.connect(self._start_old_scan)
         self.table.changed.connect(self._changed)
         c.source.changed.connect(self._source_chosen)
         c.folder.changed.connect(self._folder_chosen)
@@ -70,26 +70,26 @@ class Sources:
         c.old.changed.connect(self._old_chosen)
         c.old_share.changed.connect(self._changed)
         self._session.cohort_chosen.connect(self._propose)
-        self._session.kept.connect(self._kept)
+        self._session.saved.connect(self._saved)
 
     @property
     def from_files(self) -> bool:
-        """Whether the patients are read from files, instead of taken from the viewer."""
+        """Whether the patients are read from files instead of the viewer."""
         return bool(self._controls.source.value != OPEN_PATIENTS)
 
     @property
     def _scan(self) -> FolderScan:
-        """That of the chosen kind of folder."""
+        """The scan of the chosen kind of folder."""
         return self._scans[self._controls.source.value]
 
     def names(self) -> list[str]:
-        """The patients chosen, as far as they are known; without old ones."""
+        """Names of the chosen patients, without old ones."""
         if self.from_files:
             return list(self._scan.patients)
         return [str(subject) for subject, _ in self.table.chosen()]
 
     def old(self, training: int, seed: int) -> list[Path]:
-        """The old patients that train beside so many new ones; none of those chosen is among them.
+        """The old patients to train on in addition to a number of chosen ones, and different from these.
 
         Raises
         ------
@@ -101,25 +101,25 @@ class Sources:
         return [others[n] for n in draw_rehearsal(others, training, self._controls.old_share.value, seed)]
 
     def problem(self) -> str:
-        """Why nobody can be trained on yet; empty if there are two patients or more."""
+        """Why a training cannot start; empty if there are two patients or more."""
         count = len(self.names())
         if count >= 2:
             return self._problem_with_old()
         if not self.from_files:
-            return messages.too_few(count) if labelled_in(self._viewer.layers) else messages.NO_PATIENTS
+            return messages.too_few(count) if labelled_patients(self._viewer.layers) else messages.NO_PATIENTS
         missing = messages.NO_FOLDER if self._controls.source.value == FOLDER else messages.NO_COHORT
         if self._scan.found is None or isinstance(self._scan.found, Failure):
             return self._scan.summary() or missing
-        return f"Training needs two patients at least. {missing}"
+        return f"Training needs at least two patients. {missing}"
 
     def _problem_with_old(self) -> str:
-        """Old patients that are wanted must be known: without them the model would forget."""
+        """Why the chosen old patients cannot be used; training without them would be a surprise."""
         if not self._controls.old.value.name or self._old.patients:
             return ""
-        return self._old.summary() or messages.LOOKING_FOR_OLD
+        return self._old.summary() or messages.FINDING_OLD
 
-    def take(self) -> dict[str, Taken | Path | CorrectedPatient]:
-        """The chosen patients, by name: their arrays as they are now, or where they are.
+    def patients(self) -> dict[str, PatientArrays | Path | CorrectedPatient]:
+        """The chosen patients by name: a snapshot of their layers, or where to read them.
 
         Raises
         ------
@@ -129,32 +129,34 @@ class Sources:
         if self.from_files:
             return dict(self._scan.patients)
         layers = self._viewer.layers
-        return {str(subject): take(layers, subject, labels) for subject, labels in self.table.chosen()}
+        return {
+            str(subject): patient_arrays(layers, subject, labels) for subject, labels in self.table.chosen()
+        }
 
-    def keep_first(self, say: Callable[[str], None], then: Callable[[], None]) -> None:
-        """Go on once the corrections of the patient that is open are in the file that is trained on."""
+    def save_first(self, set_status: Callable[[str], None], then: Callable[[], None]) -> None:
+        """Save the open patient's corrections, if a training reads them, and continue."""
         if self._controls.source.value == CORRECTED:
-            self._session.keep_first(self, say, then)
+            self._session.save_first(self, set_status, then)
         else:
             then()
 
     def is_open(self, name: str) -> bool:
         """Whether a patient's images are in the viewer."""
-        return name in [str(row.subject) for row in labelled_in(self._viewer.layers)]
+        return name in [str(row.subject) for row in labelled_patients(self._viewer.layers)]
 
-    def look_at_layers(self) -> None:
+    def update(self) -> None:
         """Show the patients that are open now."""
-        self.table.show_patients(labelled_in(self._viewer.layers))
+        self.table.show_patients(labelled_patients(self._viewer.layers))
 
     def close(self) -> None:
-        """Look no further."""
+        """Stop scanning and disconnect; the widget is gone."""
         self._session.cohort_chosen.disconnect(self._propose)
-        self._session.kept.disconnect(self._kept)
-        self._session.drop(self)
+        self._session.saved.disconnect(self._saved)
+        self._session.release(self)
         for scan in (*self._scans.values(), self._old):
-            scan.forget()
+            scan.reset()
 
-    # --- what is shown, and looked into --------------------------------------------------------
+    # --- showing and scanning ------------------------------------------------------------------
 
     def _show_source(self) -> None:
         c = self._controls
@@ -166,7 +168,7 @@ class Sources:
     def _source_chosen(self, _: Any = None) -> None:
         self._show_source()
         if self.from_files and self._scan.found is None:
-            self._look()
+            self._start_scan()
         else:
             self._show_found()
 
@@ -177,15 +179,15 @@ class Sources:
 
     def _folder_chosen(self, _: Any = None) -> None:
         if self.from_files:
-            self._scan.forget()
-            self._soon.start()
+            self._scan.reset()
+            self._typing_timer.start()
             self._show_found()
 
-    def _look(self) -> None:
+    def _start_scan(self) -> None:
         if self.from_files:
             c = self._controls
             folders = [c.folder] if c.source.value == FOLDER else [c.patients, c.results]
-            self._scan.look(*(folder.value for folder in folders))
+            self._scan.start(*(folder.value for folder in folders))
             self._show_found()
 
     def _show_found(self) -> None:
@@ -194,45 +196,45 @@ class Sources:
         self._changed()
 
     def _old_chosen(self, _: Any = None) -> None:
-        self._old.forget()
-        self._old_soon.start()
+        self._old.reset()
+        self._old_typing_timer.start()
         self._show_old()
 
-    def _look_for_old(self) -> None:
-        self._old.look(self._controls.old.value)
+    def _start_old_scan(self) -> None:
+        self._old.start(self._controls.old.value)
         self._show_old()
 
-    def _show_rehearsal(self) -> None:
+    def _show_old_controls(self) -> None:
         c = self._controls
         c.old_share.visible = c.old_found.visible = bool(c.old.value.name)
         c.old_found.value = self._old.summary()
 
     def _show_old(self) -> None:
-        self._show_rehearsal()
+        self._show_old_controls()
         self._changed()
 
-    # --- what the cohort browser does ----------------------------------------------------------
+    # --- following the review session ----------------------------------------------------------
 
     def _propose(self, dataset: Path, results: Path) -> None:
-        """Fill in the folders of a cohort that somebody goes through, unless the user chose others."""
+        """Fill in the folders of the cohort under review, unless the user has chosen others."""
         c = self._controls
         if (c.patients.value, c.results.value) != self._proposed or not c.patients.enabled:
             return
         self._proposed = dataset, results
         with c.patients.changed.blocked(), c.results.changed.blocked():
             c.patients.value, c.results.value = self._proposed
-        self._look_again()
+        self._scan_again()
 
-    def _kept(self, kept: SavedEdits) -> None:
-        """Another patient of the cohort may be corrected now."""
+    def _saved(self, saved: SavedEdits) -> None:
+        """Scan again if another patient of the cohort was corrected."""
         known = [
             p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, CorrectedPatient)
         ]
-        ours = kept.results.folder == self._controls.results.value
-        if ours and kept.status.by_hand and kept.name not in known:
-            self._look_again()
+        is_ours = saved.results.folder == self._controls.results.value
+        if is_ours and saved.status.by_hand and saved.name not in known:
+            self._scan_again()
 
-    def _look_again(self) -> None:
-        self._scans[CORRECTED].forget()
+    def _scan_again(self) -> None:
+        self._scans[CORRECTED].reset()
         if self._controls.source.value == CORRECTED:
-            self._look()
+            self._start_scan()

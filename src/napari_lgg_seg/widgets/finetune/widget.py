@@ -1,8 +1,4 @@
-"""The Fine-tune widget: one column in the order of the work, from the patients to the tuned model.
-
-Which patients can be learned from is :mod:`.labelled`'s business, the controls are
-:mod:`.controls`', what is said :mod:`.messages`', and all training is the core's.
-"""
+"""The Fine-tune widget: one column in the order of the work, from the patients to the tuned model."""
 
 from __future__ import annotations
 
@@ -24,15 +20,15 @@ from ...core.training.paths import state_file
 from ...core.training.split import split_patients
 from ...core.training.train import check_output
 from ..shared.device_chooser import DeviceChooser
-from ..shared.docking import Tabbed, WhenEntered, WhenUndocked
+from ..shared.docking import TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
-from ..shared.scrolling import ScrollingColumn, show_from
-from ..shared.worker import Failure
+from ..shared.scrolling import ScrollingColumn, scroll_into_view
+from ..shared.worker import Failure, unexpected
 from . import messages
 from .controls import FROM_SCRATCH, OTHER_MODEL, FineTuneControls, default_output, unused
 from .job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
-from .labelled import Taken
+from .labelled import PatientArrays
 from .preview import Preview
 from .sources import Sources
 
@@ -43,27 +39,27 @@ _DEFAULT_NAME = "Default U-Net"
 
 
 class FineTuneWidget(Container):
-    """Dock widget: trains a model on patients of the user's, in a worker, and shows how it goes.
+    """Dock widget: trains a model on the user's patients in a worker, and shows the progress.
 
     Parameters
     ----------
     napari_viewer : napari.viewer.Viewer
-        Where patients are looked for and the preview is shown.
+        Where patients are found and the preview is shown.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
         if any(find_spec(package) is None for package in ("monai", "pyqtgraph")):
-            self._only_say(messages.NEEDS_EXTRA)
+            self._show_only(messages.NEEDS_EXTRA)
             return
         self._viewer = napari_viewer
         self._worker: Any = None
         self._job: TrainJob | None = None
         self._progress = messages.Progress(1)
-        self._ending = ""
-        preferred, self._start_problem = preferred_model()
+        self._outcome = ""
+        preferred, self._model_problem = preferred_model()
         self._devices = DeviceChooser(option_help("device", TrainOptions))
-        self._start_path = DEFAULT
+        self._initial_model = DEFAULT
         self._preview = Preview(napari_viewer, shown=True)
         self.controls = FineTuneControls(models=lambda _: self._models(), device=self._devices.combo)
         c = self.controls
@@ -75,10 +71,10 @@ class FineTuneWidget(Container):
         if preferred is not None:
             c.start_from.value = str(preferred)
         self._layers_changed()
-        self._devices.look()
+        self._devices.find_devices()
 
-    def _only_say(self, sentence: str) -> None:
-        text = Label(value=sentence)
+    def _show_only(self, message: str) -> None:
+        text = Label(value=message)
         self.append(text)
         wrap(text, lines=3)
         self.native.layout().addStretch()
@@ -119,7 +115,7 @@ class FineTuneWidget(Container):
     def _connect(self) -> None:
         c = self.controls
         c.button.clicked.connect(self._clicked)
-        c.start_from.changed.connect(self._start_chosen)
+        c.start_from.changed.connect(self._initial_model_chosen)
         for control in (c.output, c.resume, c.validation_share, c.seed):
             control.changed.connect(self._changed)
         c.preview.changed.connect(lambda shown: self._preview.switch(shown=shown))
@@ -129,11 +125,11 @@ class FineTuneWidget(Container):
         self._viewer.events.theme.connect(self._theme_changed)
         known_models.added.connect(self._models_changed)
         self.native.destroyed.connect(self._closed)
-        WhenUndocked(self.native, self.stop)
-        Tabbed(self.native)
-        WhenEntered(self.native, self._layers_changed)
+        on_undocked(self.native, self.stop)
+        TabbedDock(self.native)
+        on_mouse_enter(self.native, self._layers_changed)
 
-    # --- what can be chosen --------------------------------------------------------------------
+    # --- choosing ------------------------------------------------------------------------------
 
     def _models(self) -> list[tuple[str, str | None]]:
         known = [(name, str(path)) for name, path in known_models.known()]
@@ -143,18 +139,18 @@ class FineTuneWidget(Container):
     def _models_changed(self, _: Any = None) -> None:
         self.controls.start_from.reset_choices()
 
-    def _start_chosen(self, chosen: str | None) -> None:
+    def _initial_model_chosen(self, chosen: str | None) -> None:
         if chosen is None:
-            self.controls.start_from.value = self._start_path
+            self.controls.start_from.value = self._initial_model
             name, _ = QFileDialog.getOpenFileName(self.native, "Choose a model", "", "Models (*.safetensors)")
             if name:
                 self.start_from(Path(name))
             return
-        self._start_path, self._start_problem = chosen, ""
+        self._initial_model, self._model_problem = chosen, ""
         self._changed()
 
     def start_from(self, path: Path) -> None:
-        """List a model file and start from it; a file that is no model is refused with a sentence."""
+        """List a model file and start from it; a file that is not a model is refused with a message."""
         try:
             read_card(path)
         except LggSegError as error:
@@ -166,29 +162,29 @@ class FineTuneWidget(Container):
     def _layers_changed(self, event: Any = None) -> None:
         removed = event is not None and event.type == "removed"
         if removed and self._preview.is_layer(event.value) and self.controls.preview.value:
-            self.controls.preview.value = False  # who removes it does not want it back in the next epoch
+            self.controls.preview.value = False  # or the next epoch would bring it back
         if self._worker is None:
-            self.sources.look_at_layers()
+            self.sources.update()
             self._describe()
 
     def _split(self) -> tuple[list[str], list[str]]:
-        """Names of the patients that will train and validate."""
+        """Names of the training and of the validation patients."""
         options = self.controls.options()
         share = self.controls.validation_share.value
         return split_patients(self.sources.names(), share, options.seed, find_initial_model(options).seen)
 
-    # --- what is said --------------------------------------------------------------------------
+    # --- describing ----------------------------------------------------------------------------
 
     def _set_status(self, text: str) -> None:
         self.status.value = text
 
     def _changed(self, _: Any = None) -> None:
-        """The user chose something: what was said of the training before is over."""
-        self._ending = ""
+        """Replace the message about the last training after the user has changed something."""
+        self._outcome = ""
         self._describe()
 
     def _describe(self) -> None:
-        """Say how the training before ended, what Start would do, or what is missing for it."""
+        """Show how the last training ended, what Start would do, or what is missing for it."""
         if self._worker is not None:
             return
         output = self.controls.output.value
@@ -200,17 +196,17 @@ class FineTuneWidget(Container):
         try:
             problem, text = self._problem(), ""
             if not problem:
-                go_on = bool(self.controls.resume.value)
+                resume = bool(self.controls.resume.value)
                 training, validation = self._split()
                 old = self.sources.old(len(training), self.controls.seed.value)
-                text = messages.ready(training, validation, len(old), go_on=go_on)
+                text = messages.ready(training, validation, len(old), resume=resume)
         except LggSegError as error:
             problem = str(error)
         self.button.enabled = not problem
-        self._set_status(self._ending or f"{self._start_problem} {problem or text}".strip())
+        self._set_status(self._outcome or f"{self._model_problem} {problem or text}".strip())
 
     def _problem(self) -> str:
-        """Why Start cannot be clicked; empty if it can."""
+        """Why a training cannot start; empty if it can."""
         c = self.controls
         problem = self.sources.problem()
         if problem:
@@ -224,7 +220,7 @@ class FineTuneWidget(Container):
         return ""
 
     def _theme_changed(self, _: Any = None) -> None:
-        self.plot.take_theme(self._viewer.theme)
+        self.plot.set_theme(self._viewer.theme)
 
     # --- running -------------------------------------------------------------------------------
 
@@ -232,17 +228,17 @@ class FineTuneWidget(Container):
         if self._worker is not None:
             self.stop()
         else:
-            self.sources.keep_first(self._set_status, self.run)
+            self.sources.save_first(self._set_status, self.run)
 
     def run(self) -> None:
-        """Train; what a click on Start does."""
+        """Train, like a click on Start."""
         if self._worker is not None:
             return
         self._changed()
         if not self.button.enabled:
             return
         try:
-            self._job = self._take_job()
+            self._job = self._make_job()
             fine_tuning = find_initial_model(self._job.options).card is not None
         except LggSegError as error:
             self._set_status(str(error))
@@ -255,7 +251,7 @@ class FineTuneWidget(Container):
             self._plot_earlier(self._job.output)
         self.plot.show()
         self._set_running(running=True)
-        show_from(self.button.native)
+        scroll_into_view(self.button.native)
         self._set_status(self._progress.text)
         self._worker = create_worker(
             run_training,
@@ -263,22 +259,22 @@ class FineTuneWidget(Container):
             _worker_class=TrainWorker,
             _connect={
                 "yielded": self._show,
-                "returned": [_offer, self._show_outcome],
-                "errored": self._show_error,
+                "returned": [_offer, self._returned],
+                "errored": self._errored,
                 "finished": self._finished,
             },
         )
 
     def _plot_earlier(self, path: Path) -> None:
-        """Dice of the training that goes on, as far as its best model knows it."""
+        """Plot the Dice of the training that is resumed, as recorded in its best model."""
         for row in read_card(path).training["history"]:
             if row["dice_mean"] is not None:
                 self.plot.add_dice(row["epoch"], row["dice_mean"])
 
-    def _take_job(self) -> TrainJob:
+    def _make_job(self) -> TrainJob:
         c = self.controls
         training, validation = self._split()
-        sources = self.sources.take()
+        sources = self.sources.patients()
         old = self.sources.old(len(training), c.seed.value)
         unseen = self.sources.from_files and not any(map(self.sources.is_open, validation))
         to_show = sources[validation[0]] if unseen and c.preview.value else None
@@ -288,11 +284,11 @@ class FineTuneWidget(Container):
             c.output.value,
             c.options(),
             c.resume.value,
-            None if isinstance(to_show, Taken) else to_show,
+            None if isinstance(to_show, PatientArrays) else to_show,
         )
 
     def stop(self) -> None:
-        """End the training after its current step; the best model and the state are kept."""
+        """End the training after its current step; the best model and the state are saved."""
         if self._worker is not None and self.button.enabled:
             self.button.text, self.button.enabled = "Stopping...", False
             self._set_status(messages.STOPPING)
@@ -310,7 +306,7 @@ class FineTuneWidget(Container):
     def _show(self, event: JobEvent) -> None:
         """Show an event of the training."""
         progress = self._progress
-        progress.take(event)
+        progress.update(event)
         if isinstance(event, StepsDone):
             steps = range(event.step - len(event.losses) + 1, event.step + 1)
             self.plot.add_losses([step * progress.epochs / event.steps for step in steps], event.losses)
@@ -328,20 +324,20 @@ class FineTuneWidget(Container):
             self.controls.progress.max, self.controls.progress.value = progress.total, progress.done
             self._set_status(" ".join([*progress.notices[-1:], progress.text]))
 
-    def _show_outcome(self, result: Outcome | Failure) -> None:
+    def _returned(self, result: Outcome | Failure) -> None:
         output = self.controls.output
         if isinstance(result, Failure):
             unfinished = state_file(output.value).is_file()
-            self._ending = messages.failed(result.sentence, output.value, unfinished=unfinished)
+            self._outcome = messages.failed(result.message, output.value, unfinished=unfinished)
             return
         notices = " ".join(self._progress.notices)
-        self._ending = f"{messages.ended(result, self._progress.epochs)} {notices}".strip()
+        self._outcome = f"{messages.ended(result, self._progress.epochs)} {notices}".strip()
         if not result.stopped:
             with output.changed.blocked():
                 output.value = unused(output.value)
 
-    def _show_error(self, error: Exception) -> None:
-        self._ending = f"Training failed: {error} ({type(error).__name__})."
+    def _errored(self, error: Exception) -> None:
+        self._outcome = f"Training failed: {unexpected(error)}"
 
     def _finished(self) -> None:
         self._worker = self._job = None
@@ -349,7 +345,7 @@ class FineTuneWidget(Container):
         self._layers_changed()
 
     def _closed(self) -> None:
-        """The widget is gone: stop the training, which keeps its best, and forget the viewer."""
+        """Stop the training, which saves its best model, and disconnect; the widget is gone."""
         events = self._viewer.layers.events
         events.inserted.disconnect(self._layers_changed)
         events.removed.disconnect(self._layers_changed)
@@ -359,15 +355,15 @@ class FineTuneWidget(Container):
         self._devices.close()
         worker, self._worker = self._worker, None
         if worker is not None:
-            # Whoever closes it gets the model all the same: what offers it stays connected.
-            worker.returned.disconnect(self._show_outcome)
+            # _offer stays connected, so that the model is listed in other widgets.
+            worker.returned.disconnect(self._returned)
             worker.yielded.disconnect(self._show)
-            worker.errored.disconnect(self._show_error)
+            worker.errored.disconnect(self._errored)
             worker.finished.disconnect(self._finished)
             worker.quit()
 
 
 def _offer(result: Outcome | Failure) -> None:
-    """Let all widgets list the model of a training, even if the window that began it is gone."""
+    """List the model of a training in all widgets, even if the widget that started it is gone."""
     if isinstance(result, Outcome) and result.card is not None:
         known_models.add(result.path)

@@ -1,4 +1,4 @@
-"""Keeps what is painted in patients' labels, so that a crash takes no more than the last seconds."""
+"""Saves edits of patients' labels every few seconds, so that a crash costs little work."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QObject, QTimer
 
-from ...core.cohort import autosave as recovery
+from ...core.cohort import autosave as edit_files
 from ...core.cohort.autosave import Edit
 from ...core.cohort.saved_labels import checksum, saved
 from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, described
 from ...preferences import preferences
 from ..shared.result_layers import is_edited
-from .paint_events import PAINTED, LabelsWatch
+from .paint_events import PAINTED, LabelsObserver
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+#: How long to wait for a worker that is still writing, in milliseconds.
+_RETRY = 200
 
-def keep_edits(viewer: ViewerModel) -> None:
-    """Keep what is painted in a viewer's patients from now on; once for each window."""
+
+def enable_autosave(viewer: ViewerModel) -> None:
+    """Save edits in a viewer from now on; once for each window."""
     if autosaver_of(viewer) is None:
         EditAutosaver(viewer, window_of(viewer))
 
 
 def autosaver_of(viewer: ViewerModel) -> EditAutosaver | None:
-    """The keeper of a viewer, where there is one."""
+    """The autosaver of a viewer, if there is one."""
     found: EditAutosaver | None = window_of(viewer).findChild(EditAutosaver)
     return found
 
 
 def window_of(viewer: ViewerModel) -> Any:
-    """The main window, also of the proxy of a viewer that plugins are given."""
+    """The main window of a viewer or of its proxy."""
     return getattr(viewer, "__wrapped__", viewer).window._qt_window
 
 
 class EditAutosaver(QObject):
-    """Watches the labels of a viewer's patients; get one by :func:`keep_edits`.
+    """Watches the labels of a viewer's patients; created by :func:`enable_autosave`.
 
     Parameters
     ----------
@@ -58,159 +61,163 @@ class EditAutosaver(QObject):
     def __init__(self, viewer: ViewerModel, window: Any) -> None:
         super().__init__(window)
         self._viewer = ref(getattr(viewer, "__wrapped__", viewer))
-        self._touched: list[Labels] = []
-        self._files: dict[int, Path] = {}  # of the touched layers
-        self._held: dict[Path, int] = {}  # checksums of what files hold, also of layers that are gone
-        self._saved: set[int] = set()
-        self._writing: Writing | None = None
-        self._soon = QTimer(self, singleShot=True)
-        self._soon.timeout.connect(self._keep)
-        self._watch = LabelsWatch(viewer, self._changed)
+        self._edited: list[Labels] = []
+        self._files: dict[int, Path] = {}  # by the id of an edited layer
+        self._checksums: dict[Path, int] = {}  # of the files' labels, also of layers that are gone
+        self._saved: set[int] = set()  # checksums of labels that are in the user's own files
+        self._writer: EditWriter | None = None
+        self._timer = QTimer(self, singleShot=True)
+        self._timer.timeout.connect(self._save)
+        self._observer = LabelsObserver(viewer, self._changed)
         viewer.layers.events.removing.connect(self._removing)
-        saved.labels.connect(self._was_saved)
+        saved.labels.connect(self._user_saved)
         window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: what the timer has not kept yet is kept before the window closes."""
+        """Save what the timer has not saved yet before the window closes."""
         if event.type() == QEvent.Type.Close:
-            self.keep_now()
+            self.save_now()
         return False
 
-    # --- what is watched -----------------------------------------------------------------------
+    # --- watching ------------------------------------------------------------------------------
 
     def _removing(self, event: Any) -> None:
         viewer = self._viewer()
         layer = viewer.layers[event.index] if viewer is not None else None
-        if layer in self._touched:
-            self._keep_at_once([layer])
-            self._touched.remove(layer)
-            self._files.pop(id(layer), None)  # another layer may get that number
+        if layer in self._edited:
+            self._save_at_once([layer])
+            self._edited.remove(layer)
+            self._files.pop(id(layer), None)  # ids are reused
 
     def _changed(self, event: Any) -> None:
-        """Somebody painted; or undid it, which has no event of its own but that the layer is drawn anew."""
+        """A layer was painted in or, if it is edited already, redrawn as after undo."""
         layer = event.source
-        if event.type != PAINTED and layer not in self._touched:
+        if event.type != PAINTED and layer not in self._edited:
             return
         if described(layer) is None:
             return
-        if layer not in self._touched:
-            self._touched.append(layer)
-        if not self._soon.isActive():  # who paints without a pause is kept, too
-            self._soon.start(preferences().autosave_seconds * 1000)
+        if layer not in self._edited:
+            self._edited.append(layer)
+        if not self._timer.isActive():  # not restarted, so that painting without a pause is saved as well
+            self._timer.start(preferences().autosave_seconds * 1000)
 
     def watch_restored(self, layer: Labels) -> None:
-        """Keep labels that were restored: they are as little saved as they were before."""
-        if layer not in self._touched:
-            self._touched.append(layer)
-        self._keep_at_once([layer])
+        """Save labels that were restored: they are not in a file of the user's yet."""
+        if layer not in self._edited:
+            self._edited.append(layer)
+        self._save_at_once([layer])
 
-    # --- keeping -------------------------------------------------------------------------------
+    # --- saving --------------------------------------------------------------------------------
 
-    def _unkept(self, layers: list[Labels]) -> list[tuple[Labels, int]]:
-        """Layers whose edits are not kept yet; files of those that are safe are removed on the way."""
+    def _unsaved(self, layers: list[Labels]) -> list[tuple[Labels, int]]:
+        """Layers with unsaved edits and their checksums; removes files that are no longer needed."""
         found = []
         for layer in layers:
             now, file = checksum(layer.data), self._files.get(id(layer))
             if now in self._saved or not is_edited(layer):
-                self._forget(file)
-            elif file is None or self._held.get(file) != now:
+                self._remove(file)
+            elif file is None or self._checksums.get(file) != now:
                 found.append((layer, now))
         return found
 
-    def _forget(self, file: Path | None) -> None:
-        if file is not None and self._held.pop(file, None) is not None:
-            recovery.forget(file)
+    def _remove(self, file: Path | None) -> None:
+        if file is not None and self._checksums.pop(file, None) is not None:
+            edit_files.forget(file)
 
-    def _keep(self) -> None:
-        if self._writing is not None:
-            self._soon.start(200)
+    def _save(self) -> None:
+        if self._writer is not None:
+            self._timer.start(_RETRY)
             return
-        unkept = self._unkept(self._touched)
-        if unkept:
-            edits = [(id(layer), now, _edit(layer)) for layer, now in unkept]
-            self._writing = Writing()
-            create_worker(self._writing.write, edits, _connect={"returned": self._written})
+        unsaved = self._unsaved(self._edited)
+        if unsaved:
+            edits = [(id(layer), now, _edit_of(layer)) for layer, now in unsaved]
+            self._writer = EditWriter()
+            create_worker(self._writer.write, edits, _connect={"returned": self._written})
 
     def _written(self, result: list[Written] | str) -> None:
-        writing, self._writing = self._writing, None
-        if writing is None or writing.is_broken_off:  # what was written is known, and perhaps replaced
+        writer, self._writer = self._writer, None
+        if writer is None or writer.is_stopped:  # its files were noted when it was stopped
             return
         if isinstance(result, str):
-            show_warning(f"What you painted is not safe from a crash: {result}")
+            _warn(result)
             return
         for written in result:
             self._note(*written)
 
-    def _note(self, layer: int, held: int, path: Path) -> None:
-        if layer in map(id, self._touched):
+    def _note(self, layer: int, now: int, path: Path) -> None:
+        if layer in map(id, self._edited):
             before = self._files.get(layer)
-            if before != path:  # the layer has another name now
-                self._forget(before)
+            if before != path:  # the layer was renamed
+                self._remove(before)
             self._files[layer] = path
-        self._held[path] = held
-        if held in self._saved:  # meanwhile
-            self._forget(path)
+        self._checksums[path] = now
+        if now in self._saved:  # by the user, while it was being written
+            self._remove(path)
 
-    def keep_now(self) -> None:
-        """Keep what is not kept yet, without a worker, since there is no time left for one."""
-        self._keep_at_once(self._touched)
+    def save_now(self) -> None:
+        """Save all edits in this thread, because there is no time left for a worker."""
+        self._save_at_once(self._edited)
 
-    def _keep_at_once(self, layers: list[Labels]) -> None:
-        if self._writing is not None:
-            for written in self._writing.break_off():  # it may be about to write what is older
+    def _save_at_once(self, layers: list[Labels]) -> None:
+        if self._writer is not None:
+            for written in self._writer.stop():  # it may be about to write older labels
                 self._note(*written)
-            self._soon.start(0)
+            self._timer.start(0)
         try:
-            for layer, now in self._unkept(layers):
-                self._note(id(layer), now, recovery.keep(_edit(layer)))
+            for layer, now in self._unsaved(layers):
+                self._note(id(layer), now, edit_files.keep(_edit_of(layer)))
         except LggSegError as error:
-            show_warning(f"What you painted is not safe from a crash: {error}")
+            _warn(str(error))
 
-    def _was_saved(self, what: int) -> None:
-        self._saved.add(what)
-        for file in [file for file, held in self._held.items() if held == what]:
-            self._forget(file)
+    def _user_saved(self, labels: int) -> None:
+        self._saved.add(labels)
+        for file in [file for file, now in self._checksums.items() if now == labels]:
+            self._remove(file)
 
 
-#: The number of a layer, the checksum of its labels, and the file that holds them.
+#: The id of a layer, the checksum of its labels, and the file that holds them.
 Written = tuple[int, int, Path]
 
 
-class Writing:
-    """Writes edits in a worker, until it is told that there are newer ones.
+class EditWriter:
+    """Writes edits in a worker until it is stopped.
 
     Attributes
     ----------
-    is_broken_off : bool
-        Whether it was told so.
+    is_stopped : bool
+        Whether it was stopped because there are newer edits.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.is_broken_off = False
+        self.is_stopped = False
         self._written: list[Written] = []
 
     def write(self, edits: list[tuple[int, int, Edit]]) -> list[Written] | str:
-        """Keep edits; returns what was written, or a sentence if that failed."""
+        """Write edits; returns what was written, or a message if that failed."""
         try:
             for layer, now, edit in edits:
                 with self._lock:
-                    if self.is_broken_off:
+                    if self.is_stopped:
                         return []
-                    self._written.append((layer, now, recovery.keep(edit)))
+                    self._written.append((layer, now, edit_files.keep(edit)))
         except LggSegError as error:
             return str(error)
         return self._written
 
-    def break_off(self) -> list[Written]:
-        """Write no more, and wait for what is being written; returns what was."""
+    def stop(self) -> list[Written]:
+        """Wait for the file being written and write no more; returns what was written."""
         with self._lock:
-            self.is_broken_off = True
+            self.is_stopped = True
             return self._written
 
 
-def _edit(layer: Labels) -> Edit:
-    """A layer's labels, copied, with all that shows them again."""
+def _warn(reason: str) -> None:
+    show_warning(f"Edits could not be autosaved, so a crash would lose them: {reason}")
+
+
+def _edit_of(layer: Labels) -> Edit:
+    """A copy of a layer's labels, with all that is needed to show them again."""
     info = described(layer)
     assert info is not None
     about = {

@@ -1,4 +1,4 @@
-"""The patient that is open for review: its layers, and what in them is not kept yet."""
+"""The patient that is open for review: its layers, and which of its labels are not saved yet."""
 
 from __future__ import annotations
 
@@ -32,115 +32,117 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels, Layer
 
-#: Whether layers of each role were visible in the patient before, since a reviewer wants them so again.
+#: Whether the layer of each role was visible; carried over from one patient to the next.
 Visibility = dict[str, bool]
 
 
 class OpenPatient:
     """One patient in the viewer.
 
-    Layers of other patients, and layers of nobody that were there before, are none of its own. Labels
-    that were added since and lie on its grid are its own, even if the user made them.
+    Layers of other patients and foreign layers that were there before do not belong to it. Labels added
+    later on its grid do, even if the user created them.
 
     Parameters
     ----------
     viewer : ViewerModel
-        Where it is shown at once. Layers of the same patient that are there already are taken over.
+        Where the patient is shown at once. Layers of the same patient that are already open are reused.
     opened : Opened
-        The patient, with labels where it has any.
-    looks : dict of str to bool
-        From :meth:`looks` of the patient before.
+        The patient, with labels if it has any.
+    visibility : dict of str to bool
+        Visibility of the previous patient's layers, by role.
     """
 
     def __init__(self, viewer: ViewerModel, opened: Opened, visibility: Visibility) -> None:
         self._viewer = viewer
         self._patient = opened.patient
         self.source = opened.source
-        self._before = {layer for layer in viewer.layers if not self._is_described(layer)}
-        self._kept: int | None = None  # checksum of the labels that were read or kept
-        self._more_kept: set[int] = set()
+        self._foreign = {layer for layer in viewer.layers if not self._is_described(layer)}
+        self._saved: int | None = None  # checksum of the labels as last read or saved
+        self._saved_others: set[int] = set()
         self._add_images()
         self.show_labels(opened)
-        self._dress(visibility)
-        self._look_at_tumour()
+        self._apply_visibility(visibility)
+        self._go_to_tumour()
 
     @property
     def name(self) -> str:
-        """What the patient goes by in its table."""
+        """The patient's name in its table."""
         return self.source.name
 
     @property
     def labels(self) -> Labels | None:
-        """The labels that are the patient's result: the newest that were edited, before a prediction."""
+        """The patient's result: the newest edited labels, otherwise the newest prediction."""
         tumours = [layer for layer in self._labels() if _role(layer) == TUMOUR]
-        made = [layer for layer in self._labels() if not _role(layer) and np.any(layer.data)]
+        drawn = [layer for layer in self._labels() if not _role(layer) and np.any(layer.data)]
         edited = [layer for layer in tumours if results.is_edited(layer)]
-        return next((group[-1] for group in (edited, made, tumours) if group), None)
+        return next((group[-1] for group in (edited, drawn, tumours) if group), None)
 
     @property
     def truth(self) -> Labels | None:
-        """The true labels."""
+        """The ground truth."""
         truth: Labels | None = self._find(TRUTH)
         return truth
 
     @property
     def is_shown(self) -> bool:
-        """Whether images or truth are still in the viewer."""
+        """Whether images or ground truth are still in the viewer."""
         return self._find(SEQUENCES[FLAIR]) is not None or self.truth is not None
 
-    # --- what is shown -------------------------------------------------------------------------
+    # --- showing -------------------------------------------------------------------------------
 
     def _add_images(self) -> None:
         from napari.layers import Layer
 
-        for data in patient_layers(self._patient, prefix=bool(patients_in(self._before))):
+        for data in patient_layers(self._patient, prefix=bool(patients_in(self._foreign))):
             values, properties, _ = data
-            there = self._find(properties["metadata"][METADATA_KEY]["role"])
-            if there is None or there.data.shape != values.shape:
+            existing = self._find(properties["metadata"][METADATA_KEY]["role"])
+            if existing is None or existing.data.shape != values.shape:
                 self._viewer.add_layer(Layer.create(*data))
         if self._patient.truth is not None:
-            self._more_kept.add(checksum(self._patient.truth))
+            self._saved_others.add(checksum(self._patient.truth))
 
     def show_labels(self, opened: Opened) -> None:
-        """Show labels that were read, unless somebody paints in those that are shown."""
-        shown, like = self.labels, self._find(SEQUENCES[FLAIR]) or self._find(TRUTH)
-        if opened.labels is None or like is None or self._is_unkept_work(shown):
+        """Show labels that were read, unless those shown have unsaved edits."""
+        shown, reference = self.labels, self._find(SEQUENCES[FLAIR]) or self._find(TRUTH)
+        if opened.labels is None or reference is None or self._has_unsaved_edits(shown):
             return
         if shown is not None and results.is_edited(shown):
-            self._viewer.layers.remove(shown)  # what replaces it came from whoever said that it may
+            self._viewer.layers.remove(shown)  # the user agreed to replace it
         name, made_with = self._patient.name, dict(opened.status.made_with)
         if opened.probability is not None and opened.uncertainty is not None:
-            results.show_maps(self._viewer, like, name, opened.probability, opened.uncertainty, made_with)
-        tumour = results.show_labels(self._viewer, like, name, opened.labels, made_with)
+            results.show_maps(
+                self._viewer, reference, name, opened.probability, opened.uncertainty, made_with
+            )
+        tumour = results.show_labels(self._viewer, reference, name, opened.labels, made_with)
         if opened.status.by_hand:
             results.mark_edited(tumour)
-        self._kept = checksum(tumour.data)
+        self._saved = checksum(tumour.data)
         if self.truth is not None:
             outline(self.truth)
 
-    def _is_unkept_work(self, layer: Labels | None) -> bool:
-        return layer is not None and results.is_edited(layer) and checksum(layer.data) != self._kept
+    def _has_unsaved_edits(self, layer: Labels | None) -> bool:
+        return layer is not None and results.is_edited(layer) and checksum(layer.data) != self._saved
 
-    def _dress(self, visibility: Visibility) -> None:
+    def _apply_visibility(self, visibility: Visibility) -> None:
         for layer in self._own():
             info = described(layer)
             if info is not None and info["role"] in visibility:
                 layer.visible = visibility[info["role"]]
 
-    def _look_at_tumour(self) -> None:
-        """Select the labels that are likely to be corrected, and go to where most of the tumour is."""
+    def _go_to_tumour(self) -> None:
+        """Select the labels that are likely to be corrected, and show the slice with the most tumour."""
         tumour, flair = self.labels, self._find(SEQUENCES[FLAIR])
-        like = next((layer for layer in (tumour, flair, self.truth) if layer is not None), None)
-        if like is None:
+        reference = next((layer for layer in (tumour, flair, self.truth) if layer is not None), None)
+        if reference is None:
             return
-        self._viewer.layers.selection.active = like
+        self._viewer.layers.selection.active = reference
         shown = [layer.data for layer in (tumour, self.truth) if layer is not None]
-        go_to_slice(self._viewer, like, slice_to_show(like.data.shape[0], *shown))
+        go_to_slice(self._viewer, reference, slice_to_show(reference.data.shape[0], *shown))
 
-    # --- whose layers are whose ----------------------------------------------------------------
+    # --- which layers --------------------------------------------------------------------------
 
     def _own(self) -> list[Layer]:
-        return [layer for layer in self._viewer.layers if layer not in self._before and self._is_own(layer)]
+        return [layer for layer in self._viewer.layers if layer not in self._foreign and self._is_own(layer)]
 
     def _is_own(self, layer: Any) -> bool:
         if described(layer) is not None:
@@ -152,38 +154,38 @@ class OpenPatient:
         )
 
     def _is_described(self, layer: Any) -> bool:
-        """Whether a layer says that it is this patient's."""
+        """Whether a layer's metadata names this patient."""
         info = described(layer)
         return info is not None and bool(info["patient"] == self._patient.name)
 
     def has(self, layer: Layer) -> bool:
-        """Whether a layer of the viewer is the patient's own."""
+        """Whether a layer of the viewer belongs to this patient."""
         return layer in self._own()
 
     def _find(self, role: str) -> Any:
         return find_layer(self._own(), self._patient.name, role)
 
     def _labels(self) -> list[Labels]:
-        """The patient's labels; where two of them agree is not among them."""
+        """The patient's labels layers without comparisons."""
         return [layer for layer in self._own() if layer._type_string == "labels" and not is_comparison(layer)]
 
-    # --- what is to be kept --------------------------------------------------------------------
+    # --- saving --------------------------------------------------------------------------------
 
-    def work(self, *, accept: bool = False, leaving: bool = False) -> Edits | None:
-        """What is neither read nor kept, copied; None if there is nothing.
+    def edits(self, *, accept: bool = False, leaving: bool = False) -> Edits | None:
+        """A copy of the labels that are not saved yet; None if there are none.
 
         Parameters
         ----------
         accept : bool
-            Take the labels as somebody's work even if nobody painted in them.
+            Treat the labels as corrected even if they were not edited.
         leaving : bool
-            Take other labels in which somebody painted as well, for instance the truth.
+            Include other edited labels, for instance the ground truth.
         """
         main = self.labels
         label_map, by_hand = None, False
-        if main is not None and (accept or checksum(main.data) != self._kept):
+        if main is not None and (accept or checksum(main.data) != self._saved):
             label_map, by_hand = self._label_map(main), accept or results.is_edited(main)
-        others = self._edited_besides(main) if leaving else []
+        others = self._other_edited_labels(main) if leaving else []
         if label_map is None and not others:
             return None
         probability = self._find(PROBABILITY)
@@ -194,26 +196,26 @@ class OpenPatient:
             tuple((layer.name, self._label_map(layer)) for layer in others),
         )
 
-    def was_kept(self, work: Edits) -> None:
-        """Note that this is kept now."""
-        if work.label_map is not None:
-            self._kept = checksum(work.label_map.labels)
+    def mark_saved(self, edits: Edits) -> None:
+        """Note that these edits are saved."""
+        if edits.label_map is not None:
+            self._saved = checksum(edits.label_map.labels)
             main = self.labels
-            if work.by_hand and main is not None and _role(main):
+            if edits.by_hand and main is not None and _role(main):
                 results.mark_edited(main)
-        self._more_kept |= {checksum(label_map.labels) for _, label_map in work.more}
+        self._saved_others |= {checksum(label_map.labels) for _, label_map in edits.more}
 
-    def keep(self, work: Edits) -> SavedEdits:
-        """Keep work where the patient came from; this touches no layer, so that a worker may do it.
+    def save(self, edits: Edits) -> SavedEdits:
+        """Save edits where the patient came from; touches no layer, so that a worker may call it.
 
         Raises
         ------
         ResultsError, ExportError
-            If something cannot be written.
+            If a file cannot be written.
         """
-        return self.source.keep(work, self._patient)
+        return self.source.keep(edits, self._patient)
 
-    def _edited_besides(self, main: Labels | None) -> list[Labels]:
+    def _other_edited_labels(self, main: Labels | None) -> list[Labels]:
         def is_edited(layer: Labels) -> bool:
             role = _role(layer)
             if role == TUMOUR:
@@ -223,7 +225,7 @@ class OpenPatient:
         return [
             layer
             for layer in self._labels()
-            if layer != main and is_edited(layer) and checksum(layer.data) not in self._more_kept
+            if layer != main and is_edited(layer) and checksum(layer.data) not in self._saved_others
         ]
 
     def _label_map(self, layer: Labels) -> LabelMap:
@@ -238,11 +240,11 @@ class OpenPatient:
         )
 
     def remove(self) -> Visibility:
-        """Take the patient's layers out of the viewer; says which of them were visible, by role."""
+        """Remove the patient's layers from the viewer; returns their visibility by role."""
         for layer in self._labels():
-            layer.mode = "pan_zoom"  # or napari goes on drawing the brush, with nothing below
+            layer.mode = "pan_zoom"  # napari would keep drawing the brush of a removed layer
         for layer in [layer for layer in self._own() if is_comparison(layer)]:
-            self._viewer.layers.remove(layer)  # which brings back into sight what it hid
+            self._viewer.layers.remove(layer)  # shows again what the comparison had hidden
         visibility = {
             info["role"]: bool(o.visible) for o in self._own() if (info := described(o)) is not None
         }

@@ -1,4 +1,4 @@
-"""Notice that somebody paints in labels."""
+"""Notice edits of labels layers."""
 
 from __future__ import annotations
 
@@ -11,75 +11,75 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 PAINTED = "paint"
-#: Undoing has no event of its own, but the layer is drawn anew; so it is when the slice changes.
+#: Undo has no event of its own, but redraws the layer ("set_data"); so does a change of slice.
 _EVENTS = (PAINTED, "data", "set_data")
 
 
-class LabelsWatch:
-    """Tells of all that happens to any labels of a viewer, whose layers may come and go.
+class LabelsObserver:
+    """Forwards the events of all labels layers of a viewer.
 
     Parameters
     ----------
     viewer : ViewerModel
         Its layers may come and go.
-    heard : callable
-        Takes napari's event: its ``source`` is the layer, its ``type`` :data:`PAINTED` after a stroke.
+    callback : callable
+        Takes napari's event: ``source`` is the layer, ``type`` is :data:`PAINTED` after a brush stroke.
     """
 
-    def __init__(self, viewer: ViewerModel, heard: Callable[[Any], None]) -> None:
-        self._layers, self._heard = viewer.layers, heard
+    def __init__(self, viewer: ViewerModel, callback: Callable[[Any], None]) -> None:
+        self._layers, self._callback = viewer.layers, callback
         self._layers.events.inserted.connect(self._inserted)
         for layer in self._layers:
-            self._watch(layer)
+            self._connect(layer)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Disconnect."""
         self._layers.events.inserted.disconnect(self._inserted)
         for layer in self._layers:
             if _is_labels(layer):
                 for name in _EVENTS:
-                    getattr(layer.events, name).disconnect(self._heard)
+                    getattr(layer.events, name).disconnect(self._callback)
 
     def _inserted(self, event: Any) -> None:
-        self._watch(event.value)
+        self._connect(event.value)
 
-    def _watch(self, layer: Any) -> None:
+    def _connect(self, layer: Any) -> None:
         if _is_labels(layer):
             for name in _EVENTS:
-                getattr(layer.events, name).connect(self._heard)
+                getattr(layer.events, name).connect(self._callback)
 
 
-class Strokes:
-    """Calls a function some time after any labels of a viewer have changed.
+class StrokeTimer:
+    """Calls a function some time after labels of a viewer may have changed.
 
-    Further changes do not put it off, or who never rests would never be heard. It is called after mere
-    looking at another slice, too: whether anything was painted is to be seen.
+    Further changes do not restart the delay, so that continuous painting is noticed as well. A change of
+    slice also triggers the call: it is up to the function to see whether labels have changed.
 
     Parameters
     ----------
     viewer : ViewerModel
         Its layers may come and go.
-    act : callable
-        Takes nothing.
+    callback : callable
+        Takes no arguments.
     delay : callable
-        Gives the milliseconds to wait.
+        Returns the delay in milliseconds.
     """
 
-    def __init__(self, viewer: ViewerModel, act: Callable[[], None], delay: Callable[[], int]) -> None:
+    def __init__(self, viewer: ViewerModel, callback: Callable[[], None], delay: Callable[[], int]) -> None:
         self._delay = delay
-        self._soon: QTimer | None = QTimer(singleShot=True)
-        self._soon.timeout.connect(act)
-        self._watch = LabelsWatch(viewer, self.look_again)
+        self._timer: QTimer | None = QTimer(singleShot=True)
+        self._timer.timeout.connect(callback)
+        self._observer = LabelsObserver(viewer, self.restart)
 
-    def look_again(self, _: Any = None) -> None:
-        """Call the function after the delay, unless it is about to be called."""
-        if self._soon is not None and not self._soon.isActive():
-            self._soon.start(self._delay())
+    def restart(self, _: Any = None) -> None:
+        """Call the function after the delay, unless a call is pending."""
+        if self._timer is not None and not self._timer.isActive():
+            self._timer.start(self._delay())
 
     def close(self) -> None:
-        """Watch no longer."""
-        self._soon = None  # which ends it, unless the program's end has already
-        self._watch.close()
+        """Disconnect and cancel a pending call."""
+        self._timer = None  # deletes the timer, unless Qt has done so at exit
+        self._observer.close()
 
 
 def _is_labels(layer: Any) -> bool:
@@ -87,5 +87,5 @@ def _is_labels(layer: Any) -> bool:
 
 
 def is_painting(layer: Any) -> bool:
-    """Whether a layer, or None, has a tool in hand: one that does more than look."""
+    """Whether an editing tool is active in a layer (or None)."""
     return layer is not None and str(layer.mode) not in ("pan_zoom", "transform")

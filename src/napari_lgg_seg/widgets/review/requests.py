@@ -1,4 +1,4 @@
-"""What the desk is asked for, and what it does about it in a worker: keep one patient, read another."""
+"""Requests to a review session, and the part of their work that runs in a worker."""
 
 from __future__ import annotations
 
@@ -13,80 +13,80 @@ from .open_patient import OpenPatient
 
 
 @dataclass(frozen=True)
-class Broken(Failure):
-    """A patient whose files cannot be read."""
+class UnreadablePatient(Failure):
+    """The files of a patient cannot be read."""
 
 
 @dataclass(frozen=True)
 class SwitchResult:
-    """What came of leaving one patient for another.
+    """The outcome of switching from one patient to another.
 
     Attributes
     ----------
-    kept : SavedEdits, Failure or None
-        The work on the patient that is left; None if there was nothing to keep.
+    saved : SavedEdits, Failure or None
+        The edits of the patient that is left; None if there was nothing to save.
     opened : Opened, Failure or None
-        The patient to be seen; None if none was wanted, or the work could not be kept.
+        The next patient; None if none was requested, or the edits could not be saved.
     """
 
-    kept: SavedEdits | Failure | None
+    saved: SavedEdits | Failure | None
     opened: Opened | Failure | None
 
 
 @returns_failure
-def keep_and_open(
-    work: Edits | None, case: OpenPatient | None, wanted: Source | None
+def save_and_read(
+    edits: Edits | None, patient: OpenPatient | None, source: Source | None
 ) -> Generator[None, None, SwitchResult]:
-    """Keep what was done to one patient; only then read the next, if one is wanted."""
+    """Save the edits of one patient; only then read the next one, if one is requested."""
     yield
-    kept: SavedEdits | Failure | None = None
-    if work is not None and case is not None:
+    saved: SavedEdits | Failure | None = None
+    if edits is not None and patient is not None:
         try:
-            kept = case.keep(work)
+            saved = patient.save(edits)
         except LggSegError as error:
             return SwitchResult(Failure(str(error)), None)
-    if wanted is None:
-        return SwitchResult(kept, None)
+    if source is None:
+        return SwitchResult(saved, None)
     try:
-        return SwitchResult(kept, wanted.read())
+        return SwitchResult(saved, source.read())
     except PatientError as error:
-        return SwitchResult(kept, Broken(str(error)))
+        return SwitchResult(saved, UnreadablePatient(str(error)))
     except LggSegError as error:
-        return SwitchResult(kept, Failure(str(error)))
+        return SwitchResult(saved, Failure(str(error)))
 
 
-def say_nothing(_: str) -> None:
-    """What is said to a widget that is gone."""
+def ignore_status(_: str) -> None:
+    """Takes the messages of requests whose widget is gone."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Something to do, one after the other.
+    """One step of a review session; steps run one after the other.
 
     Attributes
     ----------
     owner : object
-        The widget that asked.
-    say : callable
-        Takes what its user should know.
+        The widget that made the request.
+    set_status : callable
+        Called with messages for the user.
     source : Source or None
         The patient to read.
-    leave : bool
-        Take the open patient away; ``source``, if given, in its place.
+    close_current : bool
+        Whether to remove the open patient; ``source``, if given, takes its place.
     accept : bool
-        Keep the labels even if nobody painted in them.
+        Save the labels as corrected even if they were not edited.
     then : callable or None
-        Called when it is done, and not if it failed.
+        Called when the step is done, not if it failed.
     """
 
     owner: object
-    say: Callable[[str], None] = say_nothing
+    set_status: Callable[[str], None] = ignore_status
     source: Source | None = None
-    leave: bool = False
+    close_current: bool = False
     accept: bool = False
     then: Callable[[], None] | None = None
 
     @property
-    def is_opening(self) -> bool:
-        """Whether it is to see another patient."""
-        return self.leave and self.source is not None
+    def opens_another(self) -> bool:
+        """Whether the request opens another patient."""
+        return self.close_current and self.source is not None

@@ -1,7 +1,7 @@
-"""The one patient that is open for review in a viewer, whichever widget opened it.
+"""The review session of a viewer: one patient is open at a time, whichever widget opened it.
 
-Another one takes its place after what was done to it is kept. Files are read and written in a worker, and
-layers go only when the work in them is among the results.
+Before another patient takes its place, edits are saved. Files are read and written in a worker, and layers
+are removed only once the edits in them are among the results.
 """
 
 from __future__ import annotations
@@ -23,35 +23,44 @@ from ...core.cohort.saved_labels import labels_saved
 from ...core.cohort.sources import Opened, Source
 from ...core.errors import LggSegError
 from ...preferences import preferences
-from ..shared.messages import not_kept
-from ..shared.navigation import at_once
-from ..shared.worker import Failure
+from ..shared.navigation import batched_update
+from ..shared.worker import Failure, unexpected
+from .messages import not_saved
 from .open_patient import OpenPatient, Visibility
-from .paint_events import Strokes
-from .requests import Broken, Request, SwitchResult, keep_and_open, say_nothing
+from .paint_events import StrokeTimer
+from .requests import Request, SwitchResult, UnreadablePatient, ignore_status, save_and_read
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+SetStatus = Callable[[str], None]
+
 
 class ReviewSession:
-    """The patient that is open; get a viewer's desk from :func:`session_of`.
+    """The open patient of a viewer; use :func:`session_of` to get a viewer's session.
 
     Parameters
     ----------
     viewer : ViewerModel
         Where patients are shown.
+
+    Attributes
+    ----------
+    patient : OpenPatient or None
+        The patient that is open.
+    cohort : tuple of Path or None
+        Folders of the dataset and of the results that are being reviewed.
     """
 
-    #: Another patient is open now, or none, or more is known of it.
+    #: Another patient is open, or none, or its labels have changed.
     changed = Signal()
-    #: A :class:`SavedEdits`: what was done to a patient is among the results.
-    kept = Signal(object)
-    #: An :class:`Opened`: a patient was read.
-    was_read = Signal(object)
-    #: A source whose files cannot be read, and why.
-    was_broken = Signal(object, str)
-    #: The folders of dataset and results that somebody goes through.
+    #: Emitted with the :class:`SavedEdits` of a patient.
+    saved = Signal(object)
+    #: Emitted with the :class:`Opened` of a patient whose files were read.
+    patient_read = Signal(object)
+    #: Emitted with a source whose files cannot be read, and why.
+    read_failed = Signal(object, str)
+    #: Emitted with the folders of the dataset and of the results that are reviewed from now on.
     cohort_chosen = Signal(Path, Path)
 
     def __init__(self, viewer: ViewerModel) -> None:
@@ -60,48 +69,48 @@ class ReviewSession:
         self._visibility: Visibility = {}
         self._worker: Any = None
         self._requests: list[Request] = []
-        self._work: Edits | None = None
-        self._is_swapping = self._is_given_up = False
-        self.case: OpenPatient | None = None
+        self._edits: Edits | None = None  # of the first request, being saved
+        self._is_switching = self._discards_edits = False
+        self.patient: OpenPatient | None = None
         self.cohort: tuple[Path, Path] | None = None
-        self._strokes: Strokes | None = None
+        self._stroke_timer: StrokeTimer | None = None
 
-    # --- who uses it ---------------------------------------------------------------------------
+    # --- widgets that use it -------------------------------------------------------------------
 
-    def join(self, owner: object) -> None:
-        """Use the desk from now on."""
+    def register(self, owner: object) -> None:
+        """Start using the session."""
         if not self._owners:
-            self._viewer.layers.events.removing.connect(self._layer_goes)
-            self._strokes = Strokes(self._viewer, self.autosave, _autosave_delay)
+            self._viewer.layers.events.removing.connect(self._layer_removing)
+            self._stroke_timer = StrokeTimer(self._viewer, self.autosave, _autosave_delay)
         self._owners.append(owner)
 
-    def put_away(self, owner: object) -> None:
-        """Keep what was done, since a widget is out of sight now, and tell it of its wishes no more."""
-        self._forget(owner)
-        if sentence := self.keep_now():
-            show_error(sentence)
+    def suspend(self, owner: object) -> None:
+        """Save edits because a widget was undocked, and send it no more messages about its requests."""
+        self._detach(owner)
+        if message := self.save_now():
+            show_error(message)
 
-    def drop(self, owner: object) -> None:
-        """A widget is gone; the last one ends all work."""
-        self._forget(owner)
+    def release(self, owner: object) -> None:
+        """Stop using the session; it ends with its last widget."""
+        self._detach(owner)
         if owner in self._owners:
             self._owners.remove(owner)
-            if not self._owners:  # nobody is left to ask
+            if not self._owners:
                 self._close()
 
-    def _forget(self, owner: object) -> None:
+    def _detach(self, owner: object) -> None:
         self._requests = [
-            replace(request, say=say_nothing, then=None) if request.owner is owner else request
+            replace(request, set_status=ignore_status, then=None) if request.owner is owner else request
             for request in self._requests
         ]
 
     def _close(self) -> None:
-        self._viewer.layers.events.removing.disconnect(self._layer_goes)
-        strokes, self._strokes = self._strokes, None
-        if strokes is not None:
-            strokes.close()
+        self._viewer.layers.events.removing.disconnect(self._layer_removing)
+        timer, self._stroke_timer = self._stroke_timer, None
+        if timer is not None:
+            timer.close()
         self._requests.clear()
-        self.case = None
+        self.patient = None
         worker, self._worker = self._worker, None
         if worker is not None:
             for signal in (worker.returned, worker.errored, worker.finished):
@@ -109,219 +118,214 @@ class ReviewSession:
             worker.quit()
 
     def choose_cohort(self, dataset: Path, results: Path) -> None:
-        """Let everybody know which cohort somebody goes through."""
+        """Tell all widgets which cohort is reviewed."""
         self.cohort = dataset, results
         self.cohort_chosen.emit(dataset, results)
 
-    # --- what is open --------------------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------------
 
     @property
     def source(self) -> Source | None:
-        """Of the patient that is open."""
-        return self.case.source if self.case is not None else None
+        """Source of the patient that is open."""
+        return self.patient.source if self.patient is not None else None
 
     @property
     def destination(self) -> Source | None:
-        """Of the patient that will be open once all wishes are fulfilled."""
-        openings = [request.source for request in self._requests if request.is_opening]
+        """Source of the patient that will be open after all pending requests."""
+        openings = [request.source for request in self._requests if request.opens_another]
         return openings[-1] if openings else self.source
 
-    def is_corrected(self, source: Source) -> bool:
-        """Whether a patient is open with labels that somebody painted in since they were kept."""
-        work = self.case.work() if self.case is not None and source.key == self.case.source.key else None
-        return work is not None and work.by_hand
+    def has_unsaved_corrections(self, source: Source) -> bool:
+        """Whether a patient is open with edits that are not saved yet."""
+        if self.patient is None or source.key != self.patient.source.key:
+            return False
+        edits = self.patient.edits()
+        return edits is not None and edits.by_hand
 
-    # --- wishes --------------------------------------------------------------------------------
+    # --- requests ------------------------------------------------------------------------------
 
     def open(
-        self,
-        source: Source,
-        owner: object,
-        say: Callable[[str], None],
-        then: Callable[[], None] | None = None,
+        self, source: Source, owner: object, set_status: SetStatus, then: Callable[[], None] | None = None
     ) -> None:
-        """Show a patient in place of the one that is open; one that is open already is read anew."""
-        while len(self._requests) > 1 and self._requests[-1].is_opening:
-            self._requests.pop()  # it has not begun, and only the last of several is wanted
-        going_to = self.destination
-        is_there = going_to is not None and going_to.key == source.key
-        if self.case is not None and going_to is self.source and not self.case.is_shown:
-            is_there = False  # somebody removed its layers and wants them again
-        self._ask(Request(owner, say, source, leave=not is_there, then=then))
+        """Open a patient in place of the current one; if it is open already, read its files again."""
+        while len(self._requests) > 1 and self._requests[-1].opens_another:
+            self._requests.pop()  # not started yet, and superseded by this request
+        destination = self.destination
+        is_open = destination is not None and destination.key == source.key
+        if self.patient is not None and destination is self.source and not self.patient.is_shown:
+            is_open = False  # its layers were removed by the user, who wants them back
+        self._add(Request(owner, set_status, source, close_current=not is_open, then=then))
 
-    def leave(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
-        """Keep the open patient's labels, take it away, and go on; not if they cannot be kept."""
-        self._ask(Request(owner, say, leave=True, then=then))
+    def close_patient(self, owner: object, set_status: SetStatus, then: Callable[[], None]) -> None:
+        """Save the open patient's labels, remove it, and continue; not if they cannot be saved."""
+        self._add(Request(owner, set_status, close_current=True, then=then))
 
-    def keep_first(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
-        """Keep the open patient's labels, leave it open, and go on; not if they cannot be kept."""
-        self._ask(Request(owner, say, then=then))
+    def save_first(self, owner: object, set_status: SetStatus, then: Callable[[], None]) -> None:
+        """Save the open patient's labels and continue; not if they cannot be saved."""
+        self._add(Request(owner, set_status, then=then))
 
-    def accept(self, owner: object, say: Callable[[str], None], then: Callable[[], None]) -> None:
-        """Keep the open patient's labels as they are now, as corrected."""
-        self._ask(Request(owner, say, accept=True, then=then))
+    def accept(self, owner: object, set_status: SetStatus, then: Callable[[], None]) -> None:
+        """Save the open patient's current labels as corrected."""
+        self._add(Request(owner, set_status, accept=True, then=then))
 
-    def refresh(self, source: Source, owner: object, say: Callable[[str], None]) -> None:
-        """Show the new result of a patient, if that is the one that is open."""
+    def refresh(self, source: Source, owner: object, set_status: SetStatus) -> None:
+        """Show a patient's new result, if that patient is open."""
         if self.source is not None and self.source.key == source.key:
-            self._ask(Request(owner, say, source))
+            self._add(Request(owner, set_status, source))
 
     def autosave(self) -> None:
-        """Keep what was painted so far; the patient stays open."""
-        if self._requests and self._strokes is not None:
-            self._strokes.look_again()
-        elif self.source is not None and self.is_corrected(self.source):
-            self._ask(Request(None, show_error))
+        """Save edits made so far; the patient stays open."""
+        if self._requests and self._stroke_timer is not None:
+            self._stroke_timer.restart()
+        elif self.source is not None and self.has_unsaved_corrections(self.source):
+            self._add(Request(None, show_error))
 
-    def _layer_goes(self, event: Any = None) -> None:
-        """Somebody else removes a layer, perhaps by mistake or with the whole viewer: keep what is in it."""
-        if self.case is not None and not self._is_swapping and (sentence := self.keep_now()):
-            show_error(sentence)
+    def _layer_removing(self, event: Any = None) -> None:
+        """A layer is removed from outside, perhaps with the whole viewer: save the edits in it."""
+        if self.patient is not None and not self._is_switching and (message := self.save_now()):
+            show_error(message)
 
-    def keep_now(self) -> str:
-        """Keep the open patient's labels at once, since they go; a sentence if it fails."""
-        case = self.case
-        work = self._work_on(case, leaving=True)
-        if case is None or work is None:
+    def save_now(self) -> str:
+        """Save the open patient's labels without a worker; returns a message if that fails."""
+        patient = self.patient
+        edits = self._edits_to_save(leaving=True)
+        if patient is None or edits is None:
             return ""
-        if self._work is not None:
-            self._work.is_old.set()  # a worker may still be about to write it
+        if self._edits is not None:
+            self._edits.is_old.set()  # a worker may be about to write them
         try:
-            kept = case.keep(work)
+            saved = patient.save(edits)
         except LggSegError as error:
-            return not_kept(case.name, str(error))
-        self._was_kept(case, kept)
+            return not_saved(patient.name, str(error))
+        self._mark_saved(patient, saved)
         return ""
 
-    def _was_kept(self, case: OpenPatient | None, kept: SavedEdits) -> None:
-        """Let everybody know what is among the results: nothing else has to keep it from a crash now."""
-        if case is not None:
-            case.was_kept(kept.work)
-        for labels in kept.work.painted if not kept.work.is_old.is_set() else ():
+    def _mark_saved(self, patient: OpenPatient | None, saved: SavedEdits) -> None:
+        """Announce saved edits, so that nothing else keeps them in case of a crash."""
+        if patient is not None:
+            patient.mark_saved(saved.work)
+        for labels in saved.work.painted if not saved.work.is_old.is_set() else ():
             labels_saved(labels)
-        self.kept.emit(kept)
+        self.saved.emit(saved)
 
     def may_close(self, window: QWidget) -> bool:
-        """Whether the window may be closed: the open patient's labels are kept, or given up."""
-        sentence = "" if self._is_given_up else self.keep_now()
-        if not sentence:
+        """Whether the window may be closed: the open patient's labels are saved, or may be lost."""
+        message = "" if self._discards_edits else self.save_now()
+        if not message:
             return True
         buttons = QMessageBox.StandardButton
-        question = f"{sentence}\n\nClose the window all the same, and lose them?"
+        question = f"{message}\n\nClose the window anyway and lose the edits?"
         answer = QMessageBox.question(window, "Cohort", question, buttons.Yes | buttons.No, buttons.No)
-        # Each docked widget asks, the user is asked once; the window may yet stay for another reason.
-        self._is_given_up = answer == buttons.Yes
-        QTimer.singleShot(0, self._take_back)
-        return self._is_given_up
+        # Several docked widgets ask in turn, the user is asked once. Something else may keep the window open.
+        self._discards_edits = answer == buttons.Yes
+        QTimer.singleShot(0, self._reset_discard)
+        return self._discards_edits
 
-    def _take_back(self) -> None:
-        self._is_given_up = False
+    def _reset_discard(self) -> None:
+        self._discards_edits = False
 
-    # --- how they come true --------------------------------------------------------------------
+    # --- running requests ----------------------------------------------------------------------
 
-    @staticmethod
-    def _work_on(case: OpenPatient | None, *, accept: bool = False, leaving: bool = False) -> Edits | None:
-        """What is to be kept of a patient for which there is a place."""
-        if case is None or not case.source.can_keep:
+    def _edits_to_save(self, *, accept: bool = False, leaving: bool = False) -> Edits | None:
+        """Edits of the open patient, if its source can store them."""
+        if self.patient is None or not self.patient.source.can_keep:
             return None
-        return case.work(accept=accept, leaving=leaving)
+        return self.patient.edits(accept=accept, leaving=leaving)
 
-    def _ask(self, request: Request) -> None:
+    def _add(self, request: Request) -> None:
         self._requests.append(request)
         if len(self._requests) == 1:
-            self._begin()
+            self._start()
 
-    def _begin(self) -> None:
-        """Start with the first wish."""
+    def _start(self) -> None:
+        """Start the first request."""
         request = self._requests[0]
-        self._work = self._work_on(self.case, accept=request.accept, leaving=request.leave)
-        if request.source is not None and request.leave:
-            request.say(f"Opening {request.source.name}...")
-        if self._work is None and request.source is None:
+        self._edits = self._edits_to_save(accept=request.accept, leaving=request.close_current)
+        if request.source is not None and request.close_current:
+            request.set_status(f"Opening {request.source.name}...")
+        if self._edits is None and request.source is None:
             self._finish(request)
             return
         self._worker = create_worker(
-            keep_and_open,
-            self._work,
-            self.case,
+            save_and_read,
+            self._edits,
+            self.patient,
             request.source,
-            _connect={"returned": self._take, "errored": self._failed},
+            _connect={"returned": self._done, "errored": self._failed},
         )
 
     def _failed(self, error: Exception) -> None:
-        self._give_up(f"{error} ({type(error).__name__}).")
+        self._abort(unexpected(error))
 
-    def _give_up(self, sentence: str) -> None:
+    def _abort(self, message: str) -> None:
+        """Drop all requests and tell their owners why."""
         self._worker = None
-        says = dict.fromkeys(request.say for request in self._requests)
+        receivers = dict.fromkeys(request.set_status for request in self._requests)
         self._requests.clear()
         self.changed.emit()
-        for say in says:
-            say(sentence)
+        for set_status in receivers:
+            set_status(message)
 
-    def _take(self, move: SwitchResult | Failure) -> None:
-        """Show what a worker did; begin again if the user went on painting meanwhile."""
+    def _done(self, result: SwitchResult | Failure) -> None:
+        """Show what the worker did; start again if the user has edited labels in the meantime."""
         self._worker = None
-        request, case, work = self._requests[0], self.case, self._work
-        name = case.name if case is not None else ""
-        if isinstance(move, Failure):
-            self._give_up(move.sentence if work is None else not_kept(name, move.sentence))
+        request, patient = self._requests[0], self.patient
+        name = patient.name if patient is not None else ""
+        if isinstance(result, Failure):
+            self._abort(result.message if self._edits is None else not_saved(name, result.message))
             return
-        if isinstance(move.kept, Failure):
-            self._give_up(not_kept(name, move.kept.sentence))
+        if isinstance(result.saved, Failure):
+            self._abort(not_saved(name, result.saved.message))
             return
-        if move.kept is not None:
-            self._was_kept(case, move.kept)
-        if isinstance(move.opened, Failure):
-            if isinstance(move.opened, Broken):
-                self.was_broken.emit(request.source, move.opened.sentence)
-            self._give_up(move.opened.sentence)
-        elif request.leave and self._work_on(case, leaving=True) is not None:
-            self._begin()
+        if result.saved is not None:
+            self._mark_saved(patient, result.saved)
+        if isinstance(result.opened, Failure):
+            if isinstance(result.opened, UnreadablePatient):
+                self.read_failed.emit(request.source, result.opened.message)
+            self._abort(result.opened.message)
+        elif request.close_current and self._edits_to_save(leaving=True) is not None:
+            self._start()
         else:
-            self._finish(request, move.opened)
-            if move.kept is not None and move.kept.sentence:
-                request.say(move.kept.sentence)
+            self._finish(request, result.opened)
+            if result.saved is not None and result.saved.sentence:
+                request.set_status(result.saved.sentence)
 
     def _finish(self, request: Request, opened: Opened | None = None) -> None:
         if opened is not None:
-            if opened.status.by_hand and opened.labels is not None:  # who undoes all is where they are
-                labels_saved(opened.labels)
-            self.was_read.emit(opened)
-        if request.leave:
-            self._swap(opened)
-        elif opened is not None and self.case is not None:
-            self.case.show_labels(opened)
+            if opened.status.by_hand and opened.labels is not None:
+                labels_saved(opened.labels)  # undoing all edits leads back to labels that are saved
+            self.patient_read.emit(opened)
+        if request.close_current:
+            with batched_update(self._viewer):
+                self._switch_to(opened)
+        elif opened is not None and self.patient is not None:
+            self.patient.show_labels(opened)
         self._requests.pop(0)
         self.changed.emit()
         if request.then is not None:
             request.then()
         if self._requests and self._worker is None:
-            self._begin()
+            self._start()
 
-    def _swap(self, opened: Opened | None) -> None:
-        """Take the open patient away; another one in its place, if there is one."""
-        with at_once(self._viewer):
-            self._swap_layers(opened)
-
-    def _swap_layers(self, opened: Opened | None) -> None:
-        case = self.case
-        if case is not None and (case.source.can_keep or case.work(leaving=True) is None):
-            self._is_swapping = True
+    def _switch_to(self, opened: Opened | None) -> None:
+        """Remove the open patient and show another one, if given."""
+        patient = self.patient
+        if patient is not None and (patient.source.can_keep or patient.edits(leaving=True) is None):
+            self._is_switching = True
             try:
-                self._visibility = case.remove()
+                self._visibility = patient.remove()
             finally:
-                self._is_swapping = False
-        self.case = OpenPatient(self._viewer, opened, self._visibility) if opened is not None else None
+                self._is_switching = False
+        self.patient = OpenPatient(self._viewer, opened, self._visibility) if opened is not None else None
 
 
-# Sessions live as long as a widget uses them: a viewer that is closed is not to be held by its desk.
+# A session lives as long as a widget uses it, so that it does not keep a closed viewer alive.
 _SESSIONS: WeakValueDictionary[int, ReviewSession] = WeakValueDictionary()
 
 
 def session_of(viewer: ViewerModel) -> ReviewSession:
-    """The desk of a viewer, the same for all its widgets; each of them is to join it."""
-    identity = _identity(viewer)
+    """The session of a viewer, shared by all its widgets; each widget registers with it."""
+    identity = id(getattr(viewer, "__wrapped__", viewer))  # plugins get different proxies of one viewer
     session = _SESSIONS.get(identity)
     if session is None:
         session = _SESSIONS[identity] = ReviewSession(viewer)
@@ -329,10 +333,5 @@ def session_of(viewer: ViewerModel) -> ReviewSession:
 
 
 def _autosave_delay() -> int:
-    """Milliseconds from a stroke until what was painted is kept: a crash costs no more than that."""
+    """Milliseconds from a brush stroke until edits are saved."""
     return preferences().autosave_seconds * 1000
-
-
-def _identity(viewer: ViewerModel) -> int:
-    """What all proxies of a viewer that plugins are given have in common."""
-    return id(getattr(viewer, "__wrapped__", viewer))

@@ -1,4 +1,4 @@
-"""The Segment widget's controls: what they are called, what they offer, and the options they stand for."""
+"""The Segment widget's controls and the options they set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
-    Container,
     FloatSlider,
     FloatSpinBox,
     Label,
@@ -18,21 +17,30 @@ from magicgui.widgets import (
 )
 
 from ...core import devices
-from ...core.choices import CLEAN_UP_CHOICES
 from ...core.data.patients import FLAIR, SEQUENCES
 from ...core.options import SegmentOptions, option_help
 from ...preferences import preferences
-from ..shared.forms import Choice, Choices, folded, rows
+from ..shared.forms import Choice, Choices, folded, rows, side_by_side
 
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from ...core.model.checkpoint import ModelCard
 
-
+#: Names of the ways to clean up connected components.
+_CLEAN_UP = [
+    ("Keep all components", "off"),
+    ("Remove components below a volume", "small"),
+    ("Remove small components", "minor"),
+    ("Keep the largest component", "largest"),
+]
+_CLEAN_UP_HELP = (
+    "What happens to separate components of the segmentation. Small components have less than a quarter of "
+    "the largest one's volume. Keeping only the largest one loses second lesions."
+)
 _SPACING_HELP = (
-    "Distance of voxels in millimetres, if you know it; the dataset's files do not say. It becomes the "
-    "layers' scale, and volumes are given in millilitres."
+    "Voxel spacing in millimetres, if you know it; the dataset's files do not contain it. It sets the scale "
+    "of the layers, and volumes are given in millilitres."
 )
 
 
@@ -42,11 +50,11 @@ class Controls:
     Parameters
     ----------
     subjects : callable
-        Which patients are offered; asked again whenever choices are reset.
+        Returns the patients to choose from; called again whenever choices are reset.
     model, device : ComboBox
         The menus of models and of devices.
     layers : callable
-        Takes the chosen patient and gives the layers that can be its sequences.
+        Takes the chosen patient and returns the layers that can be its sequences.
     """
 
     def __init__(self, subjects: Choices, model: ComboBox, device: ComboBox, layers: Choices) -> None:
@@ -54,20 +62,21 @@ class Controls:
         self.patient = ComboBox(
             label="Patient",
             choices=subjects,
-            tooltip="Patients and images that are open. Any 2D or 3D image can be segmented.",
+            tooltip="The patients and images that are open. Any 2D or 3D image can be segmented.",
         )
         self.model, self.device = model, device
         self.about = Label(value="")
         self.button = PushButton(
-            text="Segment", tooltip="Find the tumour in every slice of the patient (Ctrl+Alt+G)."
+            text="Segment", tooltip="Segment the tumour in all slices of the patient (Ctrl+Alt+G)."
         )
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
         self.threshold = FloatSlider(
             label="Threshold", value=0.5, min=0.01, max=0.99, step=0.01, tooltip=option_help("threshold")
         )
         self.automatic = CheckBox(
-            text="Choose the threshold for each patient",
-            tooltip="The one that promises the largest Dice; move the slider to choose another.",
+            text="Automatic threshold",
+            tooltip="Picks, per patient, the threshold that maximises the expected Dice. Move the slider to "
+            "set another one.",
         )
         self.status = Label(value="")
         self.previous = PushButton(text="< tumour slice", tooltip="Previous slice with tumour (Ctrl+Alt+B).")
@@ -80,7 +89,7 @@ class Controls:
             sequence: Choice(
                 label=sequence,
                 choices=lambda _: layers(self.patient.value),
-                tooltip=f"Which layer is {sequence}.",
+                tooltip=f"The layer that holds {sequence}.",
             )
             for sequence in SEQUENCES
         }
@@ -91,21 +100,26 @@ class Controls:
         }
 
     def _make_options(self) -> None:
-        self.clean_up = ComboBox(label="Clean-up", choices=CLEAN_UP_CHOICES, tooltip=option_help("clean_up"))
+        self.clean_up = ComboBox(label="Clean-up", choices=_CLEAN_UP, tooltip=_CLEAN_UP_HELP)
         self.smallest_volume = SpinBox(
-            label="Smallest volume", value=100, min=1, max=10**6, tooltip=option_help("smallest_volume")
+            label="Smallest volume (voxels)",
+            value=100,
+            min=1,
+            max=10**6,
+            tooltip=option_help("smallest_volume"),
         )
         self.fill_holes = CheckBox(label="Fill holes", tooltip=option_help("fill_holes"))
-        self.tta = CheckBox(label="Average mirror image", tooltip=option_help("tta"))
-        self.full_resolution = CheckBox(label="Thorough", tooltip=option_help("full_resolution"))
+        self.tta = CheckBox(label="Test-time augmentation (mirror)", tooltip=option_help("tta"))
+        self.full_resolution = CheckBox(
+            label="Full resolution everywhere", tooltip=option_help("full_resolution")
+        )
         self.current_slice = CheckBox(
             label="Current slice only",
-            tooltip="Segment the slice in view and leave the others; quick, for a first look.",
+            tooltip="Segment only the slice in view and leave the others as they are: a quick first test.",
         )
         self.batch_size = SpinBox(
             label="Batch size", value=0, min=0, max=256, tooltip=f"{option_help('batch_size')} 0: automatic."
         )
-
         self.engine = ComboBox(
             label="Engine",
             choices=[
@@ -129,8 +143,8 @@ class Controls:
             engine=self.engine.value,
         )
 
-    def take_defaults(self, card: ModelCard) -> None:
-        """Set threshold and clean-up to a model's own or the preferred ones, without telling anybody."""
+    def set_defaults(self, card: ModelCard) -> None:
+        """Set threshold and clean-up to the preferred or the model's own, without emitting events."""
         preferred = self._preferred.threshold_to_use
         threshold = card.threshold if preferred is None else preferred
         for control in (self.automatic, self.threshold, self.clean_up):
@@ -143,19 +157,17 @@ class Controls:
             control.changed.unblock()
 
     def show_threshold(self, threshold: float) -> None:
-        """Move the slider to a threshold that was chosen for the patient, without telling anybody."""
+        """Move the slider to the patient's automatic threshold, without emitting an event."""
         with self.threshold.changed.blocked():
             self.threshold.value = threshold
 
     def show_sequences(self, wanted: Collection[str]) -> None:
-        """Hide the controls of sequences that a model does not want; FLAIR's gives the grid and stays."""
+        """Hide sequences that the model does not use; FLAIR stays because it defines the grid."""
         for sequence, combo in self.sequences.items():
             combo.visible = sequence in wanted or sequence == SEQUENCES[FLAIR]
 
     def column(self) -> list[Any]:
-        """The controls that are always in sight, top to bottom."""
-        steps = Container(widgets=[self.previous, self.following], layout="horizontal", labels=False)
-        steps.margins = (0, 0, 0, 0)
+        """The controls that are always visible, top to bottom."""
         return [
             rows(self.patient, self.model, self.device),
             self.about,
@@ -163,12 +175,12 @@ class Controls:
             self.progress,
             rows(self.threshold, self.automatic),
             self.status,
-            steps,
+            side_by_side(self.previous, self.following),
             self.export,
         ]
 
     def folded(self) -> list[QWidget]:
-        """What is rarely needed, each behind a title."""
+        """Rarely needed controls, in sections that can be expanded."""
         return [
             folded("Sequences", rows(*self.sequences.values())),
             folded(

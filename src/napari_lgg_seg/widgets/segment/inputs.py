@@ -1,4 +1,4 @@
-"""What in a viewer can be segmented: a patient's layers, or any 2D or 3D image; as arrays for the network."""
+"""What can be segmented in a viewer, and how its layers become the network's input."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ...layers import described, find_layer
 if TYPE_CHECKING:
     from napari.layers import Image
 
-#: Bytes that a run needs for each voxel: input as fp32 three times over, probability and labels.
-_BYTES_A_VOXEL = 32
+#: Bytes needed per voxel: the input as float32 three times, probability and labels.
+_BYTES_PER_VOXEL = 32
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A patient whose layers are open, or a plain image layer.
+    """A patient whose layers are open, or an image layer of no patient.
 
     Attributes
     ----------
     name : str
-        The patient's name, or the layer's.
+        Name of the patient or of the layer.
     layer : Image or None
-        The layer, where it is not a patient's.
+        The layer, if it belongs to no patient.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Subject:
 
 
 def is_image(layer: Any) -> bool:
-    """Whether a layer is an image (by its type's name, so that napari is not imported here)."""
+    """Whether a layer is an image; compares the type's name so as not to import napari."""
     return bool(layer._type_string == "image")
 
 
@@ -56,7 +56,7 @@ def subjects_in(layers: Iterable[Any]) -> list[Subject]:
 
 
 def proposed_sequences(layers: Iterable[Any], subject: Subject) -> dict[str, Image | None]:
-    """Which layer is which sequence; None where FLAIR stands in."""
+    """The layer of each sequence; None where FLAIR is used instead."""
     if subject.layer is not None:
         return {s: subject.layer if s == "FLAIR" else None for s in SEQUENCES}
     layers = list(layers)
@@ -64,13 +64,13 @@ def proposed_sequences(layers: Iterable[Any], subject: Subject) -> dict[str, Ima
 
 
 def grid_of(layer: Image) -> tuple[int, ...]:
-    """Shape of a layer's voxels, without levels and colour channels."""
+    """Shape of a layer's voxel grid, without colour channels and at full resolution."""
     shape = _data(layer).shape
     return tuple(shape[:-1] if layer.rgb else shape)
 
 
 def candidates(layers: Iterable[Any], subject: Subject) -> list[Image]:
-    """Image layers that can be a sequence of the subject: those on its grid."""
+    """Image layers on the subject's grid, which can be one of its sequences."""
     layers = list(layers)
     proposed = proposed_sequences(layers, subject)
     main = proposed["FLAIR"] or next((layer for layer in proposed.values() if layer is not None), None)
@@ -85,43 +85,43 @@ def _is_result(layer: Any) -> bool:
     return info is not None and info["role"] not in SEQUENCES
 
 
-def describe_subject(sequences: Mapping[str, Image | None], wanted: Collection[str] = SEQUENCES) -> str:
-    """A sentence or two: how many slices, which sequences, what stands in for what.
+def describe_subject(sequences: Mapping[str, Image | None], used: Collection[str] = SEQUENCES) -> str:
+    """How many slices a subject has, and which of its sequences are used or missing.
 
     Parameters
     ----------
     sequences : mapping of str to Image or None
-        Which layer is which sequence; None where FLAIR stands in.
-    wanted : collection of str
-        The sequences that the model wants; nothing is said about the others.
+        The layer of each sequence; None where FLAIR is used instead.
+    used : collection of str
+        The sequences that the model uses; others are not mentioned.
     """
     flair = sequences["FLAIR"]
     if flair is None:
-        return "Choose under Sequences which layer is FLAIR."
+        return "Choose the FLAIR layer under Sequences."
     grid = grid_of(flair)
     if len(grid) not in (2, 3):
-        return f"{flair.name} has {len(grid)} dimensions; choose an image of 2 or 3."
+        return f"{flair.name} has {len(grid)} dimensions; choose an image with 2 or 3."
     slices = "1 slice" if len(grid) == 2 else f"{grid[0]} slices"
-    used = [s for s in SEQUENCES if s in wanted]
+    names = [s for s in SEQUENCES if s in used]
     if flair.rgb:
-        return f"{slices}; {_taken_from_colours(used)}."
+        return f"{slices}; {_describe_channels(names)}."
     info = described(flair)
     filled_sequences = info["filled_sequences"] if info is not None else []
-    missing = [s for s in used if sequences[s] is None or s in filled_sequences]
+    missing = [s for s in names if sequences[s] is None or s in filled_sequences]
     if not missing:
-        return f"{slices}, {', '.join(used)}."
-    return f"{slices}; {' and '.join(missing)} missing: FLAIR stands in, which may cost accuracy."
+        return f"{slices}, {', '.join(names)}."
+    return f"{slices}; {' and '.join(missing)} missing: FLAIR is used instead, which may reduce accuracy."
 
 
-def _taken_from_colours(used: Sequence[str]) -> str:
-    if len(used) == len(SEQUENCES):
-        return f"the three colour channels are taken as {', '.join(used)}"
+def _describe_channels(names: Sequence[str]) -> str:
+    if len(names) == len(SEQUENCES):
+        return f"the three colour channels are used as {', '.join(names)}"
     channels = dict(zip(SEQUENCES, ("first", "second", "third"), strict=True))
-    return " and ".join(f"the {channels[s]} colour channel is taken as {s}" for s in used)
+    return " and ".join(f"the {channels[s]} colour channel is used as {s}" for s in names)
 
 
-def take_arrays(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
-    """The data of the sequences, not yet computed: one RGB array, or three gray ones.
+def arrays_of(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
+    """The arrays of the sequences, possibly lazy: one RGB array, or three grey ones.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def take_arrays(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
 
 
 def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:
-    """A volume for the network from :func:`take_arrays`; may take long, so call it in a worker.
+    """A volume for the network from :func:`arrays_of`; slow for lazy arrays, so call it in a worker.
 
     Returns
     -------
@@ -147,19 +147,19 @@ def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:
     Raises
     ------
     ImageError
-        If the memory would not suffice.
+        If there is not enough memory.
     """
     rgb = len(arrays) == 1
     grid = arrays[0].shape[:-1] if rgb else arrays[0].shape
     free = memory.free_main_memory()
-    needed = int(np.prod(grid, dtype=np.float64)) * _BYTES_A_VOXEL
+    needed = int(np.prod(grid, dtype=np.float64)) * _BYTES_PER_VOXEL
     if free is not None and needed > free:
         raise ImageError(
             f"The image needs about {needed / 2**30:.0f} GiB of memory but {free / 2**30:.0f} GiB are free; "
             "crop it or make it smaller."
         )
-    gray = [np.asarray(a) for a in arrays]
-    volume = gray[0][..., :3] if rgb else np.stack(gray, axis=-1)
+    channels = [np.asarray(a) for a in arrays]
+    volume = channels[0][..., :3] if rgb else np.stack(channels, axis=-1)
     return volume[None] if volume.ndim == 3 else volume
 
 

@@ -1,4 +1,4 @@
-"""One run of the Segment widget: what it takes from the viewer, and its work in the worker's thread."""
+"""One run of the Segment widget: its input, its work in a worker, and its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What one run needs, taken from the viewer when Segment is clicked."""
+    """The input of a run, taken from the viewer when Segment is clicked.
+
+    Attributes
+    ----------
+    subject : Subject
+        The patient or image.
+    flair : Image
+        The layer that defines the grid.
+    arrays : tuple of array
+        From :func:`napari_lgg_seg.widgets.segment.inputs.arrays_of`.
+    only_slice : int or None
+        Index of the only slice to segment; None for all slices.
+    model : Path
+        The model file.
+    options : SegmentOptions
+        Threshold, clean-up, device and so on.
+    """
 
     subject: Subject
     flair: Image
@@ -35,7 +51,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gives: probability and entropy of the slices it computed, where, by what and how."""
+    """The result of a run.
+
+    Attributes
+    ----------
+    probability, uncertainty : ndarray of float32
+        Shape (z, y, x), 0 to 1; the uncertainty is the voxel entropy in bits. One slice if only one was
+        segmented.
+    model, device, engine : str
+        Display names of the model and the device, and the engine used.
+    seconds : float
+        Duration including loading the model.
+    coarse_to_fine : bool
+        Whether the volume was searched at half resolution first.
+    """
 
     probability: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
@@ -45,10 +74,19 @@ class Result:
     seconds: float
     coarse_to_fine: bool
 
+    def made_with(self, options: SegmentOptions) -> dict[str, Any]:
+        """Model and options of the run, for headers."""
+        return {
+            "model": self.model,
+            "engine": self.engine,
+            "options": options.as_dict(),
+            "coarse_to_fine": self.coarse_to_fine,
+        }
+
 
 @returns_failure
 def run_job(job: Job) -> Generator[Event, None, Result]:
-    """The run, in the worker's thread."""
+    """Segment in a worker."""
     yield SlicesDone(0, 1)
     from ...core import memory
     from ...core.inference.predict import predictor_for
@@ -59,16 +97,16 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     model = load_model(job.model)
     predictor = predictor_for(model, job.options)
     try:
-        only = None if job.only_slice is None else [job.only_slice]
-        probability = yield from predictor.predict(volume, only)
-        name, engine, quick = (
-            predictor.runs_on,
-            predictor.engine.name,
-            predictor.coarse_to_fine and only is None,
-        )
+        slices = None if job.only_slice is None else [job.only_slice]
+        probability = yield from predictor.predict(volume, slices)
+        device_name, engine = predictor.runs_on, predictor.engine.name
+        coarse_to_fine = predictor.coarse_to_fine and slices is None
     finally:
         device = predictor.device
         del predictor
         memory.free_memory(device)
     uncertainty = voxel_entropy(probability)
-    return Result(probability, uncertainty, model.card.name, name, engine, monotonic() - started, quick)
+    seconds = monotonic() - started
+    return Result(
+        probability, uncertainty, model.card.name, device_name, engine, seconds, bool(coarse_to_fine)
+    )

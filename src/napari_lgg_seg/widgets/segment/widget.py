@@ -1,50 +1,43 @@
-"""The Segment widget: one column that reads in the order of the work, with one needed click.
-
-What can be segmented is :mod:`.subject`'s business, result layers are :mod:`.results`', the controls
-are :mod:`.controls`', and all computing is the core's.
-"""
+"""The Segment widget: one column in the order of the work, with one click needed."""
 
 from __future__ import annotations
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from magicgui.widgets import Container
 from napari.qt.threading import create_worker
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QShortcut
 
-from ...commands import export_masks, labels_to_export
-from ...core.choices import DROPS_MINOR
 from ...core.data.patients import SEQUENCES
 from ...core.errors import LggSegError
-from ...core.evaluation.measurements import measure_labels
-from ...core.evaluation.metrics import dice
-from ...core.inference.postprocess import postprocess, threshold_of
 from ...core.inference.predict import Event, Notice
-from ...core.inference.uncertainty import expected_dice
 from ...core.options import option_help
 from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
 from ..shared import result_layers as results
 from ..shared.device_chooser import DeviceChooser
-from ..shared.docking import Tabbed, WhenUndocked
+from ..shared.docking import TabbedDock, on_undocked
+from ..shared.export import export_masks, labels_to_export
 from ..shared.forms import wrap
 from ..shared.model_chooser import ModelChooser
 from ..shared.navigation import go_to_largest, go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn
-from ..shared.worker import Failure
+from ..shared.worker import Failure, unexpected
+from . import messages, relabelling
 from .controls import Controls
 from .inputs import (
     Subject,
+    arrays_of,
     candidates,
     describe_subject,
     grid_of,
     proposed_sequences,
     subjects_in,
-    take_arrays,
 )
 from .job import Job, Result, run_job
 
@@ -52,11 +45,8 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image, Labels
 
-_NO_PATIENT = (
-    "No patient is open. Use File > IO Utilities > Open LGG patient..., "
-    "or File > Open Sample > LGG patient (made)."
-)
-_READY = "Click Segment to find the tumour."
+#: Milliseconds from the last move of the slider until measurements are updated.
+_MEASURE_DELAY = 150
 
 
 class SegmentWidget(Container):
@@ -65,7 +55,7 @@ class SegmentWidget(Container):
     Parameters
     ----------
     napari_viewer : napari.viewer.Viewer
-        Where patients are looked for and results are shown.
+        Where patients are found and results are shown.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
@@ -74,16 +64,16 @@ class SegmentWidget(Container):
         self._job: Job | None = None
         self._picked: dict[tuple[Subject | None, str], Image | None] = {}
         self._started = 0.0
-        self._notice = self._summary = ""
-        self._shown: tuple[Job, Labels] | None = None
-        self._ended = True
+        self._notice = self._remark = ""
+        self._shown: tuple[Job, Labels] | None = None  # a result that is not measured yet
+        self._worker_finished = True
         self._devices = DeviceChooser(option_help("device"))
         self._models = ModelChooser(self._set_status)
         self.controls = Controls(
             subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
             model=self._models.combo,
             device=self._devices.combo,
-            layers=lambda subject: [("FLAIR stands in", None), *self._candidates(subject)],
+            layers=lambda subject: [("Use FLAIR instead", None), *self._candidates(subject)],
         )
         c = self.controls
         self.patient, self.model, self.device = c.patient, c.model, c.device
@@ -100,17 +90,13 @@ class SegmentWidget(Container):
         self._connect()
         self._model_chosen()
         self._layers_changed()
-        self._devices.look()
+        self._devices.find_devices()
 
     def _connect(self) -> None:
-        from qtpy.QtCore import QTimer
-        from qtpy.QtGui import QKeySequence
-        from qtpy.QtWidgets import QShortcut
-
         c = self.controls
         steps = {"Ctrl+Alt+B": lambda: self.go_to_tumour(-1), "Ctrl+Alt+N": lambda: self.go_to_tumour(1)}
         c.button.clicked.connect(self._clicked)
-        c.export.clicked.connect(export_masks)
+        c.export.clicked.connect(lambda: export_masks(self._viewer))
         c.previous.clicked.connect(steps["Ctrl+Alt+B"])
         c.following.clicked.connect(steps["Ctrl+Alt+N"])
         self._models.changed.connect(self._model_chosen)
@@ -121,26 +107,26 @@ class SegmentWidget(Container):
         for control in (c.automatic, c.clean_up, c.smallest_volume, c.fill_holes):
             control.changed.connect(self.relabel)
         for box in c.spacing.values():
-            box.changed.connect(self._spacing_given)
+            box.changed.connect(self._spacing_changed)
         for keys, action in {"Ctrl+Alt+G": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
-        # Figures follow a moving slider at a distance; the timer goes with the window.
-        self._measurements_timer = QTimer(self.native, singleShot=True, interval=150)
-        self._measurements_timer.timeout.connect(lambda: self._show_measurements())
-        # Figures take as long as layers do: the window answers in between.
-        self._shown_timer = QTimer(self.native, singleShot=True, interval=0)
-        self._shown_timer.timeout.connect(lambda: self._conclude())
+        # The timers are deleted with the widget.
+        self._measure_timer = QTimer(self.native, singleShot=True, interval=_MEASURE_DELAY)
+        self._measure_timer.timeout.connect(lambda: self._show_measurements())
+        # Measuring takes as long as showing layers does; in between, the window can respond.
+        self._conclude_timer = QTimer(self.native, singleShot=True, interval=0)
+        self._conclude_timer.timeout.connect(lambda: self._conclude())
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._closed)
-        WhenUndocked(self.native, self.cancel)
-        Tabbed(self.native)
+        on_undocked(self.native, self.cancel)
+        TabbedDock(self.native)
 
-    # --- what can be chosen --------------------------------------------------------------------
+    # --- choosing ------------------------------------------------------------------------------
 
     @property
     def subject(self) -> Subject | None:
-        """The patient or image that is chosen."""
+        """The chosen patient or image."""
         chosen: Subject | None = self.patient.value
         return chosen
 
@@ -158,7 +144,7 @@ class SegmentWidget(Container):
         self.controls.export.enabled = labels_to_export(self._viewer) is not None
 
     def _subject_chosen(self, _: Subject | None = None) -> None:
-        """Propose which layers are which sequences, and say so."""
+        """Propose a layer for each sequence, and describe them."""
         subject = self.subject
         proposed = proposed_sequences(self._viewer.layers, subject) if subject is not None else {}
         for sequence, combo in self.controls.sequences.items():
@@ -187,24 +173,26 @@ class SegmentWidget(Container):
     def _describe(self, _: Any = None) -> None:
         subject = self.subject
         card = self._models.card
-        wanted = card.sequences if card is not None else SEQUENCES
-        about = describe_subject(self._sequences(), wanted) if subject is not None else ""
+        used = card.sequences if card is not None else SEQUENCES
+        about = describe_subject(self._sequences(), used) if subject is not None else ""
         self.controls.about.value = about
-        if self._worker is None and self._result_layer(TUMOUR) is None:
-            self._set_status(f"{self._models.problem} {_NO_PATIENT if subject is None else _READY}".strip())
+        has_result = self._result_layer(TUMOUR) is not None
+        if self._worker is None and not has_result:
+            text = messages.NO_PATIENT if subject is None else messages.READY
+            self._set_status(f"{self._models.problem} {text}".strip())
         for step in (self.controls.previous, self.controls.following):
-            step.enabled = self._result_layer(TUMOUR) is not None
+            step.enabled = has_result
 
     def _model_chosen(self) -> None:
         card = self._models.card
         if card is not None:
-            # The new model's threshold is for its next run: what is shown is another model's probability.
-            self.controls.take_defaults(card)
+            # Labels are not updated: the probability shown is another model's.
+            self.controls.set_defaults(card)
             self.controls.show_sequences(card.sequences)
         self._describe()
 
     def offer_model(self, path: Path) -> None:
-        """List a model file and choose it; a file that is no model is refused with a sentence."""
+        """List a model file and select it; a file that is not a model is refused with a message."""
         self._models.offer(path)
 
     # --- running -------------------------------------------------------------------------------
@@ -216,22 +204,22 @@ class SegmentWidget(Container):
             self.run()
 
     def run(self) -> None:
-        """Segment the chosen patient; what a click on Segment does."""
+        """Segment the chosen patient, like a click on Segment."""
         if self._worker is not None:
             return
         if self.subject is None:
-            self._set_status(_NO_PATIENT)
+            self._set_status(messages.NO_PATIENT)
             return
         try:
-            self._job = self._take_job(self.subject)
+            self._job = self._make_job(self.subject)
         except LggSegError as error:
             self._set_status(str(error))
             return
-        self._started, self._notice, self._ended = monotonic(), "", False
+        self._started, self._notice, self._worker_finished = monotonic(), "", False
         self.button.text = "Cancel"
         self.progress.value, self.progress.max = 0, 1
         self.progress.visible = True
-        self._set_status("Loading the model...")
+        self._set_status(messages.LOADING)
         self._worker = create_worker(
             run_job,
             self._job,
@@ -248,12 +236,12 @@ class SegmentWidget(Container):
         if self._worker is not None:
             self.button.text = "Cancelling..."
             self.button.enabled = False
-            self._set_status("Cancelled.")
+            self._set_status(messages.CANCELLED)
             self._worker.quit()
 
-    def _take_job(self, subject: Subject) -> Job:
+    def _make_job(self, subject: Subject) -> Job:
         sequences = self._sequences()
-        arrays = take_arrays(sequences)
+        arrays = arrays_of(sequences)
         flair = sequences["FLAIR"]
         assert flair is not None
         only = slice_in_view(self._viewer, flair) if self.controls.current_slice.value else None
@@ -266,76 +254,52 @@ class SegmentWidget(Container):
             self._notice = f"{event.text} "
             return
         self.progress.max, self.progress.value = event.total, event.done
-        text = f"{event.done} of {event.total} slices"
-        if event.done:
-            left = (monotonic() - self._started) / event.done * (event.total - event.done)
-            text += f", {left:.0f} s left" if left >= 1 else ""
-        self._set_status(self._notice + text)
+        self._set_status(self._notice + messages.progress(event, self._started))
 
     def _show_result(self, result: Result | Failure) -> None:
         job = self._job
         if job is None or not self.button.enabled:
             return
         if isinstance(result, Failure):
-            self._set_status(result.sentence)
+            self._set_status(result.message)
             return
-        probability = self._whole(job, PROBABILITY, result.probability)
-        uncertainty = self._whole(job, UNCERTAINTY, result.uncertainty)
-        if job.flair not in self._viewer.layers or grid_of(job.flair) != probability.shape:
-            self._set_status(
-                f"The layers of {job.subject} were removed or changed during the run; nothing was added."
-            )
+        layers, name = self._viewer.layers, job.subject.name
+        probability = relabelling.on_whole_grid(layers, job, PROBABILITY, result.probability)
+        uncertainty = relabelling.on_whole_grid(layers, job, UNCERTAINTY, result.uncertainty)
+        if job.flair not in layers or grid_of(job.flair) != probability.shape:
+            self._set_status(messages.layers_gone(name))
             return
-        made_with = {
-            "model": result.model,
-            "engine": result.engine,
-            "options": job.options.as_dict(),
-            "coarse_to_fine": result.coarse_to_fine,
-        }
-        name = job.subject.name
+        made_with = result.made_with(job.options)
         layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
         tumour = self._show_labels(job.flair, name, layer)
-        truth = find_layer(self._viewer.layers, name, TRUTH)
+        truth = find_layer(layers, name, TRUTH)
         if truth is not None:
             outline(truth)
-        self._viewer.layers.selection.active = tumour
-        self._summary = f"{self._notice}{result.seconds:.1f} s on {result.device}."
+        layers.selection.active = tumour
+        self._remark = f"{self._notice}{result.seconds:.1f} s on {result.device}."
         self._shown = job, tumour
-        self._shown_timer.start()
+        self._conclude_timer.start()
 
     def _conclude(self) -> None:
-        """Say what the labels that were just shown measure, and go to them."""
+        """Measure the labels that were just shown, and go to them."""
         if self._shown is None:
             return
         (job, tumour), self._shown = self._shown, None
-        if self._ended:  # whatever may fail below
-            self._ready_again()
+        if self._worker_finished:  # first, in case something below fails
+            self._reset()
         self._show_measurements(job.subject)
         if job.only_slice is None:
             go_to_largest(self._viewer, tumour)
 
-    def _whole(self, job: Job, role: str, computed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A result on the layer's own grid; a single slice goes into what was there before."""
-        grid = grid_of(job.flair)
-        if len(grid) == 2 or job.only_slice is None:
-            return computed[0] if len(grid) == 2 else computed
-        before = find_layer(self._viewer.layers, job.subject.name, role)
-        if before is None or before.data.shape != grid:
-            whole = np.zeros(grid, np.float32)
-        else:
-            whole = np.array(before.data)
-        whole[job.only_slice] = computed[0]
-        return whole
-
     def _show_error(self, error: Exception) -> None:
-        self._set_status(f"Segment failed: {error} ({type(error).__name__}).")
+        self._set_status(f"Segment failed: {unexpected(error)}")
 
     def _finished(self) -> None:
-        self._ended = True
+        self._worker_finished = True
         if self._shown is None:
-            self._ready_again()
+            self._reset()
 
-    def _ready_again(self) -> None:
+    def _reset(self) -> None:
         self._worker = None
         self._job = None
         self.button.text = "Segment"
@@ -343,7 +307,7 @@ class SegmentWidget(Container):
         self.progress.visible = False
 
     def _closed(self) -> None:
-        """The widget is gone: stop the run and forget the viewer."""
+        """Stop the run and disconnect from the viewer; the widget is gone."""
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._layers_changed)
         self._models.close()
@@ -357,13 +321,13 @@ class SegmentWidget(Container):
     # --- after the run -------------------------------------------------------------------------
 
     def _threshold_moved(self, _: float) -> None:
-        """From now on the slider decides."""
+        """Moving the slider turns the automatic threshold off."""
         with self.controls.automatic.changed.blocked():
             self.controls.automatic.value = False
         self.relabel()
 
     def relabel(self, _: Any = None) -> None:
-        """Labels anew from the stored probability, as threshold, clean-up and hole filling now are.
+        """Recompute labels from the probability with the current threshold, clean-up and hole filling.
 
         Labels that were edited by hand are kept; the new ones get a layer of their own.
         """
@@ -375,66 +339,51 @@ class SegmentWidget(Container):
         assert subject is not None
         layer = self._show_labels(probability, subject.name, probability)
         if layer is not before:
-            self._summary = (
-                f"Your corrections in '{before.name}' are kept; the new labels are in '{layer.name}'."
-            )
-        self._measurements_timer.start()
+            self._remark = messages.corrections_kept(before.name, layer.name)
+        self._measure_timer.start()
 
-    def _show_labels(self, like: Any, name: str, probability: Image) -> Labels:
-        data = probability.data
+    def _show_labels(self, reference: Any, name: str, probability: Image) -> Labels:
         options = self.controls.options()
-        threshold = threshold_of(data, options.threshold)
+        labels, threshold = relabelling.labels_from(probability.data, options)
         if options.threshold == "auto":
             self.controls.show_threshold(threshold)
-        volume = data[None] if data.ndim == 2 else data
-        labels = postprocess(volume, dataclasses.replace(options, threshold=threshold))
-        # The probability knows its run; only what turns it into labels is as the controls are now.
-        run = probability.metadata["lgg"].get("made_with", {})
-        now = {k: getattr(options, k) for k in ("threshold", "clean_up", "smallest_volume", "fill_holes")}
-        made_with = {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
-        return results.show_labels(self._viewer, like, name, labels.reshape(data.shape), made_with)
+        made_with = relabelling.made_with_now(probability, options, threshold)
+        return results.show_labels(self._viewer, reference, name, labels, made_with)
 
     def _show_measurements(self, of: Subject | None = None) -> None:
-        """Say what the newest result of a subject (the chosen one by default) measures; keep it there."""
+        """Show and store measurements of the newest result of a subject, by default the chosen one."""
         subject = of or self.subject
-        layer = find_layer(self._viewer.layers, subject.name, TUMOUR) if subject is not None else None
+        layers = self._viewer.layers
+        layer = find_layer(layers, subject.name, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
             return
-        labels = layer.data[None] if layer.ndim == 2 else layer.data
-        measurements = measure_labels(labels, results.spacing_of(layer))
-        results.note_measurements(layer, measurements)
-        text = measurements.summary() if subject == self.subject else f"{subject}: {measurements.summary()}"
-        truth = find_layer(self._viewer.layers, subject.name, TRUTH)
-        if truth is not None and truth.data.shape == layer.data.shape:
-            text += f" Dice with truth {dice(layer.data, truth.data):.2f}."
-        probability = find_layer(self._viewer.layers, subject.name, PROBABILITY)
-        if probability is not None and probability.data.shape == layer.data.shape and measurements.voxels:
-            text += f" Uncertainty {1 - (expected_dice(probability.data, layer.data) or 0):.2f}."
-        if self._left_out_weak_pieces(probability):
-            text += " Segment again for weak pieces that lie apart, which this run did not look for."
-        self._set_status(f"{text} {self._summary}".strip())
-
-    def _left_out_weak_pieces(self, probability: Image | None) -> bool:
-        """Whether clean-up now keeps what the quick look of a run leaves out."""
-        keeps = self.controls.clean_up.value not in DROPS_MINOR
-        made_with = {} if probability is None else probability.metadata["lgg"].get("made_with", {})
-        return keeps and bool(made_with.get("coarse_to_fine"))
+        measured = relabelling.measure(layers, subject.name, layer)
+        text = messages.result(
+            measured.tumour,
+            measured.dice,
+            measured.expected_dice,
+            "" if subject == self.subject else str(subject),
+        )
+        run = relabelling.made_with(find_layer(layers, subject.name, PROBABILITY))
+        coarse_to_fine = bool(run.get("coarse_to_fine"))
+        text += messages.small_components_missing(self.controls.clean_up.value, coarse_to_fine=coarse_to_fine)
+        self._set_status(f"{text} {self._remark}".strip())
 
     def _result_layer(self, role: str) -> Any:
         subject = self.subject
         return find_layer(self._viewer.layers, subject.name, role) if subject is not None else None
 
-    def _spacing_given(self, _: Any = None) -> None:
+    def _spacing_changed(self, _: Any = None) -> None:
         spacing = tuple(box.value for box in self.controls.spacing.values())
         flair = self._sequences()["FLAIR"]
         subject = self.subject
         if flair is None or subject is None or not all(spacing):
             return
         results.set_spacing(self._viewer, subject.name, flair, spacing)
-        self._measurements_timer.start()
+        self._measure_timer.start()
 
     def go_to_tumour(self, direction: int) -> None:
-        """Show the next (1) or previous (-1) slice with tumour, going round at the end."""
+        """Show the next (1) or previous (-1) slice with tumour, wrapping around at the ends."""
         layer = self._result_layer(TUMOUR)
         if layer is None or layer.ndim != 3:
             return
@@ -442,5 +391,5 @@ class SegmentWidget(Container):
         if len(slices):
             here = slice_in_view(self._viewer, layer)
             ahead = slices[slices > here] if direction > 0 else slices[slices < here][::-1]
-            round_the_end = slices[0] if direction > 0 else slices[-1]
-            go_to_slice(self._viewer, layer, int(ahead[0] if len(ahead) else round_the_end))
+            wrapped = slices[0] if direction > 0 else slices[-1]
+            go_to_slice(self._viewer, layer, int(ahead[0] if len(ahead) else wrapped))

@@ -1,4 +1,4 @@
-"""A menu of devices: those that are present, once torch was asked, and whichever suits best."""
+"""A menu of the devices that torch finds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 from magicgui.widgets import ComboBox
 from napari.qt.threading import create_worker
 
+from ...core import devices
 from ...preferences import preferences
 
 _AUTO = "auto"
 
 
 class DeviceChooser:
-    """A combo box of devices; it begins with the preferred one.
+    """A combo box of devices, with the preferred one selected at first.
 
     Parameters
     ----------
     tooltip : str
-        What a device is for.
+        Tooltip of the menu.
 
     Attributes
     ----------
@@ -30,25 +31,25 @@ class DeviceChooser:
     def __init__(self, tooltip: str) -> None:
         preferred = preferences().device
         self._devices = [("Auto", _AUTO)]
-        if preferred != _AUTO:  # until it is known whether it is there
+        if preferred != _AUTO:  # until it is known whether it is present
             self._devices.append((preferred.upper(), preferred))
         self.combo = ComboBox(
             label="Device", choices=lambda _: self._devices, value=preferred, tooltip=tooltip
         )
-        self._looking: Any = None
+        self._worker: Any = None
 
-    def look(self) -> None:
-        """Ask torch, in a worker since importing it takes a while, which devices are present."""
-        self._looking = create_worker(present_devices, _connect={"returned": self._show})
+    def find_devices(self) -> None:
+        """Ask torch which devices are present, in a worker since importing torch takes a while."""
+        self._worker = create_worker(present_devices, _connect={"returned": self._show})
 
     def close(self) -> None:
-        """The widget is gone: nobody wants to know."""
-        if self._looking is not None:
-            with suppress(RuntimeError):  # at the program's end Qt may have taken the signals away already
-                self._looking.returned.disconnect(self._show)
+        """Disconnect from the worker; the widget is gone."""
+        if self._worker is not None:
+            with suppress(RuntimeError):  # at exit, Qt may have deleted the signals already
+                self._worker.returned.disconnect(self._show)
 
     def _show(self, present: list[tuple[str, str]]) -> None:
-        self._looking = None
+        self._worker = None
         chosen = self.combo.value
         self._devices = [(f"Auto ({present[0][0]})", _AUTO), *present]
         self.combo.reset_choices()
@@ -56,9 +57,7 @@ class DeviceChooser:
 
 
 def present_devices() -> list[tuple[str, str]]:
-    """Names for people and for torch of the devices present."""
-    from ...core import devices
-
+    """Display name and torch's name of each device present."""
     return [
         (devices.describe_device(devices.choose_device(name)), name) for name in devices.available_devices()
     ]

@@ -1,4 +1,4 @@
-"""Where dock widgets are, and what happens to them: closed, napari takes one out and leaves it alive."""
+"""How dock widgets follow their window. napari removes a closed widget from its dock but keeps it alive."""
 
 from __future__ import annotations
 
@@ -10,53 +10,37 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QApplication, QDockWidget, QMainWindow, QShortcut, QWidget
 
 
-class WhenUndocked(QObject):
-    """Calls a function when a widget is taken out of its dock.
+class _EventCallback(QObject):
+    """Calls a function on some of a widget's events. The widget owns this object."""
 
-    Parameters
-    ----------
-    widget : QWidget
-        The docked widget; it owns this object.
-    act : callable
-        Takes nothing.
-    """
-
-    def __init__(self, widget: QWidget, act: Callable[[], None]) -> None:
+    def __init__(
+        self, widget: QWidget, matches: Callable[[QObject, QEvent], bool], callback: Callable[[], object]
+    ) -> None:
         super().__init__(widget)
-        self._act = act
+        self._matches, self._callback = matches, callback
         widget.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: sees every event of the widget first and lets all of them pass."""
-        if event.type() == QEvent.Type.ParentChange and watched.parent() is None:
-            self._act()
+        if self._matches(watched, event):
+            self._callback()
         return False
 
 
-class WhenEntered(QObject):
-    """Calls a function when the mouse comes into a widget: layers may have been painted in meanwhile.
+def on_undocked(widget: QWidget, callback: Callable[[], object]) -> None:
+    """Call a function when a widget is removed from its dock."""
 
-    Parameters
-    ----------
-    widget : QWidget
-        The widget; it owns this object.
-    act : callable
-        Takes nothing.
-    """
+    def undocked(watched: QObject, event: QEvent) -> bool:
+        return bool(event.type() == QEvent.Type.ParentChange and watched.parent() is None)
 
-    def __init__(self, widget: QWidget, act: Callable[[], None]) -> None:
-        super().__init__(widget)
-        self._act = act
-        widget.installEventFilter(self)
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: sees every event of the widget first and lets all of them pass."""
-        if event.type() == QEvent.Type.Enter:
-            self._act()
-        return False
+    _EventCallback(widget, undocked, callback)
 
 
-class InWindow(QObject):
+def on_mouse_enter(widget: QWidget, callback: Callable[[], object]) -> None:
+    """Call a function when the mouse enters a widget: layers may have been edited in the meantime."""
+    _EventCallback(widget, lambda _, event: bool(event.type() == QEvent.Type.Enter), callback)
+
+
+class WindowTracker(QObject):
     """Follows a widget to the main window in which it is docked.
 
     Parameters
@@ -68,12 +52,12 @@ class InWindow(QObject):
     def __init__(self, widget: QWidget) -> None:
         super().__init__(widget)
         self._widget = widget
-        # Weak: who holds the widget for longer than the window lives is not to hold that.
+        # Weak, so that a widget that outlives its window does not keep the window alive.
         self._window: ref[QWidget] | None = None
-        # A widget gets its parents one by one: the window is theirs once all of them are there.
-        self._soon = QTimer(self, singleShot=True, interval=0)
-        self._soon.timeout.connect(self._follow)
-        self._soon.start()
+        # A widget gets its parents one by one; the window is known once all of them are there.
+        self._timer = QTimer(self, singleShot=True, interval=0)
+        self._timer.timeout.connect(self._update)
+        self._timer.start()
         widget.installEventFilter(self)
 
     @property
@@ -82,17 +66,17 @@ class InWindow(QObject):
         return self._window() if self._window is not None else None
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: notices that the widget was put somewhere else."""
+        """Notice that the widget was moved elsewhere."""
         if watched is self._widget and event.type() in (QEvent.Type.ParentChange, QEvent.Type.Show):
             if watched.parent() is None:
-                self._follow()
+                self._update()
             else:
-                self._soon.start()
+                self._timer.start()
         return False
 
-    def _follow(self) -> None:
+    def _update(self) -> None:
         window = self._widget
-        while window.parentWidget() is not None:  # past a dock that floats as a window of its own
+        while window.parentWidget() is not None:  # a floating dock is a window of its own
             window = window.parentWidget()
         found = None if window is self._widget else window
         if found is not self.window:
@@ -100,18 +84,18 @@ class InWindow(QObject):
             self._window = ref(found) if found is not None else None
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
-        """The widget is in another window, or in none."""
+        """Called when the widget is in another window, or in none; for subclasses."""
 
 
-class WhenWindowCloses(InWindow):
-    """Asks a function before the main window, in which a widget is docked, is closed.
+class CloseGuard(WindowTracker):
+    """Asks a function before the main window of a docked widget is closed.
 
     Parameters
     ----------
     widget : QWidget
         The docked widget; it owns this object.
     may_close : callable
-        Takes nothing; False keeps the window open.
+        Takes no arguments; the window stays open if it returns False.
     """
 
     def __init__(self, widget: QWidget, may_close: Callable[[], bool]) -> None:
@@ -119,29 +103,29 @@ class WhenWindowCloses(InWindow):
         self._may_close = may_close
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: sees the window's events first."""
+        """Intercept the window's close event."""
         if watched is self.window and event.type() == QEvent.Type.Close and not self._may_close():
             event.ignore()
             return True
         return super().eventFilter(watched, event)
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
-        """Watch the window where the widget is."""
+        """Watch the window in which the widget is now."""
         if before is not None:
             before.removeEventFilter(self)
         if now is not None:
             now.installEventFilter(self)
 
 
-class WindowKeys(InWindow):
-    """Keys that work in the whole window of a docked widget, also while another dock hides that.
+class WindowShortcuts(WindowTracker):
+    """Keyboard shortcuts that work in the whole window, even while another dock hides the widget.
 
     Parameters
     ----------
     widget : QWidget
         The docked widget; it owns this object.
     actions : mapping of str to callable
-        By their keys in Qt's words.
+        Functions by key sequence, in Qt's notation.
     """
 
     def __init__(self, widget: QWidget, actions: Mapping[str, Callable[[], object]]) -> None:
@@ -150,25 +134,25 @@ class WindowKeys(InWindow):
         self._shortcuts: list[QShortcut] = []
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
-        """Bind the keys where the widget is, and no longer where it was."""
+        """Bind the keys in the widget's new window only."""
         while self._shortcuts:
             self._shortcuts.pop().deleteLater()
-        for keys, act in self._actions.items() if now is not None else ():
+        for keys, action in self._actions.items() if now is not None else ():
             shortcut = QShortcut(QKeySequence(keys), now)
-            shortcut.activated.connect(act)
+            shortcut.activated.connect(action)
             self._shortcuts.append(shortcut)
 
 
-class Tabbed(InWindow):
-    """Docks a widget as a tab beside the others of its kind, where napari would stack them to a tower.
+class TabbedDock(WindowTracker):
+    """Docks a widget as a tab next to others of its kind, where napari would stack them.
 
-    Only when it comes into a window: what the user makes of it later stays. A tower may have made the window
-    higher than the screen: then it gets its size back.
+    This happens only when the widget enters a window: what the user changes later stays. A stack may have
+    made the window higher than the screen, so the window gets its size back.
 
     Parameters
     ----------
     widget : QWidget
-        The docked widget, which is docked right after it is made; it owns this object.
+        The docked widget, which is docked right after it is created; it owns this object.
     """
 
     def __init__(self, widget: QWidget) -> None:
@@ -177,22 +161,22 @@ class Tabbed(InWindow):
         self._sizes = [(ref(window), window.size()) for window in windows]
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
-        """Join another one that is docked there."""
+        """Join another widget of this kind that is docked in the same area."""
         own = _dock_of(self._widget)
         if own is None or not isinstance(now, QMainWindow) or own.isFloating():
             return
         area = now.dockWidgetArea(own)
-        for other in now.findChildren(Tabbed):
+        for other in now.findChildren(TabbedDock):
             dock = _dock_of(other._widget)
             if dock is None or dock is own or dock.isFloating() or now.dockWidgetArea(dock) != area:
                 continue
             if dock not in now.tabifiedDockWidgets(own):
                 now.tabifyDockWidget(dock, own)
             own.raise_()
-            QTimer.singleShot(0, self._give_size_back)
+            QTimer.singleShot(0, self._restore_size)
             return
 
-    def _give_size_back(self) -> None:
+    def _restore_size(self) -> None:
         here = self.window
         if here is None or here.isMaximized() or here.isFullScreen():
             return

@@ -1,4 +1,4 @@
-"""Parts of forms that several widgets use."""
+"""Building blocks of the widgets' forms."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Choices = Callable[[Any], Sequence[tuple[str, Any]]]
 
 
 class Choice(ComboBox):
-    """A combo box in which None can be chosen: magicgui's own tells nobody when it is."""
+    """A combo box in which None can be chosen: magicgui's own emits no event for None."""
 
     null_value = object()
 
 
 def wrap(text: Label, lines: int) -> None:
-    """Let a text use the whole width and as many lines as it needs, with room for a few kept free."""
+    """Wrap a text over the whole width, with room reserved for a few lines."""
     from qtpy.QtCore import Qt
     from qtpy.QtWidgets import QSizePolicy
 
@@ -34,7 +34,7 @@ def wrap(text: Label, lines: int) -> None:
 
 
 def path_edit(mode: str, label: str, tooltip: str, files: str | None = None) -> FileEdit:
-    """A path that can be typed or chosen in a dialog: "d" for a folder, "w" for a new file."""
+    """A path to type or to choose in a dialog: mode "d" for a folder, "w" for a new file."""
     edit = FileEdit(mode=mode, label=label, tooltip=tooltip, filter=files)
     edit.choose_btn.text = "..."
     edit.choose_btn.max_width = 34
@@ -42,8 +42,8 @@ def path_edit(mode: str, label: str, tooltip: str, files: str | None = None) -> 
     return edit
 
 
-def let_shrink(combo: ComboBox) -> None:
-    """Let a menu be narrower than its longest choice, so that the column fits beside the picture."""
+def allow_narrow(combo: ComboBox) -> None:
+    """Let a menu be narrower than its longest choice, so that the column fits next to the canvas."""
     combo.native.setSizeAdjustPolicy(combo.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.native.setMinimumContentsLength(10)
 
@@ -55,8 +55,15 @@ def rows(*widgets: Any) -> Container:
     return container
 
 
+def side_by_side(*widgets: Any) -> Container:
+    """Controls next to each other without labels."""
+    container = Container(widgets=widgets, layout="horizontal", labels=False)
+    container.margins = (0, 0, 0, 0)
+    return container
+
+
 def form(*widgets: Any, labels_above: bool = False) -> QWidget:
-    """Controls below each other, their labels in one column, or above them where they need the width."""
+    """Controls below each other, with labels in a column, or above the controls to leave them the width."""
     from qtpy.QtWidgets import QFormLayout, QWidget
 
     native = QWidget()
@@ -72,7 +79,7 @@ def form(*widgets: Any, labels_above: bool = False) -> QWidget:
 
 
 def folded(title: str, content: Container) -> QWidget:
-    """Controls behind a title that opens on a click."""
+    """Controls behind a title that expands when clicked."""
     from superqt import QCollapsible
 
     collapsible = QCollapsible(title)

@@ -1,6 +1,6 @@
-"""The model files known in this session besides the shipped one: what every widget's list offers.
+"""The model files known in this session besides the shipped one; all widgets list them.
 
-A model that one widget learns of, because it was trained or picked there, is offered by all at once.
+A model that was trained or chosen in one widget is listed in all widgets at once.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ...preferences import preferences
 
 
 class KnownModels:
-    """Model files in the order in which they became known."""
+    """Model files in the order in which they were added."""
 
-    #: Emitted with the path of each model that is added, or written anew.
+    #: Emitted with the path of each model that is added or rewritten.
     added = Signal(Path)
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
 
     def known(self) -> list[tuple[str, Path]]:
-        """Names for people, told apart by their folders where files are called alike, and paths."""
+        """Display names and paths; names that occur twice include the folder."""
         stems = [path.stem for path in self._paths]
         return [
             (path.stem if stems.count(path.stem) == 1 else f"{path.stem} ({path.parent})", path)
@@ -32,29 +32,29 @@ class KnownModels:
         ]
 
     def add(self, path: Path) -> None:
-        """Make a model file known; one that is known stays where it is in the list."""
+        """Add a model file; a known one keeps its place in the list."""
         if path not in self._paths:
             self._paths.append(path)
         self.added.emit(path)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all models."""
         self._paths.clear()
 
 
-#: Those of this session.
+#: The models of this session.
 known_models = KnownModels()
 
 
 def preferred_model() -> tuple[Path | None, str]:
-    """The model that the user prefers to begin with, made known.
+    """The model file set in the preferences; it is added to the known models.
 
     Returns
     -------
     path : Path or None
         None for the shipped model.
     problem : str
-        Why it is the shipped one all the same, in a sentence or two; empty if it is as preferred.
+        Why the preferred model cannot be used; empty if there is no problem.
     """
     preferred = preferences().model.strip()
     if not preferred:
@@ -63,6 +63,6 @@ def preferred_model() -> tuple[Path | None, str]:
     try:
         read_card(path)
     except LggSegError as error:
-        return None, f"The preferred model cannot be used, so this begins with the shipped one. {error}"
+        return None, f"The preferred model cannot be used; the shipped model is selected instead. {error}"
     known_models.add(path)
     return path, ""

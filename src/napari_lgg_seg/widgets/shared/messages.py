@@ -1,4 +1,4 @@
-"""Words that the widgets share."""
+"""Wording that several widgets use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ def counted(number: int, noun: str, plural: str = "s") -> str:
     return f"{number:,} {noun}{plural if number != 1 else ''}"
 
 
-def in_time(seconds: float) -> str:
-    """How long something will take, roughly: "40 s left", "4 min left", "1 h 20 min left"."""
+def time_left(seconds: float) -> str:
+    """A rounded remaining time: "40 s left", "4 min left", "1 h 20 min left"."""
     if seconds < 90:
         return f"{max(5, round(seconds / 5) * 5)} s left"
     minutes = round(seconds / 60)
     return f"{minutes} min left" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min left"
-
-
-def not_kept(name: str, sentence: str) -> str:
-    """Why a patient stays open."""
-    return f"{name} stays open, since its labels could not be kept: {sentence}"

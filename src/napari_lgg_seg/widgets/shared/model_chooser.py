@@ -6,51 +6,52 @@ from collections.abc import Callable
 from pathlib import Path
 
 from psygnal import Signal
+from qtpy.QtWidgets import QFileDialog
 
 from ...core.errors import LggSegError
 from ...core.model.checkpoint import DEFAULT_MODEL, ModelCard, read_card
-from .forms import Choice, let_shrink
+from .forms import Choice, allow_narrow
 from .known_models import known_models, preferred_model
 
 DEFAULT_NAME, OTHER_MODEL = "Default U-Net", "Choose a model file..."
 
 
 class ModelChooser:
-    """A combo box of models; it begins with the preferred one.
+    """A combo box of models, with the preferred one selected at first.
 
     Parameters
     ----------
-    say : callable
-        Takes a sentence about a file that is no model.
+    set_status : callable
+        Called with a message about a file that is not a model.
 
     Attributes
     ----------
     combo : Choice
         The menu.
     path : Path
-        The model file that is chosen.
+        The selected model file.
     card : ModelCard or None
         Its header; None if it cannot be read, which the menu's tooltip explains.
     problem : str
-        Why it does not begin with the preferred model; empty if it does, and once another is chosen.
+        Why the preferred model is not selected; empty if it is, and once another one is chosen.
     """
 
-    #: Another model is chosen, or the chosen one was written anew.
+    #: Another model was selected, or the selected file was rewritten.
     changed = Signal()
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._set_status = say
+    def __init__(self, set_status: Callable[[str], None]) -> None:
+        self._set_status = set_status
         preferred, self.problem = preferred_model()
         self.path = preferred or DEFAULT_MODEL
         self.card: ModelCard | None = None
         self.combo = Choice(label="Model", choices=lambda _: self._choices(), value=self.path)
-        let_shrink(self.combo)
-        self.combo.changed.connect(self._take)
-        known_models.added.connect(self._models_changed)
+        allow_narrow(self.combo)
+        self.combo.changed.connect(self._select)
+        known_models.added.connect(self._model_added)
         self._read()
 
     def offer(self, path: Path) -> None:
-        """List a model file and choose it; a file that is no model is refused with a sentence."""
+        """List a model file and select it; a file that is not a model is refused with a message."""
         try:
             read_card(path)
         except LggSegError as error:
@@ -60,15 +61,13 @@ class ModelChooser:
         self.combo.value = path
 
     def close(self) -> None:
-        """Follow the models of this session no more."""
-        known_models.added.disconnect(self._models_changed)
+        """Stop following the models of this session."""
+        known_models.added.disconnect(self._model_added)
 
     def _choices(self) -> list[tuple[str, Path | None]]:
         return [(DEFAULT_NAME, DEFAULT_MODEL), *known_models.known(), (OTHER_MODEL, None)]
 
-    def _take(self, chosen: Path | None) -> None:
-        from qtpy.QtWidgets import QFileDialog
-
+    def _select(self, chosen: Path | None) -> None:
         if chosen is None:
             self.combo.value = self.path
             name, _ = QFileDialog.getOpenFileName(
@@ -85,7 +84,7 @@ class ModelChooser:
             self.changed.emit()
 
     def _read(self) -> str:
-        """Read the header, for the tooltip; a sentence if that fails."""
+        """Read the header and set the tooltip; returns why the file cannot be read, if so."""
         try:
             self.card = read_card(self.path)
         except LggSegError as error:
@@ -94,7 +93,7 @@ class ModelChooser:
         self.combo.tooltip = self.card.summary()
         return ""
 
-    def _models_changed(self, path: Path) -> None:
+    def _model_added(self, path: Path) -> None:
         self.combo.reset_choices()
-        if path == self.path:  # chosen before, and perhaps written anew since
-            self._take(path)
+        if path == self.path:  # the selected file may have been rewritten
+            self._select(path)

@@ -1,4 +1,4 @@
-"""A column of controls that scrolls where the window is too low for it, and never sideways."""
+"""A column of controls that scrolls vertically when the window is too low, and never sideways."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 _PREFERRED_WIDTH = 330
 
 
-def show_from(widget: QWidget) -> None:
-    """Let a part of a column, and what is below it, be seen: what matters now."""
+def scroll_into_view(widget: QWidget) -> None:
+    """Scroll a widget in a :class:`ScrollingColumn` to the top of the column."""
     above: QWidget | None = widget
     while above is not None and not isinstance(above, ScrollingColumn):
         above = above.parentWidget()
@@ -18,7 +18,7 @@ def show_from(widget: QWidget) -> None:
 
 
 class ScrollingColumn(QScrollArea):
-    """As wide as its content needs, scroll bar included, and as low as it must be.
+    """As wide as its content needs, including the scroll bar, and as low as it must be.
 
     Parameters
     ----------
@@ -33,28 +33,28 @@ class ScrollingColumn(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(column)
-        self._wanted: QWidget | None = None
-        # In a moment, when what was shown or hidden just now has its place.
-        self._soon = QTimer(self, singleShot=True, interval=50)
-        self._soon.timeout.connect(self._scroll)
+        self._target: QWidget | None = None
+        # Delayed until widgets that were just shown or hidden have their final positions.
+        self._timer = QTimer(self, singleShot=True, interval=50)
+        self._timer.timeout.connect(self._scroll)
 
     def scroll_to(self, widget: QWidget) -> None:
         """Scroll so that a part of the column is at the top."""
-        self._wanted = widget
-        self._soon.start()
+        self._target = widget
+        self._timer.start()
 
     def _scroll(self) -> None:
-        content, widget = self.widget(), self._wanted
+        content, widget = self.widget(), self._target
         if widget is not None and content.isAncestorOf(widget):
             content.layout().activate()
             self.verticalScrollBar().setValue(widget.mapTo(content, QPoint(0, 0)).y())
-        self._wanted = None
+        self._target = None
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Qt's hook: the content's width, which changes with what is shown."""
+        """The content's width, which changes as controls are shown and hidden."""
         content = self.widget().minimumSizeHint()
         return QSize(content.width() + self.verticalScrollBar().sizeHint().width(), 200)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Qt's hook: all of the content, and room for most texts."""
+        """All of the content, wide enough for most texts."""
         return QSize(max(self.minimumSizeHint().width(), _PREFERRED_WIDTH), self.widget().sizeHint().height())

@@ -1,7 +1,6 @@
-"""Patients as Qt sees them: a table of any columns, and the order and choice in which it is shown.
+"""Qt models for tables of patients: one for the rows and columns, one for their order and selection.
 
-Nothing here reads files or knows layers; what the columns say is :mod:`.browser_rows`' business, or
-:mod:`.compare_rows`'.
+Nothing here reads files or knows layers; each widget defines its own rows and columns.
 """
 
 from __future__ import annotations
@@ -14,37 +13,37 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel,
 from qtpy.QtGui import QFont, QIcon
 
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-#: The column with patients' names and pictures.
+#: The column with patients' names and thumbnails.
 PATIENT = 0
 
-Key = Any  # whatever a column is sorted by: text or a number
+Key = Any  # what a column is sorted by: text or a number
 
 
 class Row(Protocol):
     """One patient of a table."""
 
-    #: What the row is sorted by in each column, kept since sorting asks for it ten thousand times.
+    #: Sort key of each column, cached because sorting asks for it thousands of times.
     keys: tuple[Key | None, ...]
 
     @property
     def name(self) -> str:
-        """What no other patient of the table is called."""
+        """Name, unique in the table."""
 
     @property
     def problem(self) -> str:
-        """Why the patient cannot be used, in a sentence; empty if it can."""
+        """Why the patient cannot be used; empty if it can."""
 
     @property
     def search_text(self) -> str:
-        """What a filter looks in."""
+        """Text that the filter searches."""
 
     @property
     def tooltip(self) -> str:
-        """What is said about the name."""
+        """Tooltip of the name."""
 
     @property
     def icon(self) -> QIcon | None:
-        """A picture beside the name."""
+        """Thumbnail next to the name."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,17 @@ class Column:
     Attributes
     ----------
     title, tooltip : str
-        What it is called, and what that means.
+        Header and its explanation.
     key : callable
-        By what a row is sorted; None where that is not known.
+        Takes a row and returns its sort key; None if unknown.
     text : callable
-        What is shown of a key.
+        Takes a key and returns the text of the cell.
     widest : str
-        As much as it will ever show, so that it need not be measured by its thousand cells.
+        The widest text expected, so that thousands of cells need not be measured.
     is_number : bool
-        Whether it is aligned to the right.
+        Whether cells are right-aligned.
     nothing, broken : str
-        What is shown where nothing is known, and of patients with a problem.
+        Text for unknown values, and for patients with a problem.
     """
 
     title: str
@@ -77,7 +76,7 @@ class Column:
     broken: str = ""
 
     def cell(self, row: Row, key: Key | None) -> str | None:
-        """What a cell shows."""
+        """The text of a cell."""
         if key is not None:
             return self.text(key)
         return (self.broken if row.problem else self.nothing) or None
@@ -91,75 +90,75 @@ class CohortModel(QAbstractTableModel):
     columns : sequence of Column
         The first one holds the names.
     parent : QObject, optional
-        With which it goes.
+        The owner.
     """
 
     def __init__(self, columns: Sequence[Column], parent: Any = None) -> None:
         super().__init__(parent)
         self.columns = tuple(columns)
         self.rows: list[Any] = []
-        self._places: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
         self._open: str | None = None
         self._bold, self._italic = QFont(), QFont()
         self._bold.setBold(True)
         self._italic.setItalic(True)
 
-    # --- what is in it -------------------------------------------------------------------------
+    # --- rows ----------------------------------------------------------------------------------
 
     def show_rows(self, rows: Sequence[Row]) -> None:
-        """Hold these patients instead of those before."""
+        """Replace all rows."""
         self.beginResetModel()
         self.rows = list(rows)
         for row in self.rows:
-            self._take_keys(row)
-        self._places = {row.name: place for place, row in enumerate(self.rows)}
+            self._cache_keys(row)
+        self._indices = {row.name: index for index, row in enumerate(self.rows)}
         self.endResetModel()
 
     def add(self, row: Row) -> None:
-        """Hold one more patient."""
-        place = len(self.rows)
-        self.beginInsertRows(QModelIndex(), place, place)
-        self._take_keys(row)
+        """Append a row."""
+        index = len(self.rows)
+        self.beginInsertRows(QModelIndex(), index, index)
+        self._cache_keys(row)
         self.rows.append(row)
-        self._places[row.name] = place
+        self._indices[row.name] = index
         self.endInsertRows()
 
     def row_of(self, name: str) -> Any:
-        """The patient of a name; None if there is none."""
-        place = self._places.get(name)
-        return None if place is None else self.rows[place]
+        """The row of a patient; None if there is none."""
+        index = self._indices.get(name)
+        return None if index is None else self.rows[index]
 
-    def has_changed(self, name: str) -> None:
-        """Show a patient anew, of whom something else is known now."""
-        self._take_keys(self.rows[self._places[name]])
-        self._draw(name)
+    def refresh(self, name: str) -> None:
+        """Update the display of a patient whose row has changed."""
+        self._cache_keys(self.rows[self._indices[name]])
+        self._redraw(name)
 
     def mark_open(self, name: str | None) -> None:
         """Show which patient is open."""
         before, self._open = self._open, name
         for changed in (before, name):
-            self._draw(changed)
+            self._redraw(changed)
 
-    def _take_keys(self, row: Row) -> None:
+    def _cache_keys(self, row: Row) -> None:
         row.keys = tuple(column.key(row) for column in self.columns)
 
-    def _draw(self, name: str | None) -> None:
-        place = self._places.get(name) if name is not None else None
-        if place is not None:
-            self.dataChanged.emit(self.index(place, 0), self.index(place, len(self.columns) - 1))
+    def _redraw(self, name: str | None) -> None:
+        index = self._indices.get(name) if name is not None else None
+        if index is not None:
+            self.dataChanged.emit(self.index(index, 0), self.index(index, len(self.columns) - 1))
 
-    # --- Qt's questions ------------------------------------------------------------------------
+    # --- Qt's interface ------------------------------------------------------------------------
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
-        """Qt's hook: how many patients."""
+        """Number of patients."""
         return 0 if parent is not None and parent.isValid() else len(self.rows)
 
     def columnCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802 - Qt's name
-        """Qt's hook: how many columns."""
+        """Number of columns."""
         return 0 if parent is not None and parent.isValid() else len(self.columns)
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Qt's hook: what a cell shows."""
+        """Content and appearance of a cell."""
         row, column = self.rows[index.row()], self.columns[index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return column.cell(row, row.keys[index.column()])
@@ -176,7 +175,7 @@ class CohortModel(QAbstractTableModel):
     def headerData(  # noqa: N802 - Qt's name
         self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
     ) -> Any:
-        """Qt's hook: titles of the columns."""
+        """Titles and tooltips of the columns."""
         if orientation != Qt.Orientation.Horizontal:
             return None
         if role == Qt.ItemDataRole.DisplayRole:
@@ -184,51 +183,58 @@ class CohortModel(QAbstractTableModel):
         return self.columns[section].tooltip if role == Qt.ItemDataRole.ToolTipRole else None
 
 
-class CohortOrder(QSortFilterProxyModel):
-    """The patients that are shown, in the order in which they are.
+class SortedCohort(QSortFilterProxyModel):
+    """The patients in the order shown, without those filtered out.
 
-    What is not known of a patient comes last, whichever way a column is sorted.
+    Unknown values are sorted last, in either direction.
+
+    Parameters
+    ----------
+    model : CohortModel
+        All patients.
+    parent : QObject, optional
+        The owner.
     """
 
     def __init__(self, model: CohortModel, parent: Any = None) -> None:
         super().__init__(parent)
         self._cohort = model
-        self._words: list[str] = []
-        self._fits: Callable[[Any], bool] | None = None
+        self._search_words: list[str] = []
+        self._accepts: Callable[[Any], bool] | None = None
         self.setSourceModel(model)
         self.setDynamicSortFilter(True)
 
-    def choose(self, text: str, fits: Callable[[Any], bool] | None = None) -> None:
-        """Show only rows that fit and hold all words of a text."""
-        self._words, self._fits = text.lower().split(), fits
+    def set_filter(self, text: str, accepts: Callable[[Any], bool] | None = None) -> None:
+        """Show only rows that are accepted and contain all words of a text."""
+        self._search_words, self._accepts = text.lower().split(), accepts
         self.invalidateFilter()
 
     def names(self) -> list[str]:
-        """Names of the patients that are shown, in their order."""
+        """Names of the patients shown, in order."""
         rows = self._cohort.rows
         return [rows[self.mapToSource(self.index(i, 0)).row()].name for i in range(self.rowCount())]
 
     def name_at(self, index: QModelIndex) -> str:
-        """The patient behind a cell of the view."""
+        """The patient of a cell in the view."""
         name: str = self._cohort.rows[self.mapToSource(index).row()].name
         return name
 
-    def place_of(self, name: str) -> QModelIndex:
-        """A patient's first cell in the view; not valid if it is not shown."""
+    def index_of(self, name: str) -> QModelIndex:
+        """A patient's first cell in the view; not valid if the patient is not shown."""
         return next(
             (self.index(i, 0) for i, shown in enumerate(self.names()) if shown == name), QModelIndex()
         )
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: whether a patient is shown."""
+        """Whether a patient is shown."""
         patient = self._cohort.rows[row]
-        if self._fits is not None and not self._fits(patient):
+        if self._accepts is not None and not self._accepts(patient):
             return False
         text = patient.search_text.lower()
-        return all(word in text for word in self._words)
+        return all(word in text for word in self._search_words)
 
     def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:  # noqa: N802 - Qt's name
-        """Qt's hook: whether one patient comes before another in ascending order."""
+        """Whether a patient comes before another one in ascending order."""
         column, rows = left.column(), self._cohort.rows
         first, second = rows[left.row()].keys[column], rows[right.row()].keys[column]
         if first is None or second is None:

@@ -1,9 +1,10 @@
-"""What the widgets share: a worker for long work, whose failures come back as sentences."""
+"""Workers whose failures come back as messages for the user."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 from ...core.errors import LggSegError
@@ -14,9 +15,9 @@ Returned = TypeVar("Returned")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a piece of work ended early, in one sentence for the user."""
+    """Why a worker ended early, in one sentence for the user."""
 
-    sentence: str
+    message: str
 
 
 def returns_failure(
@@ -24,12 +25,12 @@ def returns_failure(
 ) -> Callable[..., Generator[Yielded, None, Returned | Failure]]:
     """Make a generator return a :class:`Failure` where it would raise.
 
-    napari's generator workers lose a RuntimeError without a word, and torch raises little else; and
-    what they do not lose, napari shows as a traceback. Our own errors are sentences already. Any
-    other exception but RuntimeError is a bug of ours and goes its usual way.
+    napari's generator workers swallow RuntimeError, which torch raises for almost everything, and show
+    other exceptions as tracebacks. Exceptions that are neither ours nor RuntimeError are bugs and propagate.
     """
 
-    def softly(*args: Any, **kwargs: Any) -> Generator[Yielded, None, Returned | Failure]:
+    @wraps(work)
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Yielded, None, Returned | Failure]:
         try:
             return (yield from work(*args, **kwargs))
         except LggSegError as error:
@@ -40,4 +41,9 @@ def returns_failure(
             reason = (str(error) or type(error).__name__).splitlines()[0]
             return Failure(f"The computation failed ({reason}); try another device.")
 
-    return softly
+    return wrapper
+
+
+def unexpected(error: Exception) -> str:
+    """A message about an exception that is none of ours."""
+    return f"{error} ({type(error).__name__})."

@@ -1,4 +1,4 @@
-"""What somebody paints survives a crash, and is offered at the next start."""
+"""Edits survive a crash and are offered at the next start."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.cohort import autosave as recovery
+from napari_lgg_seg.core.cohort import autosave as edit_files
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.layers import described
-from napari_lgg_seg.widgets.review.autosave import EditAutosaver, autosaver_of, keep_edits, window_of
-from napari_lgg_seg.widgets.review.restore import offer
+from napari_lgg_seg.layers import describe, described
+from napari_lgg_seg.widgets.review.autosave import EditAutosaver, autosaver_of, enable_autosave, window_of
+from napari_lgg_seg.widgets.review.restore import offer, restore
 
 PATIENT = "TCGA_DU_0001_19990101"
 
 
 @pytest.fixture
-def kept(viewer: Any) -> Iterator[Callable[[], list[recovery.Edit]]]:
-    """What is kept at the moment, by whichever session."""
-    keep_edits(viewer)
-    yield lambda: [recovery.read(path) for path in sorted(recovery.recovery_folder().glob("*.npz"))]
-    for path in recovery.recovery_folder().glob("*.npz"):
+def autosaved(viewer: Any) -> Iterator[Callable[[], list[edit_files.Edit]]]:
+    """Factory: the edits that are autosaved now, by any session."""
+    enable_autosave(viewer)
+    yield lambda: [edit_files.read(path) for path in sorted(edit_files.recovery_folder().glob("*.npz"))]
+    for path in edit_files.recovery_folder().glob("*.npz"):
         path.unlink()
 
 
 @pytest.fixture
 def truth(viewer: Any, patient_on_disk: Callable[..., Path]) -> Any:
-    """The open patient's truth, in which it can be painted."""
+    """The ground truth of an open patient, to paint in."""
     viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
-    return viewer.layers["truth"]
+    return viewer.layers["ground truth"]
 
 
 def _leave_behind(folder: Path, more: str = "") -> None:
-    """A session that kept an edit of the patient and was killed."""
+    """Run a session that autosaves an edit of the patient and is killed."""
     program = textwrap.dedent(
         f"""
         import os, signal, numpy as np
-        from napari_lgg_seg.core.cohort import autosave as recovery
+        from napari_lgg_seg.core.cohort import autosave as edit_files
         from napari_lgg_seg.core.data.patients import read_patient
         from napari_lgg_seg.layers import describe
         patient = read_patient({str(folder)!r})
@@ -54,7 +54,7 @@ def _leave_behind(folder: Path, more: str = "") -> None:
         about = {{**describe(patient.name, "tumour", patient.slice_numbers, folder={str(folder)!r})}}
         about |= {{"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}}
         title = patient.name + " tumour{more}"
-        recovery.keep(recovery.Edit(patient.name, title, labels, {str(folder)!r}, about))
+        edit_files.keep(edit_files.Edit(patient.name, title, labels, {str(folder)!r}, about))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -66,51 +66,51 @@ def _press(box: Any, text: str) -> None:
     button.click()
 
 
-def test_a_stroke_is_kept_a_few_seconds_later(truth: Any, kept: Any, wait_until: Any) -> None:
+def test_a_stroke_is_autosaved_a_few_seconds_later(truth: Any, autosaved: Any, wait_until: Any) -> None:
     truth.paint((1, 3, 3), 2)
-    wait_until(lambda: len(kept()) == 1)
-    (edit,) = kept()
-    assert (edit.patient, edit.title) == (PATIENT, "truth")
+    wait_until(lambda: len(autosaved()) == 1)
+    (edit,) = autosaved()
+    assert (edit.patient, edit.title) == (PATIENT, "ground truth")
     np.testing.assert_array_equal(edit.labels, truth.data)
 
 
-def test_the_next_stroke_replaces_the_file(truth: Any, kept: Any, wait_until: Any) -> None:
+def test_the_next_stroke_replaces_the_file(truth: Any, autosaved: Any, wait_until: Any) -> None:
     truth.paint((1, 3, 3), 2)
-    wait_until(lambda: len(kept()) == 1)
+    wait_until(lambda: len(autosaved()) == 1)
     truth.paint((0, 8, 8), 3)
-    wait_until(lambda: bool((kept()[0].labels == 3).any()))
-    assert len(kept()) == 1
+    wait_until(lambda: bool((autosaved()[0].labels == 3).any()))
+    assert len(autosaved()) == 1
 
 
-def test_saved_edits_are_kept_no_longer(
-    truth: Any, kept: Any, wait_until: Any, viewer: Any, tmp_path: Path
+def test_saved_edits_are_no_longer_autosaved(
+    truth: Any, autosaved: Any, wait_until: Any, viewer: Any, tmp_path: Path
 ) -> None:
     truth.paint((1, 3, 3), 2)
-    wait_until(lambda: len(kept()) == 1)
+    wait_until(lambda: len(autosaved()) == 1)
     truth.save(str(tmp_path / "mine.tif"), plugin="napari-lgg-seg")
-    wait_until(lambda: kept() == [])
+    wait_until(lambda: autosaved() == [])
 
 
-def test_a_removed_layer_leaves_its_edits_behind(truth: Any, kept: Any, viewer: Any) -> None:
+def test_edits_of_a_removed_layer_are_autosaved(truth: Any, autosaved: Any, viewer: Any) -> None:
     truth.paint((1, 3, 3), 2)
     viewer.layers.remove(truth)
-    assert (kept()[0].labels == 2).any()
+    assert (autosaved()[0].labels == 2).any()
 
 
-def test_labels_of_nobody_are_left_alone(viewer: Any, kept: Any, qtbot: Any) -> None:
+def test_labels_of_no_patient_are_not_autosaved(viewer: Any, autosaved: Any, qtbot: Any) -> None:
     layer = viewer.add_labels(np.zeros((3, 16, 16), np.uint8))
     layer.paint((1, 3, 3), 2)
-    autosaver_of(viewer).keep_now()
-    assert kept() == []
+    autosaver_of(viewer).save_now()
+    assert autosaved() == []
 
 
-def test_a_viewer_has_one_keeper(viewer: Any, kept: Any) -> None:
-    keep_edits(viewer)
+def test_a_viewer_has_one_autosaver(viewer: Any, autosaved: Any) -> None:
+    enable_autosave(viewer)
     assert len(window_of(viewer).findChildren(EditAutosaver)) == 1
 
 
-def test_restored_over_the_patients_images(
-    viewer: Any, kept: Any, patient_on_disk: Callable[..., Path], wait_until: Any
+def test_edits_are_restored_over_the_patients_images(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path], wait_until: Any
 ) -> None:
     folder = patient_on_disk()
     _leave_behind(folder)
@@ -123,12 +123,12 @@ def test_restored_over_the_patients_images(
     assert layer.name == f"{PATIENT} tumour (restored)"
     assert layer.data[1, :4, :5].all()
     assert described(layer)["patient"] == PATIENT
-    assert recovery.leftovers() == []
-    assert len(kept()) == 1, "this session keeps what is not saved yet"
+    assert edit_files.leftovers() == []
+    assert len(autosaved()) == 1, "this session autosaves what is not saved yet"
 
 
-def test_restored_twice_has_no_longer_name(
-    viewer: Any, kept: Any, patient_on_disk: Callable[..., Path], wait_until: Any
+def test_restoring_twice_adds_the_suffix_once(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path], wait_until: Any
 ) -> None:
     _leave_behind(patient_on_disk(), " (restored)")
     _press(offer(viewer), "Restore")
@@ -136,8 +136,8 @@ def test_restored_twice_has_no_longer_name(
     assert viewer.layers[-1].name == f"{PATIENT} tumour (restored)"
 
 
-def test_restored_alone_where_the_images_are_gone(
-    viewer: Any, kept: Any, patient_on_disk: Callable[..., Path]
+def test_edits_are_restored_alone_if_the_images_are_gone(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path]
 ) -> None:
     folder = patient_on_disk()
     _leave_behind(folder)
@@ -147,17 +147,34 @@ def test_restored_alone_where_the_images_are_gone(
     assert layer.data[1, :4, :5].all()
 
 
+def test_edits_of_version_0_1_0_are_restored(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path]
+) -> None:
+    folder = patient_on_disk()
+    patient = read_patient(folder)
+    about = describe(PATIENT, "truth", patient.slice_numbers, ["pre-contrast"], folder=str(folder))
+    about["lgg"]["copies"] = about["lgg"].pop("filled_sequences")
+    about |= {"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}
+    labels = np.ones((6, 64, 64), np.uint8)
+    path = edit_files.keep(edit_files.Edit(PATIENT, "truth", labels, "", about))
+    restore(viewer, [edit_files.Leftover(path, PATIENT, "truth", "", 0.0)])
+    (layer,) = viewer.layers
+    assert layer.name == "truth (restored)"
+    assert described(layer)["filled_sequences"] == ["pre-contrast"]
+    np.testing.assert_array_equal(layer.data, labels)
+
+
 @pytest.mark.parametrize(("answer", "left"), [("Discard", 0), ("Later", 1)])
-def test_discarded_or_asked_again(
-    viewer: Any, kept: Any, patient_on_disk: Callable[..., Path], answer: str, left: int
+def test_edits_are_discarded_or_offered_again(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path], answer: str, left: int
 ) -> None:
     _leave_behind(patient_on_disk())
     _press(offer(viewer), answer)
-    assert len(recovery.leftovers()) == left
+    assert len(edit_files.leftovers()) == left
     assert len(viewer.layers) == 0
 
 
-def test_nothing_to_restore_asks_nothing(viewer: Any, kept: Any) -> None:
+def test_no_question_if_there_is_nothing_to_restore(viewer: Any, autosaved: Any) -> None:
     assert offer(viewer) is None
 
 
@@ -169,7 +186,7 @@ viewer = napari.Viewer()
 viewer.open({folder!r}, plugin="napari-lgg-seg")
 
 def paint():
-    viewer.layers["truth"].paint((1, 3, 3), 2)
+    viewer.layers["ground truth"].paint((1, 3, 3), 2)
     QTimer.singleShot(6000, lambda: print("painted", flush=True))
 
 def restore():
@@ -178,7 +195,7 @@ def restore():
         QTimer.singleShot(300, restore)
         return
     [b for b in boxes[0].buttons() if b.text().replace("&", "") == "Restore"][0].click()
-    print("restored", (viewer.layers["truth (restored)"].data == 2).any(), flush=True)
+    print("restored", (viewer.layers["ground truth (restored)"].data == 2).any(), flush=True)
 
 QTimer.singleShot(1000, {act})
 napari.run()
@@ -186,7 +203,7 @@ napari.run()
 
 
 @pytest.mark.real_window
-def test_a_killed_window_loses_nothing(patient_on_disk: Callable[..., Path], tmp_path: Path) -> None:
+def test_edits_of_a_killed_window_are_restored(patient_on_disk: Callable[..., Path], tmp_path: Path) -> None:
     folder = str(patient_on_disk())
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home")}
     for act, said in (("paint", "painted"), ("restore", "restored True")):
@@ -227,8 +244,8 @@ def paint():
     QTimer.singleShot(8000, lambda: print("painted", flush=True))
 
 def look():
-    print(len(boxes()), "questions;", cohort.go_on.button.text, flush=True)
-    cohort.go_on.button.native.click()
+    print(len(boxes()), "questions;", cohort.resume_banner.button.text, flush=True)
+    cohort.resume_banner.button.native.click()
     show()
 
 def show():
@@ -243,7 +260,7 @@ napari.run()
 
 
 @pytest.mark.real_window
-def test_a_killed_review_of_a_cohort_is_offered_once(
+def test_a_killed_review_is_offered_to_be_resumed_once(
     patient_on_disk: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = patient_on_disk()
@@ -254,7 +271,7 @@ def test_a_killed_review_of_a_cohort_is_offered_once(
     results.write_prediction(PATIENT, label_map, patient.truth.astype(np.float32))
     places = {"dataset": str(folder.parent), "results": str(results.folder), "patient": PATIENT}
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path)}
-    for act, said in (("review", ["painted"]), ("look", [f"0 questions; Go on with {PATIENT}", "True"])):
+    for act, said in (("review", ["painted"]), ("look", [f"0 questions; Resume {PATIENT}", "True"])):
         process = subprocess.Popen(
             [sys.executable, "-c", _REVIEW.format(act=act, **places)],
             stdout=subprocess.PIPE,

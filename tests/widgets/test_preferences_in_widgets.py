@@ -1,4 +1,4 @@
-"""Widgets begin with what the user prefers in napari's settings."""
+"""Widgets start with the user's preferences in napari's settings."""
 
 from __future__ import annotations
 
@@ -8,30 +8,21 @@ import pytest
 from qtpy.QtWidgets import QTableView
 
 from napari_lgg_seg.core import devices
-from napari_lgg_seg.core.cohort import unfinished
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL
 from napari_lgg_seg.core.training.initial_model import DEFAULT
-from napari_lgg_seg.widgets.cohort import widget as browser_module
 
 NAME = "TCGA_DU_0001_19990101"
 
 
-@pytest.fixture(autouse=True)
-def _of_this_test_alone(tmp_path, monkeypatch):
-    """Cache and notes that are not the user's."""
-    monkeypatch.setattr(browser_module, "default_cache_file", lambda: tmp_path / "cache.sqlite")
-    monkeypatch.setattr(unfinished, "default_folder", lambda: tmp_path / "sessions")
-
-
 @pytest.fixture
 def opened(viewer):
-    """Factory: dock a widget, as it is when the user opens it."""
+    """Factory: dock a widget like the user does."""
     return lambda title: viewer.window.add_plugin_dock_widget("napari-lgg-seg", title)[1]
 
 
 @pytest.fixture(params=["missing", "broken"])
 def no_model(request, tmp_path):
-    """A file that is no model."""
+    """A file that is not a model."""
     path = tmp_path / f"{request.param}.safetensors"
     if request.param == "broken":
         path.write_text("no model")
@@ -42,7 +33,7 @@ def listed(widget):
     return list(widget.device.choices)
 
 
-def test_segment_begins_as_preferred(opened, prefer, small_model, wait_until):
+def test_segment_starts_with_the_preferences(opened, prefer, small_model, wait_until):
     prefer(device="cpu", model=str(small_model), threshold="fixed", fixed_threshold=0.3)
     widget = opened("Segment")
     assert widget.device.value == "cpu"
@@ -51,12 +42,12 @@ def test_segment_begins_as_preferred(opened, prefer, small_model, wait_until):
     assert widget.device.value == "cpu"
     options = widget.controls.options()
     assert (options.device, options.threshold) == ("cpu", 0.3)
-    # It is the user's for every model.
+    # The preference applies to every model.
     widget.model.value = DEFAULT_MODEL
     assert widget.controls.options().threshold == 0.3
 
 
-def test_the_preferred_device_is_auto_where_it_is_not(opened, prefer, wait_until):
+def test_auto_is_selected_if_the_preferred_device_is_missing(opened, prefer, wait_until):
     prefer(device="mps")
     widget = opened("Segment")
     wait_until(lambda: "mps" not in listed(widget))
@@ -66,12 +57,12 @@ def test_the_preferred_device_is_auto_where_it_is_not(opened, prefer, wait_until
 @pytest.mark.parametrize(
     ("preferred", "used"), [("automatic", "auto"), ("the model's own", 0.5)], ids=["automatic", "own"]
 )
-def test_the_preferred_threshold(opened, prefer, small_model, preferred, used):
+def test_segment_uses_the_preferred_threshold(opened, prefer, small_model, preferred, used):
     prefer(threshold=preferred, model=str(small_model))
     assert opened("Segment").controls.options().threshold == used
 
 
-def test_segment_without_the_preferred_model(opened, prefer, no_model, small_model):
+def test_segment_reports_a_preferred_model_that_cannot_be_used(opened, prefer, no_model, small_model):
     prefer(model=str(no_model))
     widget = opened("Segment")
     assert str(no_model) in widget.status.value
@@ -81,7 +72,7 @@ def test_segment_without_the_preferred_model(opened, prefer, no_model, small_mod
     assert str(no_model) not in widget.status.value
 
 
-def test_fine_tune_begins_as_preferred(opened, prefer, small_model, patient_on_disk, wait_until):
+def test_fine_tune_starts_with_the_preferences(opened, prefer, small_model, patient_on_disk, wait_until):
     pytest.importorskip("monai")
     pytest.importorskip("pyqtgraph")
     for name in (NAME, NAME.replace("1_", "2_")):
@@ -94,7 +85,7 @@ def test_fine_tune_begins_as_preferred(opened, prefer, small_model, patient_on_d
     wait_until(lambda: controls.found.value == "2 patients with images and masks.")
 
 
-def test_fine_tune_without_the_preferred_model(opened, prefer, no_model, small_model):
+def test_fine_tune_reports_a_preferred_model_that_cannot_be_used(opened, prefer, no_model, small_model):
     pytest.importorskip("monai")
     pytest.importorskip("pyqtgraph")
     prefer(model=str(no_model))
@@ -105,7 +96,7 @@ def test_fine_tune_without_the_preferred_model(opened, prefer, no_model, small_m
     assert str(no_model) not in widget.status.value
 
 
-def test_the_preferred_cohort_is_listed_at_once(opened, prefer, small_model, patient_on_disk, wait_until):
+def test_the_preferred_dataset_is_listed_at_once(opened, prefer, small_model, patient_on_disk, wait_until):
     folder = patient_on_disk(NAME).parent
     prefer(dataset_folder=str(folder), model=str(small_model))
     widget = opened("Cohort")
@@ -119,9 +110,9 @@ def test_the_preferred_cohort_is_listed_at_once(opened, prefer, small_model, pat
     assert widget.controls.status.value == ""
 
 
-def test_a_cohort_is_segmented_as_preferred(opened, prefer, small_model, patient_on_disk, wait_until):
+def test_a_cohort_is_segmented_with_the_preferences(opened, prefer, small_model, patient_on_disk, wait_until):
     folder = patient_on_disk(NAME).parent
-    chosen = {"device": "mps", "threshold": "fixed", "fixed_threshold": 0.3}  # a device that is gone
+    chosen = {"device": "mps", "threshold": "fixed", "fixed_threshold": 0.3}  # a device that is not present
     prefer(dataset_folder=str(folder), model=str(small_model), **chosen)
     widget = opened("Cohort")
     wait_until(lambda: "1 new" in widget.controls.found.value)
@@ -130,14 +121,14 @@ def test_a_cohort_is_segmented_as_preferred(opened, prefer, small_model, patient
     said = widget.controls.run_status.value
     assert said.startswith("1 patient segmented.")
     assert ("MPS is not present" in said) == ("mps" not in devices.available_devices())
-    made_with = widget.patients.row_of(NAME).record.made_with
+    made_with = widget.patients.row_of(NAME).status.made_with
     assert made_with["threshold"] == 0.3
     assert made_with["options"]["threshold"] == 0.3
     widget.controls.segment_all.native.click()
     wait_until(lambda: "nothing to segment" in widget.controls.run_status.value)
 
 
-def test_a_preferred_cohort_that_is_gone_is_not_listed(opened, prefer, no_model, patient_on_disk):
+def test_a_preferred_dataset_that_is_missing_is_not_listed(opened, prefer, no_model, patient_on_disk):
     folder = patient_on_disk(NAME).parent
     prefer(dataset_folder=str(folder), model=str(no_model))
     shutil.rmtree(folder)
@@ -146,7 +137,7 @@ def test_a_preferred_cohort_that_is_gone_is_not_listed(opened, prefer, no_model,
     assert str(no_model) in widget.controls.status.value
 
 
-def test_preferences_of_later_are_for_widgets_opened_later(viewer, opened, prefer, small_model):
+def test_changed_preferences_apply_to_widgets_opened_later(viewer, opened, prefer, small_model):
     first = opened("Segment")
     prefer(model=str(small_model))
     assert first.model.value == DEFAULT_MODEL

@@ -1,0 +1,55 @@
+"""What the Segment widget says."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from ...core.choices import DROPS_MINOR
+from ...core.evaluation.measurements import TumourMeasurements
+from ...core.inference.predict import SlicesDone
+
+NO_PATIENT = (
+    "No patient is open. Use File > IO Utilities > Open LGG patient..., "
+    "or File > Open Sample > LGG patient (synthetic)."
+)
+READY = "Click Segment to find the tumour."
+LOADING = "Loading the model..."
+CANCELLED = "Cancelled."
+
+
+def progress(event: SlicesDone, started: float) -> str:
+    """How many slices are done, and the remaining time; ``started`` as from :func:`time.monotonic`."""
+    text = f"{event.done} of {event.total} slices"
+    if event.done:
+        left = (monotonic() - started) / event.done * (event.total - event.done)
+        text += f", {left:.0f} s left" if left >= 1 else ""
+    return text
+
+
+def layers_gone(subject: str) -> str:
+    """Why a result was not added to the viewer."""
+    return f"The layers of {subject} were removed or changed during the run; nothing was added."
+
+
+def corrections_kept(before: str, new: str) -> str:
+    """That new labels did not replace edited ones."""
+    return f"Your corrections in '{before}' are kept; the new labels are in '{new}'."
+
+
+def result(
+    measurements: TumourMeasurements, dice: float | None, expected_dice: float | None, subject: str = ""
+) -> str:
+    """Measurements of a result; ``subject`` names it if it is not the chosen one."""
+    text = f"{subject}: {measurements.summary()}" if subject else measurements.summary()
+    if dice is not None:
+        text += f" Dice with ground truth {dice:.2f}."
+    if expected_dice is not None and measurements.voxels:
+        text += f" Uncertainty {1 - expected_dice:.2f}."
+    return text
+
+
+def small_components_missing(clean_up: str, *, coarse_to_fine: bool) -> str:
+    """A hint where clean-up now keeps components that a coarse-to-fine run does not compute; else empty."""
+    if coarse_to_fine and clean_up not in DROPS_MINOR:
+        return " Segment again to find small separate components, which this run has skipped."
+    return ""

@@ -1,0 +1,101 @@
+"""From the probabilities in a viewer to labels, and what is measured of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.evaluation.measurements import TumourMeasurements, measure_labels
+from ...core.evaluation.metrics import dice
+from ...core.inference.postprocess import postprocess, threshold_of
+from ...core.inference.uncertainty import expected_dice
+from ...core.options import SegmentOptions
+from ...layers import METADATA_KEY, PROBABILITY, TRUTH, find_layer
+from ..shared import result_layers as results
+from .inputs import grid_of
+from .job import Job
+
+#: Options that turn a probability into labels; the others belong to the run that computed it.
+_LABEL_OPTIONS = ("threshold", "clean_up", "smallest_volume", "fill_holes")
+
+
+def labels_from(
+    probability: npt.NDArray[np.float32], options: SegmentOptions
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Labels of a probability map, (z, y, x) or (y, x), and the threshold that was used."""
+    threshold = threshold_of(probability, options.threshold)
+    volume = probability[None] if probability.ndim == 2 else probability
+    labels = postprocess(volume, dataclasses.replace(options, threshold=threshold))
+    return labels.reshape(probability.shape), threshold
+
+
+def made_with_now(probability: Any, options: SegmentOptions, threshold: float) -> dict[str, Any]:
+    """Model and options behind labels: those of the probability layer's run, relabelled with ``options``."""
+    run = made_with(probability)
+    now = {name: getattr(options, name) for name in _LABEL_OPTIONS}
+    return {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
+
+
+def made_with(probability: Any) -> dict[str, Any]:
+    """Model and options of the run that computed a probability layer; empty for None."""
+    if probability is None:
+        return {}
+    found: dict[str, Any] = probability.metadata[METADATA_KEY].get("made_with", {})
+    return found
+
+
+def on_whole_grid(
+    layers: Iterable[Any], job: Job, role: str, computed: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """A run's result on the image's grid; a single slice is inserted into the existing layer's values."""
+    grid = grid_of(job.flair)
+    if len(grid) == 2:
+        return computed[0]
+    if job.only_slice is None:
+        return computed
+    before = find_layer(layers, job.subject.name, role)
+    if before is None or before.data.shape != grid:
+        whole = np.zeros(grid, np.float32)
+    else:
+        whole = np.array(before.data)
+    whole[job.only_slice] = computed[0]
+    return whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What is measured of a result layer.
+
+    Attributes
+    ----------
+    tumour : TumourMeasurements
+        Volume, slices and diameter.
+    dice, expected_dice : float or None
+        With the ground truth, and as the probabilities promise; None if unknown.
+    """
+
+    tumour: TumourMeasurements
+    dice: float | None
+    expected_dice: float | None
+
+
+def measure(layers: Iterable[Any], name: str, layer: Any) -> Measured:
+    """Measure a subject's result layer, and store the measurements in it."""
+    layers = list(layers)
+    labels = layer.data[None] if layer.ndim == 2 else layer.data
+    tumour = measure_labels(labels, results.spacing_of(layer))
+    results.store_measurements(layer, tumour)
+    truth, probability = find_layer(layers, name, TRUTH), find_layer(layers, name, PROBABILITY)
+    has_truth = truth is not None and truth.data.shape == layer.data.shape
+    has_probability = probability is not None and probability.data.shape == layer.data.shape
+    return Measured(
+        tumour,
+        dice(layer.data, truth.data) if truth is not None and has_truth else None,
+        (expected_dice(probability.data, layer.data) or 0.0)
+        if probability is not None and has_probability and tumour.voxels
+        else None,
+    )

@@ -1,0 +1,134 @@
+"""Export labels layers as dataset masks.
+
+The writers import this module without a window, so Qt is imported inside functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...core.atomic import safe_name
+from ...core.cohort.saved_labels import labels_saved
+from ...core.data.masks import write_masks
+from ...core.errors import ExistingMasksError, LggSegError
+from ...layers import TRUTH, TUMOUR, described, find_layer, is_comparison, patients_in, to_label_map
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+    from napari.viewer import Viewer
+
+
+def export_masks(viewer: Viewer) -> None:
+    """Ask for a folder and write the selected or predicted labels there as dataset masks."""
+    from napari.utils.notifications import show_error, show_info
+    from qtpy.QtWidgets import QFileDialog
+
+    layer = labels_to_export(viewer)
+    if layer is None:
+        show_error("There are no labels to export; segment a patient or select a labels layer first.")
+        return
+    patient = patient_of(layer)
+    chosen = QFileDialog.getExistingDirectory(
+        None, f"Export masks of {layer.name}: choose where to create the folder {patient}"
+    )
+    if not chosen:
+        return
+    folder = Path(chosen) / patient
+    try:
+        count = _write_or_ask(layer, folder)
+    except LggSegError as error:
+        show_error(str(error))
+        return
+    if count:
+        show_info(f"{count} masks of {layer.name} are in {folder}.")
+
+
+def labels_to_export(viewer: Viewer) -> Labels | None:
+    """The active labels layer, else the newest prediction, else the newest ground truth or labels.
+
+    Comparisons are never exported: they also mark voxels that are not tumour.
+    """
+    from napari.layers import Labels
+
+    active = viewer.layers.selection.active
+    if isinstance(active, Labels) and not is_comparison(active):
+        return active
+    for role in (TUMOUR, TRUTH):
+        for patient in reversed(patients_in(viewer.layers)):
+            layer = find_layer(viewer.layers, patient, role)
+            if layer is not None:
+                return layer
+    labels = [layer for layer in viewer.layers if isinstance(layer, Labels) and not is_comparison(layer)]
+    return labels[-1] if labels else None
+
+
+def patient_of(layer: Labels) -> str:
+    """The patient of a labels layer; for a layer of no patient, its name as a valid file name."""
+    info = described(layer)
+    return safe_name(info["patient"] if info is not None else layer.name)
+
+
+def write_mask_folder(
+    folder: Path, data: npt.NDArray[np.generic], meta: dict[str, Any], *, overwrite: bool = False
+) -> list[Path]:
+    """Write a labels layer as a folder of dataset masks.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder to create.
+    data : ndarray of integers
+        Shape (z, y, x) or (y, x).
+    meta : dict
+        The layer's properties.
+    overwrite : bool
+        Replace existing masks.
+
+    Returns
+    -------
+    list of Path
+        The written files.
+
+    Raises
+    ------
+    ExistingMasksError
+        If the folder holds masks already and ``overwrite`` is False.
+    ExportError
+        If the folder holds images, or cannot be written.
+    """
+    label_map = to_label_map(data, meta, folder.name)
+    labels = label_map.labels[None] if label_map.labels.ndim == 2 else label_map.labels
+    _warn_if_merged(labels)
+    numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else None
+    files = write_masks(folder, label_map.patient, labels, numbers, overwrite=overwrite)
+    labels_saved(data)
+    return files
+
+
+def _write_or_ask(layer: Labels, folder: Path) -> int:
+    """Write the masks, asking before existing ones are replaced; returns how many were written."""
+    from qtpy.QtWidgets import QMessageBox
+
+    meta = {"metadata": layer.metadata}
+    try:
+        return len(write_mask_folder(folder, layer.data, meta))
+    except ExistingMasksError:
+        question = f"{folder} already holds masks. Replace them?"
+        answer = QMessageBox.question(None, "Export masks", question)
+        if answer != QMessageBox.StandardButton.Yes:
+            return 0
+        return len(write_mask_folder(folder, layer.data, meta, overwrite=True))
+
+
+def _warn_if_merged(labels: npt.NDArray[np.generic]) -> None:
+    """Dataset masks are binary: tell the user if the layer has several labels."""
+    if labels.dtype.kind in "iu" and labels.size and labels.max() > 1 and len(np.unique(labels)) > 2:
+        from napari.utils.notifications import show_info
+
+        show_info(
+            "Dataset masks are binary: all labels were written as tumour. TIFF and NIfTI keep them apart."
+        )
