@@ -163,14 +163,14 @@ class Tutorial:
         QTest.mouseClick(found[0], Qt.MouseButton.LeftButton)
 
     def _type(self, label: str, text: str) -> None:
-        """Type into the field beside a label."""
+        """Type into the field with a label."""
         from qtpy.QtWidgets import QFormLayout, QLineEdit
 
         window = self.viewer.window.main_menu.window()
         for form in window.findChildren(QFormLayout):
             for line in window.findChildren(QLineEdit):
-                beside = form.labelForField(line.parentWidget())
-                if beside is not None and beside.text() == label:
+                found = form.labelForField(line.parentWidget())
+                if found is not None and found.text() == label:
                     line.setText(text)
                     return
         raise RuntimeError(f"there is no field {label!r}")
