@@ -118,9 +118,9 @@ def test_a_cohort_is_segmented_with_the_preferences(opened, prefer, small_model,
     wait_until(lambda: "1 new" in widget.controls.found.value)
     widget.controls.segment_all.native.click()
     wait_until(lambda: not widget.runs.is_running)
-    said = widget.controls.run_status.value
-    assert said.startswith("1 patient segmented.")
-    assert ("MPS is not present" in said) == ("mps" not in devices.available_devices())
+    text = widget.controls.run_status.value
+    assert text.startswith("1 patient segmented.")
+    assert ("MPS is not present" in text) == ("mps" not in devices.available_devices())
     made_with = widget.patients.row_of(NAME).status.made_with
     assert made_with["threshold"] == 0.3
     assert made_with["options"]["threshold"] == 0.3

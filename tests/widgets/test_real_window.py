@@ -6,8 +6,9 @@ from itertools import count
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QPoint, QPointF, Qt, QThreadPool
+from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtWidgets import QScrollArea, QTableView, QToolTip
+from window import threads_done
 
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
@@ -98,7 +99,7 @@ def test_overlay_of_a_comparison_is_visible_and_its_plot_clickable(
 
 
 def test_main_window_may_be_closed_during_a_run(
-    viewer, patient_on_disk, small_model, menu_action, find_button, gate, wait_until
+    viewer, patient_on_disk, small_model, find_button, gate, wait_until, notices
 ):
     viewer.open(str(patient_on_disk()), plugin="napari-lgg-seg")
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
@@ -107,7 +108,8 @@ def test_main_window_may_be_closed_during_a_run(
     wait_until(gate.reached.is_set)
     viewer.close()
     gate.open()
-    wait_until(lambda: QThreadPool.globalInstance().activeThreadCount() == 0)
+    wait_until(threads_done)
+    assert notices == []
 
 
 def test_cohort_browser_with_mouse_and_keys(

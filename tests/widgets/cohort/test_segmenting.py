@@ -108,8 +108,8 @@ def test_segment_selected_asks_before_replacing_corrections(
     corrected_is_there = np.array_equal(results_of(cohort).read_labels(FIRST), painted)
     assert corrected_is_there == (button != "Yes")
     assert states(widget)[FIRST] == ("segmented" if button == "Yes" else "corrected")
-    done_anew = results_of(cohort).labels_file(SECOND).stat().st_mtime_ns != stamp
-    assert done_anew == (button != "Cancel")
+    done_again = results_of(cohort).labels_file(SECOND).stat().st_mtime_ns != stamp
+    assert done_again == (button != "Cancel")
 
 
 def test_replacing_the_open_patients_corrections_shows_the_new_labels(
@@ -203,13 +203,16 @@ def test_a_missing_model_is_reported(browse, click, tmp_path, small_model):
     assert not running(widget)
 
 
-def test_the_window_may_be_closed_during_a_run(viewer, browse, click, wait_until, gate):
+def test_the_window_may_be_closed_during_a_run(viewer, browse, click, wait_until, gate, cohort, notices):
     widget = browse()
     click(widget, "Segment all")
     wait_until(gate.reached.is_set)
     viewer.close()
     gate.open()
     wait_until(threads_done)
+    states = {status.state for status in results_of(cohort).statuses(NAMES).values()}
+    assert "new" in states, "the run went on"
+    assert notices == []
 
 
 def test_most_uncertain_first_starts_with_patients_without_tumour(browse, click, cohort, make_head, all_read):

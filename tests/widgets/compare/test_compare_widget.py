@@ -523,10 +523,11 @@ def test_closed_dock_ignores_painting(viewer, predicted, dock_compare, compare, 
     assert widget.results.metrics.value("Dice") == before
 
 
-def test_viewer_closed_during_a_comparison(viewer, predicted, dock_compare, during_comparison):
+def test_viewer_closed_during_a_comparison(viewer, predicted, dock_compare, during_comparison, notices):
     predicted()
     widget = dock_compare()
     during_comparison(widget, viewer.close)
+    assert notices == []
 
 
 def test_lack_of_memory_is_reported(viewer, predicted, dock_compare, compare, monkeypatch):

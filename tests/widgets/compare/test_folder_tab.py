@@ -197,12 +197,15 @@ def test_cancel_keeps_finished_patients(during_run, click, wait_until):
     wait_until(lambda: folders.button.enabled)
 
 
-def test_dock_closed_during_a_comparison(viewer, during_run):
-    during_run(lambda widget: viewer.window.remove_dock_widget(widget.native))
+def test_dock_closed_during_a_comparison(viewer, during_run, wait_until, notices):
+    widget = during_run(lambda widget: viewer.window.remove_dock_widget(widget.native))
+    wait_until(lambda: widget.folders.status.value.startswith("Cancelled after"))
+    assert notices == []
 
 
-def test_viewer_closed_during_a_comparison(viewer, during_run):
+def test_viewer_closed_during_a_comparison(viewer, during_run, notices):
     during_run(lambda _: viewer.close())
+    assert notices == []
 
 
 # --- export ------------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication
+from window import threads_done
 
 pytest.importorskip("monai")
 pytest.importorskip("pyqtgraph")
@@ -235,9 +238,12 @@ def test_the_model_records_all_its_patients(viewer, choose, choose_old, train, t
     assert notices == []
 
 
-def test_closing_stops_the_scans(viewer, choose, choose_old, old):
+def test_closing_stops_the_scans(viewer, choose, old, wait_until, notices):
     widget = choose()
     widget.controls.old.value = old
     viewer.window.remove_dock_widget(widget.native)
     widget.native.deleteLater()
+    QApplication.sendPostedEvents(widget.native, QEvent.Type.DeferredDelete)
     session_of(viewer).choose_cohort(Path("a"), Path("b"))
+    wait_until(threads_done)
+    assert notices == []

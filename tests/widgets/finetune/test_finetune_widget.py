@@ -213,19 +213,19 @@ def test_an_existing_model_is_never_replaced(viewer, open_patients, dock_finetun
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (TrainingError("The loss is no longer a number at step 3."), "no longer a number"),
         (RuntimeError("CUDA out of memory"), "CUDA out of memory"),
         (MemoryError(), "not enough memory"),
     ],
 )
-def test_a_failure_is_reported(viewer, open_patients, dock_finetune, train, asked, notices, error, said):
+def test_a_failure_is_reported(viewer, open_patients, dock_finetune, train, asked, notices, error, text):
     asked.events = (PatientRead(FIRST, 1, 1), StepDone(1, 4, 1, 0.5), error)
     open_patients(2)
     widget = dock_finetune()
     train(widget)
-    assert said in widget.status.value
+    assert text in widget.status.value
     assert_message(widget.status.value)
     assert widget.button.enabled
     assert notices == []

@@ -206,7 +206,7 @@ napari.run()
 def test_edits_of_a_killed_window_are_restored(patient_on_disk: Callable[..., Path], tmp_path: Path) -> None:
     folder = str(patient_on_disk())
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home")}
-    for act, said in (("paint", "painted"), ("restore", "restored True")):
+    for act, expected in (("paint", "painted"), ("restore", "restored True")):
         process = subprocess.Popen(
             [sys.executable, "-c", _SESSION.format(folder=folder, act=act)],
             stdout=subprocess.PIPE,
@@ -215,7 +215,7 @@ def test_edits_of_a_killed_window_are_restored(patient_on_disk: Callable[..., Pa
         )
         assert process.stdout is not None
         try:
-            assert process.stdout.readline().strip() == said
+            assert process.stdout.readline().strip() == expected
         finally:
             process.kill()
             process.wait()
@@ -271,7 +271,7 @@ def test_a_killed_review_is_offered_to_be_resumed_once(
     results.write_prediction(PATIENT, label_map, patient.truth.astype(np.float32))
     places = {"dataset": str(folder.parent), "results": str(results.folder), "patient": PATIENT}
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path)}
-    for act, said in (("review", ["painted"]), ("look", [f"0 questions; Resume {PATIENT}", "True"])):
+    for act, expected in (("review", ["painted"]), ("look", [f"0 questions; Resume {PATIENT}", "True"])):
         process = subprocess.Popen(
             [sys.executable, "-c", _REVIEW.format(act=act, **places)],
             stdout=subprocess.PIPE,
@@ -280,7 +280,7 @@ def test_a_killed_review_is_offered_to_be_resumed_once(
         )
         assert process.stdout is not None
         try:
-            assert [process.stdout.readline().strip() for _ in said] == said
+            assert [process.stdout.readline().strip() for _ in expected] == expected
         finally:
             process.kill()
             process.wait()

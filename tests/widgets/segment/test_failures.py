@@ -172,8 +172,9 @@ def test_widget_docked_again_finds_the_patient(viewer, open_patient, dock, run):
 
 
 @pytest.mark.parametrize("close", [undock, delete])
-def test_layers_may_come_and_go_after_the_widget_was_closed(viewer, open_patient, dock, close):
+def test_layers_may_come_and_go_after_the_widget_was_closed(viewer, open_patient, dock, close, notices):
     widget = dock()
     close(viewer, widget)
     open_patient()
     viewer.layers.clear()
+    assert notices == []
