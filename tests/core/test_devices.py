@@ -82,8 +82,6 @@ def test_openvino_takes_auto_to_the_cpu(pretend, name, engine, expected):
         (True, "openvino", "cpu", "openvino"),
         (False, "auto", "cpu", "torch"),
         (False, "torch", "cuda", "torch"),
-        (False, "torch-compile", "cuda", "torch-compile"),
-        (True, "torch-compile", "cpu", "torch-compile"),
     ],
 )
 def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
@@ -103,7 +101,7 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
         (
             "onnx",
             "cpu",
-            r"is not known; choose one of auto, torch, openvino, torch-compile, openvino-int8\.$",
+            r"is not known; choose one of auto, torch, openvino, openvino-int8\.$",
         ),
         ("", "cuda", "is not known"),
     ],

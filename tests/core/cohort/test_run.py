@@ -279,6 +279,14 @@ def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path)
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
+def test_a_record_of_a_former_engine_is_still_read(segment, tmp_path):
+    segment()
+    for name in NAMES:
+        path = tmp_path / "out" / name / ".lgg-masks.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "engine": "torch-compile"}))
+    assert kinds(segment()) == [PatientSkipped] * 3
+
+
 def test_results_of_a_thorough_look_are_others(segment):
     segment()
     failed = [e for e in segment(full_resolution=True) if isinstance(e, PatientFailed)]

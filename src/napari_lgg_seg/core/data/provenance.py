@@ -41,7 +41,8 @@ class Provenance:
     version : str
         Of this package.
     engine : str
-        What computed the network: "torch", "openvino" or "torch-compile"; empty as long as nothing did.
+        Engine that ran the network, for instance "torch" or "openvino"; empty before that. Records of version
+        0.1.0 may name the former engine "torch-compile".
     """
 
     images: str

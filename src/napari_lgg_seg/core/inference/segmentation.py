@@ -46,7 +46,7 @@ class Segmentation:
     model : str
         The model's name.
     engine : str
-        What computed it: "torch", "openvino" or "torch-compile".
+        Engine that ran the network, for instance "torch" or "openvino".
     figures : TumourMeasurements
         Volume, slices and largest diameter.
     """
