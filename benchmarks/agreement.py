@@ -24,7 +24,8 @@ import typer
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.choices import DROPS_MINOR
-from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import Patient, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.calibrate_coarse import EACH, OVERALL
 from napari_lgg_seg.core.inference.postprocess import postprocess

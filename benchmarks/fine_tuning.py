@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from napari_lgg_seg.core import memory
-from napari_lgg_seg.core.data.patients import institution, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import institution, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice, summarise
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end

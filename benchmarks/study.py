@@ -16,7 +16,8 @@ from typing import Any
 import typer
 from results import EXPERIMENTS, load
 
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.associate import Study, associate, read_clusters, shape_agreement
 from napari_lgg_seg.core.evaluation.shape import FEATURES, Shape, measure_shape
 

@@ -6,16 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .core.data.patients import (
-    Patient,
-    is_dataset_folder,
-    is_patient_folder,
-    is_slice_file,
-    parse_name,
-    patient_folders,
-    read_patient,
-    read_slices,
-)
+from .core.data.discover import is_dataset_folder, is_patient_folder, is_slice_file, patient_folders
+from .core.data.patients import Patient, parse_name, read_patient, read_slices
 from .core.errors import PatientError
 from .layers import LayerData, patient_layers, patients_in
 

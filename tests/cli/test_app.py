@@ -21,9 +21,10 @@ from program import Done
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.data.discover import patient_folders
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, dice
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, read_card
 from napari_lgg_seg.core.training import events, train

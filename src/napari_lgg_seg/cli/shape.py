@@ -107,8 +107,8 @@ def _find_masks(paths: Iterable[Path]) -> tuple[dict[str, Path], list[LggSegErro
 
 def _masks_in(path: Path) -> tuple[dict[str, Path], list[LggSegError]]:
     """Masks by patient in a file or folder, and what is wrong with broken patients of it."""
+    from ..core.data.discover import has_slices
     from ..core.data.label_files import find_labels
-    from ..core.data.patients import has_slices
 
     if path.is_file():
         return {path.name.partition("_tumour.")[0]: path}, []

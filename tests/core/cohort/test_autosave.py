@@ -30,7 +30,7 @@ def _kept_by_another_process(patient: str, *, killed: bool = True) -> subprocess
         import time, numpy as np
         from napari_lgg_seg.core.cohort import autosave as recovery
         labels = np.zeros((3, 8, 8), np.uint8); labels[1, 2:5, 2:5] = 2
-        recovery.keep(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
+        recovery.save(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
         print("kept", flush=True)
         time.sleep(600)
         """
@@ -60,7 +60,7 @@ def test_what_a_killed_session_kept_is_found_and_read() -> None:
 def test_edits_of_a_session_that_still_runs_are_its_own() -> None:
     process = _kept_by_another_process("A", killed=False)
     try:
-        recovery.keep(Edit("B", "tumour", np.ones((2, 4, 4), np.uint8)))
+        recovery.save(Edit("B", "tumour", np.ones((2, 4, 4), np.uint8)))
         assert recovery.leftovers() == []
     finally:
         process.kill()
@@ -70,9 +70,9 @@ def test_edits_of_a_session_that_still_runs_are_its_own() -> None:
 
 def test_a_later_stroke_replaces_the_earlier_file_and_nobody_elses() -> None:
     _kept_by_another_process("A")
-    first = recovery.keep(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8), "/data/p"))
-    second = recovery.keep(Edit("A", "tumour", np.ones((3, 8, 8), np.uint8), "/data/p"))
-    other = recovery.keep(Edit("A", "truth", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+    first = recovery.save(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+    second = recovery.save(Edit("A", "tumour", np.ones((3, 8, 8), np.uint8), "/data/p"))
+    other = recovery.save(Edit("A", "truth", np.zeros((3, 8, 8), np.uint8), "/data/p"))
     assert first == second != other
     assert recovery.read(first).labels.all()
     (leftover,) = recovery.leftovers()
@@ -93,4 +93,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     recovery.recovery_folder().parent.mkdir(parents=True)
     recovery.recovery_folder().write_text("a file where the folder should be")
     with pytest.raises(ExportError, match="recovery"):
-        recovery.keep(Edit("A", "tumour", np.ones((2, 4, 4), np.uint8)))
+        recovery.save(Edit("A", "tumour", np.ones((2, 4, 4), np.uint8)))

@@ -312,14 +312,14 @@ def test_another_model_on_a_worker_is_one_sentence(cohort, model, running, addre
 
 @pytest.mark.parametrize("address", ["nonsense", "abc://nowhere:1", "tls://127.0.0.1:9", "tcp://127.0.0.1:9"])
 def test_no_scheduler_there_is_one_sentence(cohort, model, tmp_path, monkeypatch, address):
-    monkeypatch.setattr(cluster, "_CONNECT", 2.0)
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT", 2.0)
     with pytest.raises(ClusterError, match=f"No dask scheduler answers at {address} "):
         list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 
 
 def test_no_workers_there_is_one_sentence(cohort, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_pool, "_PATIENCE", 3.0)
+    monkeypatch.setattr(cluster_pool, "_NO_WORKERS_TIMEOUT", 3.0)
     with distributed.LocalCluster(n_workers=0, scheduler_kwargs=NO_PAGES, host="127.0.0.1") as empty:
         work = lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=empty.scheduler_address)
         with pytest.raises(ClusterError, match="no worker for 3 seconds"):

@@ -9,16 +9,16 @@ import pytest
 from napari_lgg_seg.core.cohort import summary_cache as summary_cache
 from napari_lgg_seg.core.cohort.patient_summary import (
     THUMBNAIL_SIZE,
-    Extent,
     PatientSummary,
-    list_patients,
+    TumourExtent,
     read_summary,
     shrink,
     signature,
     slice_to_show,
 )
 from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.summary_cache import SummaryCache, look_at
+from napari_lgg_seg.core.cohort.summary_cache import SummaryCache, cached_summary
+from napari_lgg_seg.core.data.discover import list_patients
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import PatientError
@@ -49,7 +49,7 @@ def results(tmp_path):
 def test_figures_of_truth_and_labels(folder, patient):
     labels = np.roll(patient.truth, 2, axis=2)
     details = read_summary(folder, labels)
-    truth = Extent(int(patient.truth.sum()), int(patient.truth.any(axis=(1, 2)).sum()))
+    truth = TumourExtent(int(patient.truth.sum()), int(patient.truth.any(axis=(1, 2)).sum()))
     assert details.truth == truth == details.predicted
     assert details.dice == dice(labels, patient.truth)
     assert 0 < details.dice < 1
@@ -151,7 +151,7 @@ def reads(monkeypatch):
 
 def look(folder, results, path):
     with SummaryCache(path) as cache:
-        return look_at(folder, results, cache)
+        return cached_summary(folder, results, cache)
 
 
 def assert_same(one, other):
@@ -202,7 +202,7 @@ def test_broken_labels_are_a_problem(folder, results, tmp_path):
 def test_kept_details_are_found(folder, results, tmp_path, reads):
     details = read_summary(folder, None)
     with SummaryCache(tmp_path / "cache") as cache:
-        cache.keep(folder, results, details)
+        cache.update(folder, results, details)
     assert_same(look(folder, results, tmp_path / "cache"), details)
     assert reads == []
 

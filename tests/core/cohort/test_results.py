@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.cohort.edits import Edits, keep
+from napari_lgg_seg.core.cohort.edits import Edits, save_edits
 from napari_lgg_seg.core.cohort.index import INDEX_NAME, PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults, default_results_folder
 from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
@@ -175,7 +175,7 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
 
 
 def test_work_by_hand_is_kept_as_corrected(results, labels):
-    kept = keep(NAME, Edits(label_map(labels), by_hand=True), results)
+    kept = save_edits(NAME, Edits(label_map(labels), by_hand=True), results)
     assert kept.status.state == "corrected"
     assert kept.sentence == ""
     np.testing.assert_array_equal(results.read_labels(NAME), labels)
@@ -185,17 +185,17 @@ def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections
     results, labels, probability
 ):
     work = Edits(label_map(labels), by_hand=False, probability=probability)
-    assert keep(NAME, work, results).status.state == "segmented"
+    assert save_edits(NAME, work, results).status.state == "segmented"
     results.write_corrected(NAME, label_map(1 - labels))
-    kept = keep(NAME, work, results)
+    kept = save_edits(NAME, work, results)
     assert kept.status.state == "corrected"
-    assert "not kept" in kept.sentence
+    assert "not saved" in kept.sentence
     np.testing.assert_array_equal(results.read_labels(NAME), 1 - labels)
 
 
 def test_further_labels_get_files_of_their_own_that_are_no_slices(results, labels):
     work = Edits(None, more=(("truth", label_map(labels)), ("a/b_1", label_map(labels))))
-    sentences = [keep(NAME, work, results).sentence for _ in range(2)]
+    sentences = [save_edits(NAME, work, results).sentence for _ in range(2)]
     files = sorted((results.folder / NAME).iterdir())
     assert len(files) == 4
     assert all(sum(str(file) in sentence for sentence in sentences) == 1 for file in files)
@@ -203,6 +203,6 @@ def test_further_labels_get_files_of_their_own_that_are_no_slices(results, label
         np.testing.assert_array_equal(tifffile.imread(file), labels)
     assert results.status(NAME).state == "new"
     # Neither are they taken for slices, which would keep labels away, nor for the patient's result.
-    keep(NAME, Edits(label_map(labels), by_hand=True), results)
+    save_edits(NAME, Edits(label_map(labels), by_hand=True), results)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
     assert {file.name for file in results.folder.iterdir()} == {NAME, INDEX_NAME}

@@ -26,7 +26,8 @@ from napari_lgg_seg.core.cohort.patient_job import (
     PatientSegmented,
     PatientSkipped,
 )
-from napari_lgg_seg.core.cohort.run import CohortFound, find_patients
+from napari_lgg_seg.core.cohort.run import CohortFound
+from napari_lgg_seg.core.data.discover import find_patients
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ClusterError, ExportError
@@ -148,7 +149,7 @@ def steps(monkeypatch):
         return step
 
     monkeypatch.setattr(
-        segment_many, "read_for", noting("read", segment_many.read_for, lambda folder: folder.name)
+        segment_many, "read_input", noting("read", segment_many.read_input, lambda folder: folder.name)
     )
     monkeypatch.setattr(
         segment_many,
@@ -268,7 +269,7 @@ def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
     events = segment(file_format=file_format, batch_size=1)
     assert kinds(events) == [PatientSkipped] * 3
     assert contents(tmp_path / "out") == before
-    assert [e.summary() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
+    assert [e.summary() for e in events[1:]] == [f"{n}: already finished, skipped." for n in NAMES]
 
 
 def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):

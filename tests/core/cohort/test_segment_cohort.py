@@ -8,7 +8,7 @@ import pytest
 from flair_model import write_flair_model
 
 from napari_lgg_seg import api
-from napari_lgg_seg.core.cohort import segment_cohort as module
+from napari_lgg_seg.core.cohort import run as module
 from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.cohort.run import (
@@ -72,8 +72,8 @@ def test_results_are_those_of_a_plain_run(folders, results, predictor, model):
         assert event.status == stored.status == results.status(event.folder.name)
         assert event.status.state == "segmented"
         assert 0 <= event.status.uncertainty <= 1
-        assert event.details.predicted.voxels == int(plain.labels.sum())
-        assert event.details.dice > 0.5
+        assert event.summary.predicted.voxels == int(plain.labels.sum())
+        assert event.summary.dice > 0.5
 
 
 def test_a_bad_patient_does_not_stop_the_others(folders, results, predictor):

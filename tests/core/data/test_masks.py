@@ -13,8 +13,9 @@ import pytest
 import tifffile
 
 from napari_lgg_seg.core.atomic import replacing
+from napari_lgg_seg.core.data.discover import is_patient_folder
 from napari_lgg_seg.core.data.masks import mask_name, write_masks, write_patient
-from napari_lgg_seg.core.data.patients import is_patient_folder, read_patient
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError
 
 LABELS = np.random.default_rng(0).integers(0, 2, (4, 9, 7)).astype(np.uint8)

@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.data.patients import (
-    institution,
+from napari_lgg_seg.core.data.discover import (
     is_dataset_folder,
     is_patient_folder,
     is_slice_file,
-    parse_name,
     patient_folders,
-    read_patient,
-    read_slices,
 )
+from napari_lgg_seg.core.data.patients import institution, parse_name, read_patient, read_slices
 from napari_lgg_seg.core.errors import PatientError
 
 PIXELS = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)

@@ -11,7 +11,8 @@ import torch
 from noted_network import Noted, finish, model_of, predictor
 from torch import nn
 
-from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import Patient, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.calibrate_coarse import LIMITS, try_limits
 from napari_lgg_seg.core.inference.postprocess import best_threshold, postprocess, to_labels

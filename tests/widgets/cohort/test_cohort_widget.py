@@ -261,8 +261,8 @@ def test_broken_patients_are_listed_with_the_sentence(browse):
 
 
 def test_names_come_before_the_files_are_read(viewer, cohort, wait_until, monkeypatch, all_read):
-    go_on, look_at = threading.Event(), cohort_jobs.look_at
-    monkeypatch.setattr(cohort_jobs, "look_at", lambda *args: (go_on.wait(60), look_at(*args))[1])
+    go_on, look_at = threading.Event(), cohort_jobs.cached_summary
+    monkeypatch.setattr(cohort_jobs, "cached_summary", lambda *args: (go_on.wait(60), look_at(*args))[1])
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     widget.open_dataset(cohort)
     wait_until(lambda: len(shown(widget)) == 4)
@@ -288,8 +288,8 @@ def test_second_opening_reads_no_images(browse, all_read, cohort, monkeypatch):
 def test_files_read_late_do_not_replace_what_is_newer(
     viewer, cohort, small_model, wait_until, monkeypatch, all_read, click
 ):
-    go_on, look_at = threading.Event(), cohort_jobs.look_at
-    monkeypatch.setattr(cohort_jobs, "look_at", lambda *args: (look_at(*args), go_on.wait(60))[0])
+    go_on, look_at = threading.Event(), cohort_jobs.cached_summary
+    monkeypatch.setattr(cohort_jobs, "cached_summary", lambda *args: (look_at(*args), go_on.wait(60))[0])
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     widget.controls.model.offer(small_model)
     widget.open_dataset(cohort)

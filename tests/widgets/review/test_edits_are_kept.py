@@ -54,7 +54,7 @@ def _leave_behind(folder: Path, more: str = "") -> None:
         about = {{**describe(patient.name, "tumour", patient.slice_numbers, folder={str(folder)!r})}}
         about |= {{"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}}
         title = patient.name + " tumour{more}"
-        recovery.keep(recovery.Edit(patient.name, title, labels, {str(folder)!r}, about))
+        recovery.save(recovery.Edit(patient.name, title, labels, {str(folder)!r}, about))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )

@@ -17,8 +17,9 @@ import tifffile
 from ..atomic import filling, replacing
 from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError, PatientError
+from .discover import has_slices
 from .masks import check_folder, mask_name, write_masks
-from .patients import UInt8Array, has_slices, parse_name, read_patient
+from .patients import UInt8Array, parse_name, read_patient
 from .provenance import provenance_file
 
 LabelArray = npt.NDArray[np.generic]

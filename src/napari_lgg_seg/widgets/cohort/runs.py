@@ -219,7 +219,7 @@ class Runs:
             self._notice = event.text
         elif isinstance(event, PredictionStored):
             self._done += 1
-            self._model.update(event.folder.name, status=event.status, details=event.details)
+            self._model.update(event.folder.name, status=event.status, details=event.summary)
             if (row := self._model.row_of(event.folder.name)) is not None:
                 self._segmented(row)
             self._changed()

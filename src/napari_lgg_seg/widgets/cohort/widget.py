@@ -265,13 +265,13 @@ class CohortBrowser(Container):
 
     def _kept(self, kept: SavedEdits) -> None:
         if self._results is not None and kept.results.folder == self._results.folder:
-            self.patients.update(kept.name, status=kept.status, details=kept.details)
-            if kept.work.by_hand and self._folders is not None:
+            self.patients.update(kept.name, status=kept.status, details=kept.summary)
+            if kept.edits.by_hand and self._folders is not None:
                 self.go_on.note(self._folders, kept.name)
 
     def _read(self, opened: Opened) -> None:
         if self._is_ours(opened.source):
-            self.patients.update(opened.source.name, status=opened.status, details=opened.details)
+            self.patients.update(opened.source.name, status=opened.status, details=opened.summary)
 
     def _broken(self, source: Source, sentence: str) -> None:
         if self._is_ours(source):

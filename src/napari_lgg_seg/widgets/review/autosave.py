@@ -162,7 +162,7 @@ class EditAutosaver(QObject):
             self._soon.start(0)
         try:
             for layer, now in self._unkept(layers):
-                self._note(id(layer), now, recovery.keep(_edit(layer)))
+                self._note(id(layer), now, recovery.save(_edit(layer)))
         except LggSegError as error:
             show_warning(f"What you painted is not safe from a crash: {error}")
 
@@ -197,7 +197,7 @@ class Writing:
                 with self._lock:
                     if self.is_broken_off:
                         return []
-                    self._written.append((layer, now, recovery.keep(edit)))
+                    self._written.append((layer, now, recovery.save(edit)))
         except LggSegError as error:
             return str(error)
         return self._written

@@ -211,7 +211,7 @@ class OpenPatient:
         ResultsError, ExportError
             If something cannot be written.
         """
-        return self.source.keep(work, self._patient)
+        return self.source.save(work, self._patient)
 
     def _edited_besides(self, main: Labels | None) -> list[Labels]:
         def is_edited(layer: Labels) -> bool:

@@ -196,8 +196,8 @@ class ReviewSession:
     def _was_kept(self, case: OpenPatient | None, kept: SavedEdits) -> None:
         """Let everybody know what is among the results: nothing else has to keep it from a crash now."""
         if case is not None:
-            case.was_kept(kept.work)
-        for labels in kept.work.painted if not kept.work.is_old.is_set() else ():
+            case.was_kept(kept.edits)
+        for labels in kept.edits.painted if not kept.edits.is_old.is_set() else ():
             labels_saved(labels)
         self.kept.emit(kept)
 
@@ -222,7 +222,7 @@ class ReviewSession:
     @staticmethod
     def _work_on(case: OpenPatient | None, *, accept: bool = False, leaving: bool = False) -> Edits | None:
         """What is to be kept of a patient for which there is a place."""
-        if case is None or not case.source.can_keep:
+        if case is None or not case.source.can_save:
             return None
         return case.work(accept=accept, leaving=leaving)
 
@@ -306,7 +306,7 @@ class ReviewSession:
 
     def _swap_layers(self, opened: Opened | None) -> None:
         case = self.case
-        if case is not None and (case.source.can_keep or case.work(leaving=True) is None):
+        if case is not None and (case.source.can_save or case.work(leaving=True) is None):
             self._is_swapping = True
             try:
                 self._visibility = case.remove()
