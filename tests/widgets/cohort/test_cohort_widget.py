@@ -533,7 +533,7 @@ def test_a_failure_to_write_keeps_the_patient_open(
 def test_painting_while_it_is_written_is_kept_as_well(
     viewer, segmented, open_pair, cohort, wait_until, monkeypatch
 ):
-    keep, layers = case_sources.keep, []
+    keep, layers = case_sources.save_edits, []
 
     def keep_and_paint(name, work, results):
         kept = keep(name, work, results)
@@ -544,7 +544,7 @@ def test_painting_while_it_is_written_is_kept_as_well(
 
     widget = segmented()
     open_pair(widget, FIRST)
-    monkeypatch.setattr(case_sources, "keep", keep_and_paint)
+    monkeypatch.setattr(case_sources, "save_edits", keep_and_paint)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     open_pair(widget, SECOND)
     kept = results_of(cohort).read_labels(FIRST)
@@ -750,8 +750,8 @@ def test_closing_keeps_edits(viewer, segmented, open_pair, cohort, close, wait_u
 def test_closing_is_not_undone_by_what_is_written_late(
     viewer, segmented, open_pair, cohort, wait_until, monkeypatch
 ):
-    go_on, keep = threading.Event(), case_sources.keep
-    monkeypatch.setattr(case_sources, "keep", lambda *args: (go_on.wait(3), keep(*args))[1])
+    go_on, keep = threading.Event(), case_sources.save_edits
+    monkeypatch.setattr(case_sources, "save_edits", lambda *args: (go_on.wait(3), keep(*args))[1])
     widget = segmented()
     open_pair(widget, FIRST)
     layer = tumour_of(viewer, FIRST)

@@ -81,7 +81,7 @@ def check_installed() -> None:
         import distributed  # noqa: F401
     except ImportError as error:
         raise ClusterError(
-            "Several workers require the package distributed; install it with: "
+            "Several workers need the package distributed; install it with: "
             "pip install 'napari-lgg-seg[cluster]'."
         ) from error
 
