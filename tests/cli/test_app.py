@@ -129,7 +129,7 @@ def test_segment_with_an_engine_that_fails(segment, write, masks, openvino, monk
     monkeypatch.setattr(openvino, "convert_model", fail)
     done = segment(write(), "--device", "cpu")
     assert done.code == 0
-    assert "OpenVINO failed (No such operation): going on with PyTorch." in done.err
+    assert "OpenVINO failed (No such operation): continuing with PyTorch." in done.err
     assert "on CPU." in done.out
 
 

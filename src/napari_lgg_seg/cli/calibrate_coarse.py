@@ -33,7 +33,7 @@ def coarse_to_fine(
     from ..core import memory
     from ..core.data.label_files import check_new
     from ..core.data.patients import read_patient
-    from ..core.inference.calibrate_coarse import try_limits
+    from ..core.inference.calibrate_coarse import calibrate
     from ..core.model.checkpoint import load_model, save_model
     from .console import make_console
 
@@ -47,13 +47,14 @@ def coarse_to_fine(
     console = make_console()
     patients = [read_patient(cohort / name) for name in names]
     found = None
-    for tried in try_limits(loaded, patients, device):
+    for tried in calibrate(loaded, patients, device):
         console.print(
-            f"{tried.limit:g}: Dice with a close look {tried.overall:.5f} over all voxels, {tried.worst:.4f} "
-            f"in the worst of {len(patients)} patients; the network sees {tried.work:.0%}",
+            f"{tried.threshold:g}: Dice with a close look {tried.overall:.5f} over all voxels, "
+            f"{tried.worst:.4f} in the worst of {len(patients)} patients; "
+            f"the network sees {tried.pixel_share:.0%}",
             soft_wrap=True,
         )
-        found = tried.limit if tried.keeps else None
+        found = tried.threshold if tried.acceptable else None
     console.print(
         "No limit keeps labels and saves work: everything is looked at closely."
         if found is None

@@ -646,7 +646,7 @@ def test_openvino_that_fails_is_told_and_pytorch_goes_on(
     open_patient()
     widget = dock()
     run(widget)
-    assert "OpenVINO failed (No such operation): going on with PyTorch." in widget.status.value
+    assert "OpenVINO failed (No such operation): continuing with PyTorch." in widget.status.value
     assert viewer.layers[f"{NAME} tumour"].metadata["lgg"]["made_with"]["engine"] == "torch"
 
 
