@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,19 @@ def unet():
             ):
                 values.data.copy_(lowest + 0.4 * torch.rand(values.shape, generator=generator))
     return network.eval()
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Function that waits until a condition is true, for a minute at most."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert condition()
+
+    return wait
 
 
 @pytest.fixture(scope="session")
