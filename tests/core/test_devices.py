@@ -22,7 +22,7 @@ def pretend(monkeypatch):
     return set_present
 
 
-def test_auto_is_the_first_of_what_is_here():
+def test_auto_is_the_first_available_device():
     device = devices.choose_device()
     assert device.type == devices.available_devices()[0]
     torch.zeros(1, device=device)
@@ -46,7 +46,7 @@ def test_order_of_devices(pretend, cuda, mps, expected):
 
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_absent_device_is_refused_with_the_choices(pretend, name):
+def test_an_unavailable_device_is_refused_with_the_choices(pretend, name):
     pretend(cuda=False, mps=False)
     with pytest.raises(DeviceError, match=rf"'{name}' is not present here; choose one of auto, cpu\.$"):
         devices.choose_device(name)
@@ -67,7 +67,7 @@ def test_unknown_device_is_refused_with_the_choices(name):
         ("cuda", "openvino", "cuda"),
     ],
 )
-def test_openvino_takes_auto_to_the_cpu(pretend, name, engine, expected):
+def test_auto_is_the_cpu_with_openvino(pretend, name, engine, expected):
     pretend(cuda=True, mps=False)
     assert devices.choose_device(name, engine).type == expected
 
@@ -106,13 +106,13 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
         ("", "cuda", "is not known"),
     ],
 )
-def test_engine_that_is_not_there_is_refused(name, device, words):
+def test_unknown_and_missing_engines_are_refused(name, device, words):
     with pytest.raises(DeviceError, match=words):
         devices.choose_engine(name, torch.device(device))
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "f32")])
-def test_openvino_computes_with_the_format_and_the_threads_of_pytorch(monkeypatch, bf16, expected):
+def test_openvino_uses_pytorchs_number_format_and_threads(monkeypatch, bf16, expected):
     monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: bf16)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     settings = devices.openvino_settings()
@@ -121,7 +121,7 @@ def test_openvino_computes_with_the_format_and_the_threads_of_pytorch(monkeypatc
     assert settings["ENABLE_CPU_PINNING"] is False
 
 
-def test_names_for_people(monkeypatch):
+def test_display_names_of_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     assert devices.describe_device(CPU) == "CPU"
     assert devices.describe_device(torch.device("mps")) == "MPS"
@@ -167,7 +167,7 @@ def test_batch_on_a_gpu_fits_its_free_memory(monkeypatch, free):
         assert size == 64
 
 
-def test_memory_that_pytorch_keeps_is_free_for_the_next_volume(monkeypatch):
+def test_memory_cached_by_pytorch_counts_as_free(monkeypatch):
     """Else the batches of a cohort's patients would shrink from one to the next."""
     device, gigabyte = torch.device("cuda"), 2**30
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * gigabyte, 8 * gigabyte))
@@ -197,7 +197,7 @@ def test_gradients_are_scaled_where_cuda_has_fp16_only(pretend, monkeypatch, bf1
     assert devices.gradient_scaler(torch.device("cuda")).is_enabled() is not bf16
 
 
-def test_a_step_without_scaling_is_the_optimisers():
+def test_a_step_without_scaling_equals_the_optimisers():
     weight = torch.ones(1, requires_grad=True)
     optimiser = torch.optim.SGD([weight], lr=0.5)
     scaler = devices.gradient_scaler(CPU)
@@ -208,13 +208,13 @@ def test_a_step_without_scaling_is_the_optimisers():
     assert float(weight) == 0
 
 
-def test_what_is_on_the_cpu_stays_as_it_is():
+def test_copying_from_the_cpu_to_the_cpu_does_nothing():
     tensor = torch.arange(6, dtype=torch.uint8).reshape(2, 3)
     assert devices.to_device(tensor, CPU) is tensor
 
 
 @pytest.mark.parametrize(("rank", "gpu"), [(0, 0), (1, 1), (5, 1)])
-def test_each_process_has_its_gpu(pretend, monkeypatch, rank, gpu):
+def test_each_process_gets_its_own_gpu(pretend, monkeypatch, rank, gpu):
     chosen = []
     pretend(cuda=True, mps=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -224,7 +224,7 @@ def test_each_process_has_its_gpu(pretend, monkeypatch, rank, gpu):
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu"])
-def test_processes_without_gpus_talk_by_gloo(pretend, monkeypatch, name):
+def test_processes_without_gpus_use_gloo(pretend, monkeypatch, name):
     pretend(cuda=name == "cpu", mps=False)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("no GPU was asked for"))
     assert devices.join_device(name, 1) == "gloo"

@@ -49,7 +49,7 @@ def test_free_memory_empties_the_cache_of_the_device(monkeypatch):
     assert emptied == ["cuda", "mps"]
 
 
-def test_what_holds_on_to_itself_is_looked_for_only_when_asked():
+def test_reference_cycles_are_collected_only_by_reclaim_memory():
     class Circle:
         def __init__(self):
             self.itself = self
@@ -67,7 +67,7 @@ def test_what_holds_on_to_itself_is_looked_for_only_when_asked():
 
 @pytest.mark.parametrize("tune", [memory.keep_memory_mapped, memory.return_main_memory])
 @pytest.mark.parametrize("system", ["Linux", "Windows", "Darwin"])
-def test_other_c_libraries_are_left_alone(monkeypatch, system, tune):
+def test_other_c_libraries_are_not_changed(monkeypatch, system, tune):
     asked = []
 
     def absent(name):
@@ -81,14 +81,14 @@ def test_other_c_libraries_are_left_alone(monkeypatch, system, tune):
     assert bool(asked) == (system == "Linux")
 
 
-def test_the_users_malloc_settings_win(monkeypatch):
+def test_malloc_settings_of_the_user_are_not_changed(monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("malloc was changed"))
     memory.keep_memory_mapped()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do it by themselves")
-def test_freed_memory_is_returned():
+def test_freed_memory_is_returned_to_the_system():
     pieces = [bytearray(1000) for _ in range(100_000)]
     keep = pieces[::100]  # so that most pages are freed, but none at the end
     before = _resident()
@@ -104,7 +104,7 @@ def _resident():
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
-def test_the_users_caches_are_left_alone(monkeypatch, name):
+def test_cache_sizes_set_by_the_user_are_not_changed(monkeypatch, name):
     for each in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"):
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, "7")

@@ -11,7 +11,7 @@ import pytest
 from napari_lgg_seg.core.prefetch import read_ahead
 
 
-def test_the_next_one_is_read_while_one_is_worked_on_and_no_other():
+def test_only_the_next_item_is_read_ahead():
     begun = []
 
     def read(item):
@@ -32,7 +32,7 @@ def wait_until(condition):
     assert condition()
 
 
-def test_reading_is_done_in_another_thread_one_after_the_other():
+def test_items_are_read_one_at_a_time_in_another_thread():
     at_once, threads = [], set()
 
     def read(item):
@@ -47,7 +47,7 @@ def test_reading_is_done_in_another_thread_one_after_the_other():
     assert threading.get_ident() not in threads
 
 
-def test_what_reading_raises_is_raised_when_its_turn_comes():
+def test_an_error_is_raised_when_the_items_turn_comes():
     def read(item):
         if item % 2:
             raise ValueError(item)
@@ -68,7 +68,7 @@ def test_few_items(items):
     ]
 
 
-def test_closing_waits_for_nothing_and_begins_nothing_more():
+def test_closing_neither_waits_nor_reads_on():
     begun, go_on = [], threading.Event()
 
     def read(item):

@@ -64,7 +64,7 @@ def full_disk(monkeypatch):
 
 @pytest.mark.parametrize("numbers", [None, (1, 2, 3, 4), (9, 10, 11, 12), np.arange(5, 9)])
 @pytest.mark.parametrize("folder", ["new", "several/new ones/ünïcode"])
-def test_masks_come_back_as_a_patient(tmp_path, numbers, folder):
+def test_masks_are_read_back_as_a_patient(tmp_path, numbers, folder):
     paths = write_masks(tmp_path / folder, "TCGA_DU_0001_19990101", LABELS, numbers)
     assert is_patient_folder(tmp_path / folder)
     patient = read_patient(tmp_path / folder)
@@ -89,7 +89,7 @@ def test_other_programs_open_the_masks(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.int32, np.uint16, np.int64])
-def test_any_label_but_zero_is_255(tmp_path, dtype):
+def test_all_non_zero_labels_become_255(tmp_path, dtype):
     labels = (LABELS * 3).astype(dtype)
     for path, expected in zip(write_masks(tmp_path, "p", labels), LABELS * 255, strict=True):
         np.testing.assert_array_equal(tifffile.imread(path), expected)
@@ -119,7 +119,7 @@ def test_labels_need_not_be_contiguous(tmp_path):
     ],
     ids=["float", "2D", "4D", "complex", "0D", "empty"],
 )
-def test_labels_of_another_kind_are_refused(tmp_path, labels):
+def test_unsuitable_labels_are_refused(tmp_path, labels):
     refusal(ExportError, tmp_path / "new", "p", labels)
     assert not (tmp_path / "new").exists()
 
@@ -131,7 +131,7 @@ def test_wrong_slice_numbers_are_refused(tmp_path, numbers):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("masks", [False, True])
-def test_masks_never_go_beside_images(tmp_path, write_slices, overwrite, masks):
+def test_masks_are_never_written_next_to_images(tmp_path, write_slices, overwrite, masks):
     write_slices(tmp_path, "p", 4, masks=masks)
     before = content(tmp_path)
     assert "p_1.tif" in refusal(ExportError, tmp_path, "p", LABELS, overwrite=overwrite)
@@ -139,7 +139,7 @@ def test_masks_never_go_beside_images(tmp_path, write_slices, overwrite, masks):
     assert content(tmp_path) == before
 
 
-def test_masks_are_not_replaced_unasked(tmp_path):
+def test_masks_are_not_replaced_without_permission(tmp_path):
     write_masks(tmp_path, "p", LABELS)
     before = content(tmp_path)
     assert "p_1_mask.tif" in refusal(ExistingMasksError, tmp_path, "p", 1 - LABELS)
@@ -219,7 +219,7 @@ write_masks(sys.argv[1], "p", np.ones((4, 9, 7), np.uint8))
     write_masks(tmp_path / "new", "p", LABELS)
 
 
-def test_the_record_of_older_masks_is_void(tmp_path):
+def test_the_provenance_of_replaced_masks_is_removed(tmp_path):
     write_masks(tmp_path / "new", "p", LABELS, provenance="first")
     assert entries(tmp_path / "new")[0] == ".lgg-masks.json"
     assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "first"
@@ -233,7 +233,7 @@ def test_the_record_of_older_masks_is_void(tmp_path):
 
 
 @pytest.mark.parametrize(("images", "masks"), [(True, True), (True, False), (False, True), (True, (6,))])
-def test_patient_there_and_back(tmp_path, write_slices, images, masks):
+def test_a_patient_is_written_and_read_back(tmp_path, write_slices, images, masks):
     write_slices(tmp_path / "first", "TCGA_HT_1_2", range(5, 8), images=images, masks=masks)
     first = read_patient(tmp_path / "first")
     paths = write_patient(tmp_path / "second", first)
@@ -245,7 +245,7 @@ def test_patient_there_and_back(tmp_path, write_slices, images, masks):
     np.testing.assert_array_equal(second.truth, first.truth)
 
 
-def test_patient_in_memory_comes_back(tmp_path, make_patient):
+def test_a_patient_in_memory_is_written_and_read_back(tmp_path, make_patient):
     patient = make_patient(shape=(3, 20, 24))
     write_patient(tmp_path, patient)
     again = read_patient(tmp_path)

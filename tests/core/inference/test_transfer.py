@@ -13,21 +13,21 @@ CPU = torch.device("cpu")
 
 
 class Stream:
-    """A queue of a GPU that only notes what is asked of it."""
+    """A CUDA stream that only records calls."""
 
-    def __init__(self, name, asked):
-        self.name, self.asked = name, asked
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
 
     def wait_stream(self, other):
-        self.asked.append(f"{self.name} waits for {other.name}")
+        self.calls.append(f"{self.name} waits for {other.name}")
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What is asked of CUDA, one thing after the other; the CPU's memory stands in for the GPU's."""
-    notes, names = [], iter(("there", "back"))
-    computing, now = Stream("computing", notes), []
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(names), notes))
+def calls(monkeypatch):
+    """Calls to CUDA in their order; the CPU's memory stands in for the GPU's."""
+    recorded, names = [], iter(("upload", "download"))
+    computing, now = Stream("computing", recorded), []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(next(names), recorded))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: now[-1] if now else computing)
 
     @contextmanager
@@ -38,19 +38,19 @@ def asked(monkeypatch):
 
     class Event:
         def __init__(self, blocking):
-            assert blocking, "it would spin, and keep a core from what is done beside"
+            assert blocking, "it would spin and occupy a core"
 
         def record(self):
-            notes.append(f"event in {now[-1].name}")
+            recorded.append(f"event in {now[-1].name}")
 
         def synchronize(self):
-            notes.append("waited")
+            recorded.append("waited")
 
-    def noted(name, make):
+    def recording(name, make):
         real = getattr(torch.Tensor, name)
 
         def method(self, *arguments, **options):
-            notes.append(make(*arguments, **options))
+            recorded.append(make(*arguments, **options))
             return real(self, *arguments, **options) if name in ("to", "copy_") else self
 
         return method
@@ -64,44 +64,44 @@ def asked(monkeypatch):
         "copy_": lambda _, non_blocking=False: f"fetched in {where()}, {non_blocking=}",
         "record_stream": lambda stream: f"kept for {stream.name}",
     }.items():
-        monkeypatch.setattr(torch.Tensor, name, noted(name, make))
+        monkeypatch.setattr(torch.Tensor, name, recording(name, make))
     empty = torch.empty
     monkeypatch.setattr(
         torch,
         "empty",
-        lambda *shape, pin_memory, **options: notes.append(f"{pin_memory=}") or empty(*shape, **options),
+        lambda *shape, pin_memory, **options: recorded.append(f"{pin_memory=}") or empty(*shape, **options),
     )
-    return notes
+    return recorded
 
 
-def test_copies_to_and_from_cuda_wait_for_nothing(asked):
+def test_copies_to_and_from_cuda_are_asynchronous(calls):
     copies = CudaTransfer(CPU)
     sent = copies.send_raw(torch.arange(3))
     assert sent.tolist() == [0, 1, 2]
-    assert asked == [
+    assert calls == [
         "pinned",
-        "sent in there, non_blocking=True",
-        "computing waits for there",
+        "sent in upload, non_blocking=True",
+        "computing waits for upload",
         "kept for computing",
     ]
-    asked.clear()
+    calls.clear()
     result = copies.fetch(torch.arange(3.0))
-    assert asked == [
-        "back waits for computing",
+    assert calls == [
+        "download waits for computing",
         "pin_memory=True",
-        "fetched in back, non_blocking=True",
-        "event in back",
-        "kept for back",
+        "fetched in download, non_blocking=True",
+        "event in download",
+        "kept for download",
     ]
     assert result().tolist() == [0, 1, 2]
-    assert asked[5:] == ["waited"]
+    assert calls[5:] == ["waited"]
 
 
-def test_a_transfer_for_each_device(asked):
+def test_each_device_gets_its_transfer(calls):
     assert transfer_to(torch.device("cuda")).ahead == 1
     for name in ("cpu", "mps", "meta"):
         assert transfer_to(torch.device(name)).ahead == 0
-    assert asked == []
+    assert calls == []
 
 
 def test_on_the_cpu_nothing_is_copied():
