@@ -1,9 +1,10 @@
+"""Masks and whole patients written in the dataset's layout: what is written, and what is never replaced."""
+
 from __future__ import annotations
 
 import errno
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.atomic import replacing
 from napari_lgg_seg.core.data.discover import is_patient_folder
 from napari_lgg_seg.core.data.masks import mask_name, write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
@@ -274,58 +274,3 @@ def test_names_that_could_not_be_read_back_are_refused(tmp_path, name, numbers):
     with pytest.raises(ExportError):
         write_masks(tmp_path / "new", name, LABELS, numbers)
     assert not (tmp_path / "new").exists()
-
-
-# --- single files ------------------------------------------------------------------------------
-
-
-def test_replacing_puts_the_new_file_in_place(tmp_path):
-    path = tmp_path / "new" / "file.bin"
-    for text in ("first", "second"):
-        with replacing(path) as temporary:
-            assert temporary.parent == path.parent
-            temporary.write_text(text)
-        assert path.read_text() == text
-    assert entries(path.parent) == ["file.bin"]
-
-
-def test_replaced_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / "usual").write_text("x")
-    with replacing(tmp_path / "file") as temporary:
-        temporary.write_text("x")
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), ExportError),
-        (OSError("without a number"), ExportError),
-        (ValueError("x"), ValueError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-)
-def test_failure_leaves_the_old_file_whole(tmp_path, error, expected):
-    path = tmp_path / "file.bin"
-    path.write_text("old")
-
-    def fail():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise error
-
-    with pytest.raises(expected):
-        fail()
-    assert path.read_text() == "old"
-    assert entries(tmp_path) == ["file.bin"]
-
-
-def test_name_taken_by_a_folder(tmp_path):
-    (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with (
-        pytest.raises(ExportError, match="taken could not be written"),
-        replacing(tmp_path / "taken") as temporary,
-    ):
-        temporary.write_text("x")
-    assert entries(tmp_path) == ["taken"]
-    shutil.rmtree(tmp_path / "taken")

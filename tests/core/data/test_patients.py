@@ -1,3 +1,5 @@
+"""Reading patient folders: pixels, masks, names, and errors that name the file."""
+
 from __future__ import annotations
 
 import os
@@ -161,25 +163,11 @@ def test_sequence_equal_in_one_slice_only_is_no_copy(tmp_path, write_slices):
     assert read_patient(tmp_path).filled_sequences == ()
 
 
-# --- FLAIR alone -------------------------------------------------------------------------------
+# --- FLAIR only --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def write_gray(write_slices):
-    """Factory: write slices whose images hold FLAIR alone; returns all images and all masks."""
-
-    def write(folder, name="p", numbers=3, **options):
-        numbers = range(1, numbers + 1) if isinstance(numbers, int) else numbers
-        image, mask = write_slices(folder, name, numbers, **options)
-        for number, pixels in zip(numbers, image, strict=True):
-            tifffile.imwrite(folder / f"{name}_{number}.tif", pixels[..., 1], photometric="minisblack")
-        return image[..., 1], mask
-
-    return write
-
-
-def test_grayscale_slices_are_flair_and_fill_the_other_sequences(tmp_path, write_gray):
-    image, mask = write_gray(tmp_path)
+def test_grayscale_slices_are_flair_and_fill_the_other_sequences(tmp_path, write_grayscale):
+    image, mask = write_grayscale(tmp_path)
     patient = read_patient(tmp_path)
     assert patient.volume.shape == (3, 12, 10, 3)
     assert patient.volume.dtype == np.uint8
@@ -195,37 +183,26 @@ def test_grayscale_slices_from_another_program(tmp_path):
     np.testing.assert_array_equal(read_patient(tmp_path).volume[0, ..., 1], PIXELS[..., 1])
 
 
-def test_grayscale_slices_without_masks_are_read_on_request(tmp_path, write_gray):
-    image, _ = write_gray(tmp_path, masks=False)
+def test_grayscale_slices_without_masks_are_read_on_request(tmp_path, write_grayscale):
+    image, _ = write_grayscale(tmp_path, masks=False)
     assert not is_patient_folder(tmp_path)
     patient = read_patient(tmp_path)
     assert patient.truth is None
     np.testing.assert_array_equal(patient.volume[..., 1], image)
 
 
-def test_grayscale_slices_with_masks_are_recognised(tmp_path, write_gray):
-    write_gray(tmp_path / "p", masks=(2,))
-    assert is_patient_folder(tmp_path / "p")
-    assert is_dataset_folder(tmp_path)
-    assert is_slice_file(tmp_path / "p" / "p_2.tif")
-    assert not is_slice_file(tmp_path / "p" / "p_1.tif")
-    np.testing.assert_array_equal(
-        read_slices([tmp_path / "p" / "p_2.tif"]).volume, read_patient(tmp_path / "p").volume[1:2]
-    )
-
-
 @pytest.mark.parametrize("gray", [1, 2, 3])
-def test_error_names_a_grayscale_slice_among_colour_slices(tmp_path, write_slices, write_gray, gray):
+def test_error_names_a_grayscale_slice_among_colour_slices(tmp_path, write_slices, write_grayscale, gray):
     write_slices(tmp_path, "p", 3)
-    write_gray(tmp_path, "p", (gray,))
+    write_grayscale(tmp_path, "p", (gray,))
     text = refusal(tmp_path)
-    assert f"p_{gray}.tif is gray" in text
+    assert f"p_{gray}.tif is grayscale" in text
     assert "has three channels" in text
 
 
-def test_error_names_a_grayscale_slice_of_another_size(tmp_path, write_gray):
-    write_gray(tmp_path)
-    write_gray(tmp_path, "p", (2,), shape=(12, 11))
+def test_error_names_a_grayscale_slice_of_another_size(tmp_path, write_grayscale):
+    write_grayscale(tmp_path)
+    write_grayscale(tmp_path, "p", (2,), shape=(12, 11))
     text = refusal(tmp_path)
     assert "p_2.tif" in text
     assert "12 x 11" in text
@@ -238,7 +215,7 @@ def test_palettes_and_inverted_intensities_are_refused(tmp_path, photometric):
     assert "p_1.tif" in refusal(tmp_path)
 
 
-# --- chosen slices -----------------------------------------------------------------------------
+# --- selected slices -----------------------------------------------------------------------------
 
 
 def test_selected_slices_may_have_gaps_and_include_their_masks(tmp_path, write_slices):
@@ -426,115 +403,6 @@ def test_folder_without_permission_is_refused(tmp_path, write_slices):
         assert "closed" in refusal(folder)
     finally:
         folder.chmod(stat.S_IRWXU)
-
-
-# --- is it ours? -------------------------------------------------------------------------------
-
-
-def foreign_folder(tmp_path, kind):
-    folder = tmp_path / kind
-    if kind == "not there":
-        return folder
-    if kind == "file":
-        folder.write_bytes(b"x")
-        return folder
-    folder.mkdir()
-    if kind == "plain tif":
-        tifffile.imwrite(folder / "picture.tif", PIXELS, photometric="rgb")
-    elif kind == "float slices":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS.astype(np.float32), photometric="rgb")
-    elif kind == "grey slices":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS[..., 0])
-    elif kind == "stacks":
-        tifffile.imwrite(folder / "x_1.tif", np.stack([PIXELS, PIXELS]), photometric="rgb")
-    elif kind == "text":
-        (folder / "x_1.tif").write_text("hello")
-    elif kind == "cut":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS, photometric="rgb")
-        (folder / "x_1.tif").write_bytes((folder / "x_1.tif").read_bytes()[:60])
-    elif kind == "hidden slices":
-        tifffile.imwrite(folder / "._x_1.tif", PIXELS, photometric="rgb")
-    elif kind == "folder like a slice":
-        (folder / "x_1.tif").mkdir()
-    elif kind == "dangling link":
-        try:
-            (folder / "x_1.tif").symlink_to(folder / "gone.tif")
-        except OSError:
-            pytest.skip("no links here")
-    return folder
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "not there",
-        "file",
-        "empty",
-        "plain tif",
-        "float slices",
-        "grey slices",
-        "stacks",
-        "text",
-        "cut",
-        "hidden slices",
-        "folder like a slice",
-        "dangling link",
-    ],
-)
-def test_other_folders_and_files_are_not_recognised(tmp_path, kind):
-    folder = foreign_folder(tmp_path, kind)
-    assert not is_patient_folder(folder)
-    assert not is_dataset_folder(folder)
-    assert not is_dataset_folder(tmp_path)
-    assert not is_slice_file(folder)
-    assert not is_slice_file(folder / "x_1.tif")
-    assert not is_slice_file(folder / "picture.tif")
-    assert not is_slice_file(folder / "._x_1.tif")
-
-
-@pytest.mark.parametrize(
-    "name", ["x" * 300, "a\0b", "1" * 5000], ids=["too long", "null byte", "huge number"]
-)
-def test_impossible_names_are_not_recognised(tmp_path, name):
-    assert not is_patient_folder(tmp_path / name)
-    assert not is_dataset_folder(tmp_path / name)
-    assert not is_slice_file(tmp_path / f"x_{name}.tif")
-    assert not is_slice_file(tmp_path / f"{name}_1.tif")
-
-
-@pytest.mark.parametrize("writer", ["tifffile", "pillow"])
-@pytest.mark.parametrize(("images", "masks"), [(True, True), (True, False), (False, True), (True, (2,))])
-def test_patient_folders_are_recognised(tmp_path, write_slices, images, masks, writer):
-    folder = tmp_path / "anything"
-    write_slices(folder, "p", 3, images=images, masks=masks, writer=writer)
-    assert is_patient_folder(folder)
-    assert not is_patient_folder(tmp_path)
-    assert is_dataset_folder(tmp_path)
-    assert not is_dataset_folder(folder)
-    for path in folder.iterdir():
-        assert is_slice_file(path)
-
-
-def test_a_colour_image_named_like_a_mask_is_not_recognised(tmp_path):
-    tifffile.imwrite(tmp_path / "x_1_mask.tif", PIXELS, photometric="rgb")
-    assert not is_slice_file(tmp_path / "x_1_mask.tif")
-
-
-def test_patient_folders_of_a_dataset(tmp_path, write_slices):
-    for name in ("TCGA_HT_2_1", "TCGA_CS_1_1"):
-        write_slices(tmp_path / name, name, 1)
-    write_slices(tmp_path / ".hidden", "p", 1)
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "data.csv").write_text("Patient")
-    assert patient_folders(tmp_path) == [tmp_path / "TCGA_CS_1_1", tmp_path / "TCGA_HT_2_1"]
-
-
-def test_only_some_subfolders_are_checked(tmp_path, write_slices):
-    for index in range(100):
-        (tmp_path / f"a{index:03}").mkdir()
-    write_slices(tmp_path / "z", "p", 1)
-    assert not is_dataset_folder(tmp_path)
-    assert patient_folders(tmp_path) == [tmp_path / "z"]
 
 
 # --- names -------------------------------------------------------------------------------------
