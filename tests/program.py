@@ -1,4 +1,4 @@
-"""The program as the tests see it from outside."""
+"""The command line as seen from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Done(NamedTuple):
-    """How a command ended and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

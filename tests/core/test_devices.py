@@ -91,7 +91,7 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
 
 
 @pytest.mark.parametrize(
-    ("name", "device", "words"),
+    ("name", "device", "message"),
     [
         (
             "openvino",
@@ -106,8 +106,8 @@ def test_engine_for_a_device(monkeypatch, installed, name, device, expected):
         ("", "cuda", "is not known"),
     ],
 )
-def test_unknown_and_missing_engines_are_refused(name, device, words):
-    with pytest.raises(DeviceError, match=words):
+def test_unknown_and_missing_engines_are_refused(name, device, message):
+    with pytest.raises(DeviceError, match=message):
         devices.choose_engine(name, torch.device(device))
 
 

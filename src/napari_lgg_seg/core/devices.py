@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .errors import DeviceError
+from .errors import DeviceError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,9 @@ def choose_engine(name: str, device: torch.device) -> str:
             f"Engine {name!r} is not installed; install napari-lgg-seg[openvino], or choose another engine."
         )
     if name.startswith("openvino") and device.type != "cpu":
-        raise DeviceError(f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose one of the two.")
+        raise DeviceError(
+            f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose device cpu or engine torch."
+        )
     return name
 
 
@@ -215,7 +217,6 @@ def automatic_batch_size(device: torch.device, size: int) -> int:
 
 def failure(device: torch.device, error: BaseException) -> DeviceError:
     """Error message for a device that failed while computing."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
     return DeviceError(
-        f"{describe_device(device)} failed ({reason}); choose another device or a smaller batch."
+        f"{describe_device(device)} failed ({reason(error)}); choose another device or a smaller batch."
     )

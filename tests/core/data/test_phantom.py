@@ -1,4 +1,4 @@
-"""The sample patient: same every time, a valid patient, and a lesion that can be seen."""
+"""The synthetic sample patient: reproducible, a valid patient, with a visible lesion."""
 
 from itertools import combinations
 
@@ -28,7 +28,7 @@ def around_lesion(patient: Patient) -> np.ndarray:
 
 
 def test_the_sample_patient_is_the_same_at_every_call(patient):
-    np.random.seed(1)  # random numbers drawn elsewhere are not its business
+    np.random.seed(1)  # the global random state must not matter
     again = make_sample_patient()
     np.testing.assert_array_equal(again.volume, patient.volume)
     np.testing.assert_array_equal(again.truth, patient.truth)
@@ -58,7 +58,7 @@ def test_contrast_agent_brightens_vessels_only(patient):
     assert np.median(gain[patient.truth == 1]) < 5
 
 
-def test_lesion_is_one_piece_over_several_slices_in_one_hemisphere(patient):
+def test_lesion_is_one_component_over_several_slices_in_one_hemisphere(patient):
     assert ndimage.label(patient.truth)[1] == 1
     slices = np.flatnonzero(patient.truth.any(axis=(1, 2)))
     assert 8 <= len(slices) <= 14

@@ -86,7 +86,7 @@ def test_a_device_without_memory_for_the_network(monkeypatch):
         raise out_of_memory()
 
     monkeypatch.setattr(nn.Module, "to", fail)
-    with pytest.raises(DeviceError, match=r"CPU failed \(Tried to allocate 1 GiB\.\)"):
+    with pytest.raises(DeviceError, match=r"CPU failed \(Tried to allocate 1 GiB\)"):
         Predictor(model_of(BrightFlair()), "cpu")
 
 

@@ -12,12 +12,12 @@ from ..._version import __version__
 from ..data.provenance import model_checksum
 from ..devices import join_device
 from ..errors import LggSegError
+from ..inference.predict import Predictor, predictor_for
 from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model
 from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
 
 if TYPE_CHECKING:
-    from ..inference.predict import Predictor
     from ..options import SegmentOptions
 
 #: dask topic for progress messages.
@@ -113,8 +113,6 @@ def _load(model: Path, run: str, options: SegmentOptions) -> Predictor:
 
     Each run gets a new one: one that ran out of memory stays with the device or engine it fell back to.
     """
-    from ..inference.predict import predictor_for
-
     return predictor_for(load_model(model), options)
 
 

@@ -24,6 +24,7 @@ from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
 from ..options import SegmentOptions, label_options
 from ..prefetch import read_ahead
+from .cluster import check_installed, spread
 from .index import PatientStatus
 from .patient_job import (
     CohortJob,
@@ -140,8 +141,6 @@ def segment_cohort(
         predictor = predictor_for(load_model(path), options)
         events = _segment_here(job, predictor, unique)
     else:
-        from .cluster import check_installed, spread
-
         check_installed()
         events = spread(job, unique, workers, scheduler)
     yield CohortFound(len(patients))

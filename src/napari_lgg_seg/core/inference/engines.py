@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .. import devices
 from .fold import fold_batch_norm
+from .openvino import OpenVinoEngine
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +76,6 @@ def make_engine(
         If "openvino-int8" is asked for without a card.
     """
     if name.startswith("openvino"):
-        from .openvino import OpenVinoEngine
-
         int8 = name == devices.INT8_ENGINE
         if int8 and card is None:
             raise ValueError("Quantizing a network to int8 requires the model's card.")

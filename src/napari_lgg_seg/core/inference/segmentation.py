@@ -176,7 +176,7 @@ def voxels_of(patient: Patient) -> UInt8Array:
         If the patient has masks only.
     """
     if patient.volume is None:
-        raise ImageError(f"{patient.folder} holds masks only; choose a folder with images to segment.")
+        raise ImageError(f"{patient.folder} holds masks only; there is nothing to segment.")
     return patient.volume
 
 
