@@ -25,9 +25,10 @@ import typer
 
 from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.choices import DROPS_MINOR
-from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import Patient, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
-from napari_lgg_seg.core.inference.calibrate_coarse import EACH, OVERALL
+from napari_lgg_seg.core.inference.calibrate_coarse import MIN_OVERALL_DICE, MIN_PATIENT_DICE
 from napari_lgg_seg.core.inference.postprocess import postprocess
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, load_model
@@ -136,7 +137,7 @@ def _report(method: Method, reference: Method, setting: str) -> bool:
         f"{overall:.5f} overall, {worst:.4f} in the worst patient; "
         f"mean Dice with the ground truth {np.mean(method.scores[setting]):.4f}"
     )
-    return overall >= OVERALL and worst >= EACH
+    return overall >= MIN_OVERALL_DICE and worst >= MIN_PATIENT_DICE
 
 
 if __name__ == "__main__":

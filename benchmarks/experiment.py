@@ -25,7 +25,8 @@ import typer
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.atomic import replacing
-from napari_lgg_seg.core.data.patients import Patient, institution, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import Patient, institution, read_patient
 from napari_lgg_seg.core.inference.predict import Notice
 from napari_lgg_seg.core.model.checkpoint import Model, load_model
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions

@@ -24,7 +24,8 @@ from typing import Any
 from scoring import dice_by_patient
 
 from napari_lgg_seg.core import memory
-from napari_lgg_seg.core.data.patients import institution, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import institution, read_patient
 from napari_lgg_seg.core.evaluation.metrics import Summary, summarise
 from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.training.events import EpochDone

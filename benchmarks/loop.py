@@ -37,8 +37,9 @@ from napari_lgg_seg.core.cohort.corrected import corrected_patients
 from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.cohort.run import PatientUnusable, PredictionStored, describe_run, segment_patients
+from napari_lgg_seg.core.data.discover import patient_folders
 from napari_lgg_seg.core.data.label_files import LabelMap
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import summarise
 from napari_lgg_seg.core.inference.predict import Notice, predictor_for
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card

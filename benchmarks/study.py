@@ -17,7 +17,8 @@ import typer
 from paired_values import shape_agreement
 from results import EXPERIMENTS, load
 
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.study.associate import Study, associate, read_clusters
 from napari_lgg_seg.core.evaluation.study.shape import FEATURES, Shape, measure_shape
 

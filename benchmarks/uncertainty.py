@@ -24,7 +24,8 @@ import typer
 from results import EXPERIMENTS, FIGURES, RESAMPLES, SEED, as_table
 
 from napari_lgg_seg.core import memory
-from napari_lgg_seg.core.data.patients import Patient, patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import Patient, read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.evaluation.study.associate import auc, auc_interval
 from napari_lgg_seg.core.inference.postprocess import postprocess

@@ -1,10 +1,11 @@
-"""Shared fixtures: small made patients, in memory and on disk, a network, and the real data if there."""
+"""Shared fixtures: small synthetic patients in memory and on disk, a network, and the real dataset."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from napari_lgg_seg.core.data.patients import Patient
 
 UInt8 = npt.NDArray[np.uint8]
 
-# Read when napari's settings are imported, which is after this file is loaded. An empty path: napari's
-# fixtures reset its settings, and would save that over the user's own.
+# Read when napari's settings are imported, after this file. The path is empty since napari's fixtures reset
+# the settings, which would overwrite the user's own.
 os.environ["NAPARI_CONFIG"] = ""
-# Read before the first convolution: what one test bounds for its program would slow down others.
+# Read before the first convolution, so that a small cache set by one test does not slow down the others.
 os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "1024"
-# Read when Qt starts: without a display it draws nowhere.
+# Read when Qt starts: draw offscreen without a display.
 if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -41,7 +42,7 @@ def _write_tiff(path: Path, pixels: npt.NDArray[np.generic], writer: str) -> Non
 
 @pytest.fixture(scope="session")
 def write_slices() -> Callable[..., tuple[UInt8, UInt8]]:
-    """Factory: write slices in the dataset's layout; returns all images and all masks (0 and 255)."""
+    """Factory: write slices in the dataset's layout; returns images and masks (0 and 255)."""
 
     def write(
         folder: Path,
@@ -70,7 +71,7 @@ def write_slices() -> Callable[..., tuple[UInt8, UInt8]]:
 
 @pytest.fixture(scope="session")
 def make_head() -> Callable[..., tuple[UInt8, UInt8]]:
-    """Factory: a grey ellipse on black with a tumour bright in FLAIR; returns volume and truth (0 and 1)."""
+    """Factory: a grey ellipse with a tumour that is bright in FLAIR; returns volume and ground truth."""
 
     def make(
         shape: tuple[int, int, int] = (6, 64, 64), *, tumour: bool = True, seed: int = 0
@@ -90,7 +91,7 @@ def make_head() -> Callable[..., tuple[UInt8, UInt8]]:
 
 @pytest.fixture(scope="session")
 def make_patient(make_head: Callable[..., tuple[UInt8, UInt8]]) -> Callable[..., Patient]:
-    """Factory: a :class:`Patient` in memory with a head from ``make_head``."""
+    """Factory: a :class:`Patient` in memory with a volume from ``make_head``."""
 
     def make(name: str = "TCGA_DU_0001_19990101", **head: object) -> Patient:
         volume, truth = make_head(**head)
@@ -101,13 +102,13 @@ def make_patient(make_head: Callable[..., tuple[UInt8, UInt8]]) -> Callable[...,
 
 @pytest.fixture(autouse=True)
 def _torch_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run with PyTorch, which some of them change on its way; those of OpenVINO ask for it."""
+    """Tests use PyTorch, which some of them patch; those of OpenVINO request its fixture."""
     monkeypatch.setattr(devices, "available_engines", lambda: ("torch",))
 
 
 @pytest.fixture
 def openvino(_torch_by_default: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The module ``openvino``, chosen by "auto", with a cache of the test's own: ``tmp_path / "cache"``."""
+    """The module ``openvino``, chosen by "auto", with a separate cache in ``tmp_path / "cache"``."""
     if importlib.util.find_spec("openvino") is None:
         pytest.skip("OpenVINO (extra openvino) is not installed")
     from napari_lgg_seg.core.inference import openvino as openvino_engine
@@ -119,7 +120,7 @@ def openvino(_torch_by_default: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.fixture(scope="session")
 def unet():
-    """The U-Net with seeded weights and batch normalisation that does something; do not change it."""
+    """The U-Net with seeded weights and non-trivial batch normalisation; must not be modified."""
     import torch
 
     from napari_lgg_seg.core.model.networks import build_network
@@ -141,6 +142,19 @@ def unet():
 
 
 @pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Function that waits until a condition is true, for a minute at most."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert condition()
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def lgg_dataset() -> Path:
     """The dataset's folder ``kaggle_3m``, from the environment variable LGG_DATASET."""
     folder = os.environ.get("LGG_DATASET")
@@ -151,8 +165,8 @@ def lgg_dataset() -> Path:
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., Done]:
-    """Factory: run the program in this process, as its entry point does."""
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # leaves this process's memory as it is
+    """Factory: run the command line in this process, as its entry point does."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")  # so that malloc is not changed
 
     def run_(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["napari-lgg-seg", *map(str, arguments)])

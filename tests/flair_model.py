@@ -1,4 +1,4 @@
-"""A model file whose network calls bright FLAIR tumour: right about made patients, and quick."""
+"""A model file whose network labels bright FLAIR: fast, and correct for synthetic patients."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @lru_cache
 def _one_channel_unet(channels: int, flair: int) -> nn.Module:
-    """A U-Net with all weights zero but for one channel's way through it.
+    """A U-Net with all weights zero except for the path of one channel.
 
-    FLAIR, channel ``flair`` of ``channels``, goes through the two convolutions of the first level and,
-    by the skip connection, through the two of the last.
+    FLAIR, channel ``flair`` of ``channels``, passes through the two convolutions of the first level and, via
+    the skip connection, the two of the last.
     """
     import torch
 
@@ -49,9 +49,24 @@ def write_flair_model(
 ) -> Path:
     """Write such a model; FLAIR brighter than ``cut`` standard deviations is tumour.
 
-    ``sequences`` are those that it wants; FLAIR must be among them. It sees so many ``neighbours`` on each
-    side, and looks at the slice that lies ``offset`` away. It says that it learned from
-    ``training_patients``; further fields of its card can be given.
+    Parameters
+    ----------
+    path : Path
+        The model file; its stem becomes the model's name.
+    cut : float
+        In standard deviations above the mean.
+    sequences : tuple of str
+        Input sequences, including FLAIR.
+    neighbours : int
+        Neighbouring slices on each side.
+    offset : int
+        The network uses the slice that is ``offset`` away.
+    training_patients : tuple of str
+        Names for the model's card.
+    working_size : int
+        In pixels.
+    **card_fields
+        Further fields of the model's card.
     """
     import torch
 

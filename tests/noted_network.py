@@ -1,4 +1,4 @@
-"""A network that notes what it is given, and predictors with it."""
+"""A network that records the shapes of its input, and predictors with it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SIZE = 96
 
 
 class Noted(nn.Module):
-    """Finds what is bright in FLAIR, ``above`` so many deviations, and notes what it is given.
+    """Labels FLAIR brighter than ``above`` standard deviations, and records the shapes of its input.
 
-    It fails with more slices than ``at_most``.
+    It runs out of memory with more than ``at_most`` slices.
     """
 
     def __init__(self, channel=1, at_most=1000, above=1.5):
@@ -42,7 +42,7 @@ def model_of(network, size=SIZE, **card):
 
 
 def predictor(network, batch_size=None, *, size=SIZE, tta=False, coarse_to_fine=False, whole=False, **card):
-    # A copy is made of a network; its list of what was seen has to be the network's own.
+    # The predictor copies the network, but both must share the recorded shapes.
     made = Predictor(
         model_of(network, size, **card),
         "cpu",

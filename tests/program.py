@@ -1,4 +1,4 @@
-"""The program as the tests see it from outside."""
+"""The command line as seen from outside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THIRD = "TCGA_CS_0003_20000303"
 
 
 class Done(NamedTuple):
-    """How a command ended and what it said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .core.data.patients import is_dataset_folder, is_patient_folder, is_slice_file
+from .core.data.discover import is_dataset_folder, is_patient_folder, is_slice_file
 from .layers import LayerData, layers_of, patients_open
 from .widgets.shared.open_folder import read_patients
 

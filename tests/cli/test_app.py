@@ -14,7 +14,8 @@ import pytest
 from flair_model import write_flair_model
 from program import NAME, OTHER, contents
 
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL, read_card
 
 

@@ -1,4 +1,4 @@
-"""Reading ahead: in order, one at most, and ended at once."""
+"""Reading ahead: in order, one item at most, and stopped immediately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from napari_lgg_seg.core.prefetch import read_ahead
 
 
-def test_the_next_one_is_read_while_one_is_worked_on_and_no_other():
+def test_only_the_next_item_is_read_ahead(wait_until):
     begun = []
 
     def read(item):
@@ -25,29 +25,23 @@ def test_the_next_one_is_read_while_one_is_worked_on_and_no_other():
         assert begun == list(range(min(item + 2, 5)))
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert condition()
-
-
-def test_reading_is_done_in_another_thread_one_after_the_other():
-    at_once, threads = [], set()
+def test_items_are_read_one_at_a_time_in_another_thread():
+    reading_now, threads = threading.Lock(), set()
 
     def read(item):
         threads.add(threading.get_ident())
-        at_once.append(1)
-        assert len(at_once) == 1
-        at_once.pop()
+        alone = reading_now.acquire(blocking=False)
+        time.sleep(0.005)
+        if alone:
+            reading_now.release()
+        return alone
 
-    for _, reading in read_ahead(read, range(20)):
-        reading.result()
+    assert all(reading.result() for _, reading in read_ahead(read, range(20)))
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
 
-def test_what_reading_raises_is_raised_when_its_turn_comes():
+def test_an_error_is_raised_when_the_items_turn_comes():
     def read(item):
         if item % 2:
             raise ValueError(item)
@@ -68,21 +62,21 @@ def test_few_items(items):
     ]
 
 
-def test_closing_waits_for_nothing_and_begins_nothing_more():
-    begun, go_on = [], threading.Event()
+def test_closing_neither_waits_nor_reads_on(wait_until):
+    begun, resume = [], threading.Event()
 
     def read(item):
         begun.append(item)
         if item:
-            go_on.wait(30)
+            resume.wait(30)
 
     try:
         with closing(read_ahead(read, range(5))) as items:
             next(items)[1].result()
             wait_until(lambda: len(begun) == 2)
             started = time.monotonic()
-        assert time.monotonic() - started < 5, "it waited for what hangs"
+        assert time.monotonic() - started < 5, "closing waited for a read that hangs"
     finally:
-        go_on.set()
+        resume.set()
     time.sleep(0.05)
     assert begun == [0, 1]

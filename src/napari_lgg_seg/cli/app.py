@@ -133,8 +133,8 @@ def demo(
     if window:
         _open_window()
         return
+    from ..core.data.discover import has_slices
     from ..core.data.masks import write_patient
-    from ..core.data.patients import has_slices
     from ..core.data.phantom import make_sample_patient
 
     patient = make_sample_patient()

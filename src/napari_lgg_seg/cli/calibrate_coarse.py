@@ -35,7 +35,7 @@ def calibrate_coarse(
     from ..core import memory
     from ..core.data.label_files import check_new
     from ..core.data.patients import read_patient
-    from ..core.inference.calibrate_coarse import try_limits
+    from ..core.inference.calibrate_coarse import calibrate
     from ..core.model.checkpoint import load_model, save_model
     from .console import make_console
 
@@ -51,13 +51,14 @@ def calibrate_coarse(
     console = make_console()
     patients = [read_patient(cohort / name) for name in names]
     found = None
-    for tried in try_limits(loaded, patients, device):
+    for tried in calibrate(loaded, patients, device):
         console.print(
-            f"{tried.limit:g}: Dice with full resolution {tried.overall:.5f} over all voxels, "
-            f"{tried.worst:.4f} in the worst of {len(patients)} patients; {tried.work:.0%} of the work",
+            f"{tried.threshold:g}: Dice with full resolution {tried.overall:.5f} over all voxels, "
+            f"{tried.worst:.4f} in the worst of {len(patients)} patients; {tried.pixel_share:.0%} of the "
+            "work",
             soft_wrap=True,
         )
-        found = tried.limit if tried.keeps else None
+        found = tried.threshold if tried.acceptable else None
     console.print(
         "No threshold keeps the labels and saves time: everything is computed at full resolution."
         if found is None

@@ -130,7 +130,8 @@ def old_patients(
 
 def _usable(cohort: Path, console: Console) -> dict[str, Path]:
     """Name -> folder of the patients with images and masks; others are reported and left out."""
-    from ..core.data.patients import find_slices, has_slices
+    from ..core.data.discover import has_slices
+    from ..core.data.patients import find_slices
 
     found: dict[str, Path] = {}
     folders = [cohort] if has_slices(cohort) else [f for f in sorted(cohort.iterdir()) if has_slices(f)]

@@ -1,4 +1,4 @@
-"""Writing what a user will keep: to a temporary name first, then renamed, never over something silently."""
+"""Write files atomically: to a temporary name first, then renamed into place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from uuid import uuid4
 
 from .errors import ExportError
 
-#: Characters that some system does not allow in a file's name.
+#: Characters that are not allowed in file names on some systems.
 NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place if the block succeeds.
+    """A temporary path in the folder of ``path`` that replaces it if the block succeeds.
 
     Raises
     ------
     ExportError
-        If the disk is full or the folder cannot be written; the old file stays as it was.
+        If the disk is full or the folder cannot be written; the old file is left unchanged.
     """
     path = Path(path)
     try:
@@ -36,7 +36,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _like_a_new_file(temporary)
+        _finish_file(temporary)
         temporary.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -48,20 +48,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def filling(
     folder: Path, provenance_file: str | None = None, provenance: str | None = None
 ) -> Iterator[Path]:
-    """A temporary folder whose files go into ``folder`` if the block succeeds.
+    """A temporary folder whose files are moved to ``folder`` if the block succeeds.
 
-    A folder that is not there yet appears with all its files at once, so that a program that is killed
-    leaves none or a whole one. Into one that is there, they are moved one by one.
+    A new folder appears with all of its files at once, so that a killed program leaves either nothing or a
+    complete folder. If the folder exists already, the files are moved one by one.
 
     Parameters
     ----------
     folder : Path
-        A patient's.
+        A patient's folder.
     provenance_file : str, optional
-        Name of the file in ``folder`` that says how older files were made: it is removed before the first of
-        them is replaced.
+        Name of the provenance file in ``folder``; removed before the first of the old files is replaced.
     provenance : str, optional
-        The new text of that file, which is written last.
+        New content of that file, which is moved last.
 
     Raises
     ------
@@ -96,8 +95,8 @@ def filling(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _like_a_new_file(path: Path) -> None:
-    """Sync the bytes, and the usual permissions instead of mkstemp's private ones."""
+def _finish_file(path: Path) -> None:
+    """Sync to disk, and set the usual permissions instead of the private ones of mkstemp."""
     _sync(path)
     umask = os.umask(0)
     os.umask(umask)
@@ -105,18 +104,18 @@ def _like_a_new_file(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Let the bytes reach the disk, so that a name that is there after a power failure has its content."""
+    """Flush to disk, so that a file that exists after a power failure is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def cannot_write(path: Path, error: OSError) -> ExportError:
-    """What to tell the user about a file that could not be written."""
+    """Error message for a file that could not be written."""
     return ExportError(
         f"{path} could not be written ({error.strerror or error}); free space or choose another folder."
     )
 
 
 def safe_name(name: str) -> str:
-    """A name, for instance a layer's, as it can stand in a file's name on any system."""
+    """Replace characters of a name that are not allowed in file names."""
     return re.sub(NOT_IN_NAMES, "_", name).strip(" .") or "labels"

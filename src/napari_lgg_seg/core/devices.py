@@ -1,6 +1,6 @@
-"""Every decision about devices: which one, which number format, how much memory, how it recovers.
+"""Every decision about devices: which one to use, its number format, batch size and engine.
 
-torch is imported inside functions, so that importing the package stays free of it.
+torch is imported inside functions so that importing the package does not load it.
 """
 
 from __future__ import annotations
@@ -8,34 +8,33 @@ from __future__ import annotations
 import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .errors import DeviceError
+from .errors import DeviceError, reason
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-#: What a user may ask for; ``auto`` takes the first of cuda, mps, cpu that is there.
+#: Devices to choose from; ``auto`` takes the first of cuda, mps and cpu that is available.
 DeviceChoice = Literal["auto", "cuda", "mps", "cpu"]
 DEVICE_CHOICES: tuple[str, ...] = get_args(DeviceChoice)
 
-#: What may compute the network; ``auto`` takes OpenVINO on the CPU where it is installed, else PyTorch.
-EngineChoice = Literal["auto", "torch", "openvino", "torch-compile", "openvino-int8"]
+#: Engines to choose from; ``auto`` takes OpenVINO on the CPU if it is installed, otherwise PyTorch.
+EngineChoice = Literal["auto", "torch", "openvino", "openvino-int8"]
 ENGINE_CHOICES: tuple[str, ...] = get_args(EngineChoice)
-#: Computes more coarsely than the others: its labels agree with theirs, but count as made otherwise.
+#: Less precise than the other engines: its labels agree with theirs, but are not taken for the same result.
 INT8_ENGINE = "openvino-int8"
-#: Their names for people.
+#: Display names of the engines.
 ENGINE_NAMES = {
     "torch": "PyTorch",
     "openvino": "OpenVINO",
-    "torch-compile": "compiled PyTorch",
     "openvino-int8": "OpenVINO, 8 bits",
 }
 
 
 def available_devices() -> tuple[str, ...]:
-    """The kinds of device present, fastest first; always ends with ``"cpu"``."""
+    """Available kinds of device, fastest first; the last one is always ``"cpu"``."""
     import torch
 
     present = []
@@ -47,12 +46,12 @@ def available_devices() -> tuple[str, ...]:
 
 
 def choose_device(name: str = "auto", engine: str = "auto") -> torch.device:
-    """The torch device for a user's choice; with OpenVINO, "auto" is the CPU.
+    """Resolve a user's choice to a torch device; with OpenVINO, "auto" is the CPU.
 
     Raises
     ------
     DeviceError
-        If that kind of device is not present or not known.
+        If the device is unknown or not available.
     """
     import torch
 
@@ -67,7 +66,7 @@ def choose_device(name: str = "auto", engine: str = "auto") -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device's name for people, for instance ``CUDA: NVIDIA H100`` or ``CPU``."""
+    """Display name of a device, for instance ``CUDA: NVIDIA H100`` or ``CPU``."""
     import torch
 
     if device.type == "cuda":
@@ -76,27 +75,26 @@ def describe_device(device: torch.device) -> str:
 
 
 def available_engines() -> tuple[str, ...]:
-    """The engines that are installed, the preferred one first; none is imported.
+    """Installed engines that "auto" may choose, the preferred one first; none is imported.
 
-    Compiled PyTorch is not among them: whether there is a compiler shows when it is needed. Neither is
-    OpenVINO in 8 bits, whose labels differ a little more: somebody has to want it.
+    OpenVINO int8 is not among them: its labels differ slightly, so it has to be chosen explicitly.
     """
     return ("openvino", "torch") if importlib.util.find_spec("openvino") is not None else ("torch",)
 
 
 def offered_engines() -> tuple[str, ...]:
-    """What a menu has to offer: the engines that are installed, and OpenVINO in 8 bits where that is."""
+    """Engines to offer in a menu: the installed ones, and int8 if OpenVINO is installed."""
     installed = available_engines()
     return (*installed, INT8_ENGINE) if "openvino" in installed else installed
 
 
 def choose_engine(name: str, device: torch.device) -> str:
-    """The engine for a user's choice on a device.
+    """Resolve a user's choice to an engine for a device.
 
     Raises
     ------
     DeviceError
-        If that engine is not known, not installed, or not for this device.
+        If the engine is unknown, not installed, or does not run on this device.
     """
     if name not in ENGINE_CHOICES:
         raise DeviceError(f"Engine {name!r} is not known; choose one of {', '.join(ENGINE_CHOICES)}.")
@@ -107,27 +105,29 @@ def choose_engine(name: str, device: torch.device) -> str:
             f"Engine {name!r} is not installed; install napari-lgg-seg[openvino], or choose another engine."
         )
     if name.startswith("openvino") and device.type != "cpu":
-        raise DeviceError(f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose one of the two.")
+        raise DeviceError(
+            f"OpenVINO runs on the CPU, not on {device.type.upper()}; choose device cpu or engine torch."
+        )
     return name
 
 
 def openvino_settings() -> dict[str, str | int | bool]:
-    """How OpenVINO computes: in the number format and with the threads that PyTorch uses on the CPU."""
+    """OpenVINO's configuration: the number format and thread count that PyTorch uses on the CPU."""
     import torch
 
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if _cpu_has_bf16() else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
-        # By default each process binds its threads to the first cores: several would share those.
+        # Pinned threads of several processes would compete for the same first cores.
         "ENABLE_CPU_PINNING": False,
-        # What is made for one size of windows is kept by the library below as well: see :func:`bound_caches`.
+        # oneDNN caches its primitives itself, see memory.bound_caches.
         "CPU_RUNTIME_CACHE_CAPACITY": 0,
     }
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """Number format that the network computes in: bf16 if the device has it, fp16 on other GPUs."""
+    """Number format for inference: bf16 if the hardware supports it, else fp16 on GPUs, fp32 on CPUs."""
     import torch
 
     if device.type == "cpu":
@@ -138,14 +138,14 @@ def inference_dtype(device: torch.device) -> torch.dtype:
 
 
 def matrix_dtype(device: torch.device) -> torch.dtype:
-    """Number format for products of matrices that need range more than precision: bf16, else fp32."""
+    """Number format for matrix products that need range more than precision: bf16, else fp32."""
     import torch
 
     return torch.bfloat16 if inference_dtype(device) == torch.bfloat16 else torch.float32
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision where the device gains from it: bf16 if it has it, else fp16 on CUDA, else none."""
+    """Mixed precision where it is faster: bf16 if supported, else fp16 on CUDA, else none."""
     import torch
 
     if device.type == "cpu":
@@ -157,7 +157,7 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
-    """Scaling of gradients, for fp16, whose range is small; elsewhere it does nothing."""
+    """Gradient scaler, enabled only for fp16 on CUDA because of its small range."""
     import torch
 
     needed = device.type == "cuda" and inference_dtype(device) == torch.float16
@@ -165,25 +165,14 @@ def gradient_scaler(device: torch.device) -> torch.amp.GradScaler:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device; to CUDA from pinned memory, so that the copy runs beside the computing."""
+    """Copy to a device; to CUDA from pinned memory, so that the copy overlaps with computation."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
-def compiled(network: nn.Module) -> nn.Module:
-    """A network that is compiled when it first computes, which takes a minute or so.
-
-    Its code is for slices of any number and size, since windows and last batches differ.
-    """
-    import torch
-
-    made: Any = torch.compile(network, dynamic=True)
-    return cast("nn.Module", made)
-
-
 def join_device(name: str, local_rank: int) -> str:
-    """Give one of several processes of a machine its GPU; returns the backend by which they talk."""
+    """Assign one of a machine's processes its GPU; returns the backend for torch.distributed."""
     import torch
 
     if choose_device(name).type != "cuda":
@@ -194,7 +183,7 @@ def join_device(name: str, local_rank: int) -> str:
 
 @lru_cache
 def _cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware; emulated, it would be slower than fp32."""
+    """Whether the processor has bf16 instructions; emulated, bf16 would be slower than fp32."""
     import torch
 
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -203,24 +192,31 @@ def _cpu_has_bf16() -> bool:
 
 
 def automatic_batch_size(device: torch.device, size: int) -> int:
-    """Slices at once for inference: few on the CPU, more where a GPU has the memory."""
+    """Slices per batch for inference: few on the CPU, as many as fit into memory on a GPU.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network runs.
+    size : int
+        Height and width of a slice in pixels.
+    """
     import torch
 
     if device.type == "cpu":
-        # More are no quicker for a slice, and the fewer they are the closer their window is to the head.
+        # Larger batches are no faster per slice, and a window around fewer slices holds less air.
         return 2 if size <= 512 else 1
     if device.type != "cuda":
         return max(1, 8 * 256**2 // size**2) if size > 256 else 8
     free, _ = torch.cuda.mem_get_info(device)
-    # What PyTorch keeps of earlier volumes is free, too; else batches would shrink from one to the next.
+    # Memory that PyTorch has cached is free, too; otherwise batches would shrink from volume to volume.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    # The widest level holds a few hundred channels of 2 bytes for each pixel; 2 kB is a safe bound.
+    # The widest level holds a few hundred channels of 2 bytes per pixel; 2 kB is a safe bound.
     return int(min(64, max(1, 0.5 * free // (2048 * size**2))))
 
 
 def failure(device: torch.device, error: BaseException) -> DeviceError:
-    """What to tell the user about a device that failed."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    """Error message for a device that failed while computing."""
     return DeviceError(
-        f"{describe_device(device)} failed ({reason}); choose another device or a smaller batch."
+        f"{describe_device(device)} failed ({reason(error)}); choose another device or a smaller batch."
     )

@@ -1,13 +1,13 @@
-"""Exceptions whose message is one sentence for the user: what is wrong, with which file, what to do.
+"""Exceptions whose message is one sentence for the user: what is wrong, with which file, what to do next.
 
-None derives from ``RuntimeError``: napari's generator workers swallow that one in silence.
+None derives from ``RuntimeError``, which napari's generator workers swallow silently.
 """
 
 from __future__ import annotations
 
 
 class LggSegError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises intentionally."""
 
 
 class PatientError(LggSegError):
@@ -19,11 +19,11 @@ class ModelError(LggSegError):
 
 
 class DeviceError(LggSegError):
-    """A device that is not there, or that failed while computing."""
+    """A device that is not available, or that failed while computing."""
 
 
 class EngineError(LggSegError):
-    """An engine that cannot compute here; PyTorch takes over, so that users see it as a notice only."""
+    """An engine that does not work here; PyTorch takes over, so that users see only a notice."""
 
 
 class ImageError(LggSegError):
@@ -31,23 +31,23 @@ class ImageError(LggSegError):
 
 
 class ExportError(LggSegError):
-    """Masks that cannot be written where the user asked."""
+    """Masks or other files that cannot be written to the chosen location."""
 
 
 class ExistingMasksError(ExportError):
-    """Masks from before are where the user asked; they may be replaced if the user says so."""
+    """Masks exist already; they may be replaced with the user's permission."""
 
 
 class ResultsError(LggSegError):
-    """A cohort's folder of results that cannot be used."""
+    """A cohort's results folder that cannot be used."""
 
 
 class CorrectedError(ResultsError):
-    """Labels that somebody corrected are where a prediction would go; it may replace them if asked to."""
+    """A prediction would replace corrected labels; it may do so with the user's permission."""
 
 
 class TrainingError(LggSegError):
-    """A training that cannot start or go on."""
+    """A training that cannot start or continue."""
 
 
 class ComparisonError(LggSegError):
@@ -55,11 +55,11 @@ class ComparisonError(LggSegError):
 
 
 class CorrectionError(LggSegError):
-    """A correction that the labels do not allow."""
+    """A correction that cannot be applied to the labels."""
 
 
 class RecoveryError(LggSegError):
-    """Edits of an earlier session that cannot be read."""
+    """Autosaved edits that cannot be read."""
 
 
 class ClusterError(LggSegError):
@@ -67,5 +67,5 @@ class ClusterError(LggSegError):
 
 
 def reason(error: BaseException) -> str:
-    """What another package's error says, as a part of a sentence of ours."""
+    """Message of another package's error, to be used as part of a sentence."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Memory of the device and of the process."""
+"""Out-of-memory errors, and memory of the device and of the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means "not enough memory", on any device."""
+    """Whether an exception means that memory ran out, on any device."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -25,10 +25,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give the device's cached memory back to the system.
+    """Return memory that PyTorch has cached on the device to the system.
 
-    What nothing refers to any more is free already. After a failure there is more, see
-    :func:`reclaim_memory`.
+    After a failure, use :func:`reclaim_memory`.
     """
     import torch
 
@@ -39,16 +38,16 @@ def free_memory(device: torch.device) -> None:
 
 
 def reclaim_memory(device: torch.device) -> None:
-    """:func:`free_memory`, also of what only objects in circles hold on to, as tracebacks do.
+    """Like :func:`free_memory`, after collecting reference cycles, such as those of tracebacks.
 
-    Python stands still while it looks for those, in napari long enough to be felt.
+    Collecting them pauses Python noticeably in napari.
     """
     gc.collect()
     free_memory(device)
 
 
 def free_main_memory() -> int | None:
-    """Bytes of main memory that are free for use, or None where that is not known."""
+    """Available main memory in bytes, or None if unknown."""
     try:
         import psutil
     except ImportError:
@@ -57,40 +56,41 @@ def free_main_memory() -> int | None:
 
 
 def bound_caches() -> None:
-    """Let oneDNN, which computes for PyTorch and for OpenVINO, keep what it made for a few sizes of windows.
+    """Limit the primitive cache of oneDNN, which both PyTorch and OpenVINO use.
 
-    By default it is ten times as many, so that memory grows for dozens of patients; yet neighbouring slices
-    have the same sizes, and another one is soon made. To be called before the first slice; by programs of
-    our own (command line), since it holds for all of the process. What the user has set stays.
+    Primitives are created for each size of window. The default capacity is ten times larger, which lets
+    memory grow over dozens of patients; yet neighbouring slices have equal sizes, and creating primitives is
+    fast. Call it before the first slice, and only in our own process (command line). A user's setting has
+    priority.
     """
     if not {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"} & os.environ.keys():
-        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "100"  # the network has some 25
+        os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "100"  # the network has about 25
 
 
 def return_main_memory() -> None:
-    """Give freed memory back to the system, which the C library keeps, in ever more pieces.
+    """Return freed memory from the C library to the system, to avoid fragmentation.
 
-    With glibc; others do it by themselves.
+    Needed for glibc; other libraries do it themselves.
     """
     if platform.system() != "Linux":
         return
-    with suppress(OSError, AttributeError):  # another C library, for instance musl
+    with suppress(OSError, AttributeError):  # not glibc, for instance musl
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def keep_memory_mapped() -> None:
-    """Let the C library keep freed memory instead of returning and re-requesting it each batch.
+    """Let the C library reuse freed memory instead of requesting it again for each batch.
 
-    With glibc's defaults every large tensor is mapped anew and its pages are cleared by the kernel;
-    keeping them, a training step of 8 slices of 192 x 192 takes 0.83 of the time; inference is not
-    changed (measured on 2 cores with version 0.1.0).
-    Called by programs of our own (command line), not inside napari, whose memory is not ours.
+    By default, glibc maps each large tensor anew and the kernel clears its pages. Without that, a training
+    step of 8 slices of 192 x 192 takes 0.83 of the time; inference does not change
+    (measured on 2 cores with version 0.1.0). Call it only in our own process (command line), not inside
+    napari.
     """
     if platform.system() != "Linux" or "MALLOC_MMAP_THRESHOLD_" in os.environ:
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library, for instance musl
+    except (OSError, AttributeError):  # not glibc, for instance musl
         return
     mmap_threshold, trim_threshold, top_pad = -3, -1, -2
     mallopt(mmap_threshold, 1 << 30)

@@ -1,4 +1,4 @@
-"""What is done beside the computing: the next patient is read while one is worked on."""
+"""Read the next patient in a thread while the current one is processed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Result = TypeVar("Result")
 def read_ahead(
     read: Callable[[Item], Result], items: Iterable[Item]
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
-    """Each item, and what is read of it in a thread: when its turn comes, the next one is begun.
+    """Yield each item with a future of what is read for it; the next item is read in the meantime.
 
-    Never more than one is read ahead, so that memory does not grow with their number.
+    At most one item is read ahead, so that memory does not grow with their number.
 
     Parameters
     ----------
     read : callable
-        Called with one item after the other, in their order.
+        Called in a thread with one item at a time, in their order.
     items : iterable
-        Such as patients' folders.
+        For instance patients' folders.
 
     Yields
     ------
     tuple of item and Future
-        Whose ``result`` waits for what was read, or raises what reading raised. Close the generator to
-        stop: a read that has begun is not waited for, and no other one begins.
+        Its ``result`` waits for the value, or raises what ``read`` raised. Close the generator to stop: a
+        read in progress is not waited for, and no further one is started.
     """
     thread = ThreadPoolExecutor(1, "napari-lgg-seg-read")
-    begun: deque[tuple[Item, Future[Result]]] = deque()
+    started: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
-            begun.append((item, thread.submit(read, item)))
-            if len(begun) > 1:
-                yield begun.popleft()
-        if begun:
-            yield begun.popleft()
+            started.append((item, thread.submit(read, item)))
+            if len(started) > 1:
+                yield started.popleft()
+        if started:
+            yield started.popleft()
     finally:
         thread.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Edits outlive the process that made them."""
+"""Autosaved edits survive the process that wrote them."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(tmp_path))
 
 
-def _kept_by_another_process(patient: str, *, killed: bool = True) -> subprocess.Popen[bytes]:
-    """A session that keeps an edit; it is killed unless it shall go on."""
+def _saved_by_another_process(patient: str, *, killed: bool = True) -> subprocess.Popen[bytes]:
+    """A process that autosaves an edit; it is killed unless told otherwise."""
     program = textwrap.dedent(
         f"""
         import time, numpy as np
         from napari_lgg_seg.core.cohort import autosave as recovery
         labels = np.zeros((3, 8, 8), np.uint8); labels[1, 2:5, 2:5] = 2
-        recovery.keep(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
-        print("kept", flush=True)
+        recovery.save(recovery.Edit({patient!r}, "tumour", labels, "/data/p", {{"role": "tumour"}}))
+        print("saved", flush=True)
         time.sleep(600)
         """
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"kept\n"
+    assert process.stdout.readline() == b"saved\n"
     if killed:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     return process
 
 
-def test_what_a_killed_session_kept_is_found_and_read() -> None:
-    _kept_by_another_process("TCGA_DU_0001")
+def test_edits_of_a_killed_session_are_found_and_read() -> None:
+    _saved_by_another_process("TCGA_DU_0001")
     (leftover,) = recovery.leftovers()
     assert (leftover.patient, leftover.title, leftover.source) == ("TCGA_DU_0001", "tumour", "/data/p")
     edit = recovery.read(leftover.path)
@@ -57,10 +57,10 @@ def test_what_a_killed_session_kept_is_found_and_read() -> None:
     assert recovery.leftovers() == []
 
 
-def test_edits_of_a_session_that_still_runs_are_its_own() -> None:
-    process = _kept_by_another_process("A", killed=False)
+def test_edits_of_a_running_session_are_not_offered() -> None:
+    process = _saved_by_another_process("A", killed=False)
     try:
-        recovery.keep(Edit("B", "tumour", np.ones((2, 4, 4), np.uint8)))
+        recovery.save(Edit("B", "tumour", np.ones((2, 4, 4), np.uint8)))
         assert recovery.leftovers() == []
     finally:
         process.kill()
@@ -68,18 +68,18 @@ def test_edits_of_a_session_that_still_runs_are_its_own() -> None:
     assert [leftover.patient for leftover in recovery.leftovers()] == ["A"]
 
 
-def test_a_later_stroke_replaces_the_earlier_file_and_nobody_elses() -> None:
-    _kept_by_another_process("A")
-    first = recovery.keep(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8), "/data/p"))
-    second = recovery.keep(Edit("A", "tumour", np.ones((3, 8, 8), np.uint8), "/data/p"))
-    other = recovery.keep(Edit("A", "truth", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+def test_saving_again_replaces_only_the_file_of_the_same_labels() -> None:
+    _saved_by_another_process("A")
+    first = recovery.save(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8), "/data/p"))
+    second = recovery.save(Edit("A", "tumour", np.ones((3, 8, 8), np.uint8), "/data/p"))
+    other = recovery.save(Edit("A", "truth", np.zeros((3, 8, 8), np.uint8), "/data/p"))
     assert first == second != other
     assert recovery.read(first).labels.all()
     (leftover,) = recovery.leftovers()
     assert leftover.path not in (first, other)
 
 
-def test_files_that_are_no_edits_are_passed_over() -> None:
+def test_invalid_files_are_skipped() -> None:
     folder = recovery.recovery_folder()
     folder.mkdir(parents=True)
     (folder / "broken.npz").write_bytes(b"PK nothing")
@@ -89,8 +89,8 @@ def test_files_that_are_no_edits_are_passed_over() -> None:
         recovery.read(folder / "broken.npz")
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_error_names_the_folder_that_cannot_be_written(tmp_path: Path) -> None:
     recovery.recovery_folder().parent.mkdir(parents=True)
     recovery.recovery_folder().write_text("a file where the folder should be")
     with pytest.raises(ExportError, match="recovery"):
-        recovery.keep(Edit("A", "tumour", np.ones((2, 4, 4), np.uint8)))
+        recovery.save(Edit("A", "tumour", np.ones((2, 4, 4), np.uint8)))

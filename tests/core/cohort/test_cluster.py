@@ -1,4 +1,4 @@
-"""Patients spread over real worker processes: those of a cluster that is there, and those of a run."""
+"""Patients distributed over real worker processes, of a running cluster and of a run itself."""
 
 from __future__ import annotations
 
@@ -33,18 +33,13 @@ from napari_lgg_seg.core.options import SegmentOptions
 distributed = pytest.importorskip("distributed")
 
 NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(5))
-#: A scheduler serves pages at one fixed port unless it is told otherwise.
+#: By default, a scheduler serves web pages at one fixed port.
 NO_PAGES = {"dashboard_address": "127.0.0.1:0"}
 OPTIONS = SegmentOptions(device="cpu", batch_size=2, engine="torch")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory, make_patient) -> Path:
+def patients(tmp_path_factory, make_patient) -> Path:
     """Five patients, the fourth of which is broken."""
     folder = tmp_path_factory.mktemp("cohort")
     for seed, name in enumerate(NAMES):
@@ -55,17 +50,17 @@ def cohort(tmp_path_factory, make_patient) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(cohort, model, tmp_path_factory) -> dict[str, bytes]:
-    """What one process writes for the cohort."""
+def expected(patients, model, tmp_path_factory) -> dict[str, bytes]:
+    """Files that a single process writes for the cohort."""
     output = tmp_path_factory.mktemp("expected") / "out"
-    events = list(lgg.segment_cohort(cohort, output, model, OPTIONS))
+    events = list(lgg.segment_cohort(patients, output, model, OPTIONS))
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     return contents(output)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    """A cluster of two workers with two threads each, as an administrator would run it, and its client."""
+    """Client of a cluster with two workers of two threads each, as an administrator would run it."""
     scratch = tmp_path_factory.mktemp("scratch")
     with (
         distributed.LocalCluster(
@@ -82,7 +77,7 @@ def running(tmp_path_factory):
 
 @pytest.fixture
 def address(running) -> str:
-    """Where the running cluster's scheduler is."""
+    """Address of the running cluster's scheduler."""
     return running.scheduler.address
 
 
@@ -91,17 +86,17 @@ def names(events, kind: type) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too, with its bytes."""
+    """Content of every file below a folder, including hidden ones."""
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
-def started(folder: Path) -> dict[str, int]:
+def modified(folder: Path) -> dict[str, int]:
     return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*.tif")}
 
 
 @contextmanager
 def changed(client, change, undo, *arguments):
-    """Let all workers do something, and undo it after the block."""
+    """Change something in all workers, and undo it after the block."""
     client.run(change, *arguments)
     try:
         yield
@@ -109,11 +104,11 @@ def changed(client, change, undo, *arguments):
         client.run(undo)
 
 
-# --- a cluster that is there -------------------------------------------------------------------
+# --- a running cluster -------------------------------------------------------------------------
 
 
-def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
-    cohort, model, expected, running, address, tmp_path
+def test_a_scheduler_gives_the_same_files_and_skips_finished_patients(
+    patients, model, expected, running, address, tmp_path
 ):
     def loads():
         return cluster_worker._load.cache_info().misses
@@ -124,10 +119,10 @@ def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
         return torch.get_num_threads()
 
     before = running.run(loads)
-    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    events = list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     (failed,) = (event for event in events if isinstance(event, PatientFailed))
-    assert str(cohort / NAMES[3] / f"{NAMES[3]}_4.tif") in failed.sentence
+    assert str(patients / NAMES[3] / f"{NAMES[3]}_4.tif") in failed.sentence
     assert contents(tmp_path / "out") == expected
     # Each worker loaded the model once, for all its patients, and uses the threads that it was given.
     assert {worker: count - before[worker] for worker, count in running.run(loads).items()} == dict.fromkeys(
@@ -136,25 +131,25 @@ def test_a_scheduler_gives_the_same_files_and_repeats_nothing(
     assert set(running.run(threads).values()) == {2}
     assert {e.worker for e in events if isinstance(e, PatientProgress)} == set(before)
 
-    written = started(tmp_path / "out")
-    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+    written = modified(tmp_path / "out")
+    events = list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert names(events, PatientSkipped) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     assert names(events, PatientSegmented) == []
-    assert started(tmp_path / "out") == written
+    assert modified(tmp_path / "out") == written
     assert contents(tmp_path / "out") == expected
 
     options = dataclasses.replace(OPTIONS, threshold=0.01)
-    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, scheduler=address))
+    events = list(lgg.segment_cohort(patients, tmp_path / "out", model, options, scheduler=address))
     assert names(events, PatientFailed) == list(NAMES)
     assert contents(tmp_path / "out") == expected
 
 
-def test_the_command_says_the_same_as_with_one_process(run, cohort, model, address, tmp_path):
+def test_the_command_prints_the_same_as_with_one_process(run, patients, model, address, tmp_path):
     said = {}
     for name, where in (("one", []), ("many", ["--scheduler", address])):
-        words = ["segment", cohort, "--output", tmp_path / name, "--model", model, "--device", "cpu"]
-        words += ["--engine", "torch", *where]
-        done = run(*words)
+        arguments = ["segment", patients, "--output", tmp_path / name, "--model", model, "--device", "cpu"]
+        arguments += ["--engine", "torch", *where]
+        done = run(*arguments)
         assert done.code == 1
         lines = [line for line in done.err.splitlines() if line and "%" not in line]
         said[name] = sorted(lines), done.out.replace(str(tmp_path / name), "OUT")
@@ -164,20 +159,20 @@ def test_the_command_says_the_same_as_with_one_process(run, cohort, model, addre
     assert contents(tmp_path / "one") == contents(tmp_path / "many")
 
 
-def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, running, address, tmp_path):
-    """A worker can be there for days; what it was short of it may have by then."""
+def test_the_next_run_gets_a_new_predictor(patients, model, running, address, tmp_path):
+    """A worker can run for days, and may have the memory again that it lacked before."""
 
     def change():
         from napari_lgg_seg.core.inference.engines import TorchEngine
         from napari_lgg_seg.core.inference.predict import Predictor
 
         class Other(TorchEngine):
-            name = "openvino"  # as if the first run had ended with another engine than it should
+            name = "openvino"  # as if the first run had fallen back to another engine
 
-        Predictor.kept = Predictor._use
+        Predictor.original = Predictor._use
 
         def use(self, engine):
-            Predictor.kept(self, engine)
+            Predictor.original(self, engine)
             self.engine.__class__ = Other
 
         Predictor._use = use
@@ -185,21 +180,21 @@ def test_a_predictor_that_failed_is_not_kept_for_the_next_run(cohort, model, run
     def undo():
         from napari_lgg_seg.core.inference.predict import Predictor
 
-        Predictor._use = Predictor.kept
+        Predictor._use = Predictor.original
 
     def engines(output):
         provenances = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
         return {provenance["engine"] for provenance in provenances}
 
     with changed(running, change, undo):
-        list(lgg.segment_cohort(cohort, tmp_path / "first", model, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "first", model, OPTIONS, scheduler=address))
     assert engines(tmp_path / "first") == {"openvino"}
-    list(lgg.segment_cohort(cohort, tmp_path / "second", model, OPTIONS, scheduler=address))
+    list(lgg.segment_cohort(patients, tmp_path / "second", model, OPTIONS, scheduler=address))
     assert engines(tmp_path / "second") == {"torch"}
 
 
-def test_closing_the_events_stops_the_workers(cohort, model, running, address, tmp_path):
-    with closing(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address)) as events:
+def test_closing_the_events_stops_the_workers(patients, model, running, address, tmp_path):
+    with closing(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address)) as events:
         next(event for event in events if isinstance(event, PatientProgress))
     deadline = time.monotonic() + 120
     while any(running.call_stack().values()) and time.monotonic() < deadline:
@@ -210,24 +205,24 @@ def test_closing_the_events_stops_the_workers(cohort, model, running, address, t
         assert len(list(folder.glob("*_mask.tif"))) == 30
 
 
-def test_a_broken_model_is_one_sentence(cohort, model, address, tmp_path):
+def test_a_broken_model_is_reported(patients, model, address, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(model.read_bytes()[:-99])
     with pytest.raises(ModelError, match=r"broken\.safetensors is damaged"):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", broken, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", broken, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 
 
-def test_an_absent_device_is_one_sentence(cohort, model, address, tmp_path):
+def test_an_unavailable_device_is_reported(patients, model, address, tmp_path):
     torch = pytest.importorskip("torch")
     if torch.backends.mps.is_available():
         pytest.skip("this machine has the device")
     options = SegmentOptions(device="mps")
     with pytest.raises(DeviceError, match="'mps' is not present"):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", model, options, scheduler=address))
 
 
-def test_another_version_on_a_worker_is_one_sentence(cohort, model, running, address, tmp_path):
+def test_another_version_on_a_worker_is_reported(patients, model, running, address, tmp_path):
     def change():
         cluster_worker.__version__ = "0.0.1"
 
@@ -240,44 +235,42 @@ def test_another_version_on_a_worker_is_one_sentence(cohort, model, running, add
             ClusterError, match=f"has version 0.0.1 of napari-lgg-seg instead of {lgg.__version__}"
         ),
     ):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_without_the_package_is_one_sentence(cohort, model, running, address, tmp_path):
+def test_a_worker_without_the_package_is_reported(patients, model, running, address, tmp_path):
     module = cluster_worker.__name__
 
     def change():
-        sys.modules["kept"], sys.modules[module] = sys.modules.get(module), None
+        sys.modules["original"], sys.modules[module] = sys.modules.get(module), None
 
     def undo():
         del sys.modules[module]
-        kept = sys.modules.pop("kept")
-        if kept is not None:  # else no worker had imported it yet
-            sys.modules[module] = kept
+        original = sys.modules.pop("original")
+        if original is not None:  # otherwise no worker had imported it yet
+            sys.modules[module] = original
 
-    # The functions travel with the code of this file, so that they do not need the module.
+    # These functions are pickled by value, so that they do not need the module.
     with (
         changed(running, change, undo),
         pytest.raises(ClusterError, match=f"install version {lgg.__version__} there"),
     ):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("hidden", ["output", "patients", "model"])
-def test_a_folder_that_a_worker_does_not_see_is_one_sentence(
-    cohort, model, running, address, tmp_path, hidden
-):
-    """As if the worker were on another machine, whose disks hold other things."""
-    path = {"output": tmp_path / "out", "patients": cohort, "model": model}[hidden]
+def test_a_folder_that_a_worker_does_not_see_is_reported(patients, model, running, address, tmp_path, hidden):
+    """As if the worker were on another machine with other disks."""
+    path = {"output": tmp_path / "out", "patients": patients, "model": model}[hidden]
 
     def change(path):
-        def there(look):
-            return lambda self: not str(self).startswith(str(path)) and look(self)
+        def hiding(check):
+            return lambda self: not str(self).startswith(str(path)) and check(self)
 
         Path.here = Path.exists, Path.is_file
-        Path.exists, Path.is_file = map(there, Path.here)
+        Path.exists, Path.is_file = map(hiding, Path.here)
 
     def undo():
         Path.exists, Path.is_file = Path.here
@@ -287,12 +280,12 @@ def test_a_folder_that_a_worker_does_not_see_is_one_sentence(
         changed(running, change, undo, path),
         pytest.raises(ClusterError, match="does not see") as error,
     ):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert f"does not see {path}" in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_another_model_on_a_worker_is_one_sentence(cohort, model, running, address, tmp_path):
+def test_another_model_on_a_worker_is_reported(patients, model, running, address, tmp_path):
     other = write_flair_model(tmp_path / "other.safetensors", cut=1.0)
 
     def change(other):
@@ -307,26 +300,28 @@ def test_another_model_on_a_worker_is_one_sentence(cohort, model, running, addre
         changed(running, change, undo, other),
         pytest.raises(ClusterError, match=r"has another model in .*other\.safetensors"),
     ):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", None, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", None, OPTIONS, scheduler=address))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "abc://nowhere:1", "tls://127.0.0.1:9", "tcp://127.0.0.1:9"])
-def test_no_scheduler_there_is_one_sentence(cohort, model, tmp_path, monkeypatch, address):
-    monkeypatch.setattr(cluster, "_CONNECT", 2.0)
+def test_an_unreachable_scheduler_is_reported(patients, model, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(cluster, "_CONNECT_TIMEOUT", 2.0)
     with pytest.raises(ClusterError, match=f"No dask scheduler answers at {address} "):
-        list(lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=address))
+        list(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 
 
-def test_no_workers_there_is_one_sentence(cohort, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_pool, "_PATIENCE", 3.0)
+def test_a_scheduler_without_workers_is_reported(patients, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_pool, "_NO_WORKERS_TIMEOUT", 3.0)
     with distributed.LocalCluster(n_workers=0, scheduler_kwargs=NO_PAGES, host="127.0.0.1") as empty:
-        work = lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, scheduler=empty.scheduler_address)
+        work = lgg.segment_cohort(
+            patients, tmp_path / "out", model, OPTIONS, scheduler=empty.scheduler_address
+        )
         with pytest.raises(ClusterError, match="no worker for 3 seconds"):
             list(work)
 
 
-# --- workers of the run ------------------------------------------------------------------------
+# --- workers started by the run ----------------------------------------------------------------
 
 
 def worker_process(address: str) -> psutil.Process:
@@ -349,11 +344,11 @@ needs_signals = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKI
 
 
 @needs_signals
-def test_a_killed_workers_patient_is_done_by_another_one(cohort, model, expected, tmp_path):
+def test_the_patient_of_a_killed_worker_is_done_by_another_one(patients, model, expected, tmp_path):
     environment = dict(os.environ)
     children = set(psutil.Process().children(recursive=True))
     events, hosts, lost = [], set(), None
-    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, workers=2):
+    for event in lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, workers=2):
         events.append(event)
         if lost is None and isinstance(event, PatientProgress) and event.worker and event.share > 0.2:
             mine = set(psutil.Process().children(recursive=True)) - children
@@ -364,11 +359,11 @@ def test_a_killed_workers_patient_is_done_by_another_one(cohort, model, expected
     assert [e.text for e in events if isinstance(e, Notice)] == [
         f"A worker was lost; {lost.name} is given to another one."
     ]
-    # All are done, and nobody twice.
+    # Every patient is done exactly once.
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     assert names(events, PatientFailed) == [NAMES[3]]
     assert contents(tmp_path / "out") == expected
-    # What was started has ended, and this process is as it was.
+    # All started processes have ended, and this one's environment is unchanged.
     left = {p for p in psutil.Process().children(recursive=True) if p not in children}
     assert [p for p in left if "spawn_main" in " ".join(p.cmdline())] == []
     assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
@@ -377,11 +372,11 @@ def test_a_killed_workers_patient_is_done_by_another_one(cohort, model, expected
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")
-def test_workers_compute_with_openvino(cohort, model, expected, tmp_path, monkeypatch):
+def test_workers_compute_with_openvino(patients, model, expected, tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     options = dataclasses.replace(OPTIONS, engine="openvino")
-    events = list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, workers=2))
+    events = list(lgg.segment_cohort(patients, tmp_path / "out", model, options, workers=2))
     assert {e.runs_on for e in events if isinstance(e, PatientSegmented)} == {"CPU (OpenVINO)"}
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     for name in names(events, PatientSegmented):
@@ -393,10 +388,10 @@ def test_workers_compute_with_openvino(cohort, model, expected, tmp_path, monkey
 
 
 @needs_signals
-def test_a_patient_that_kills_workers_is_given_up(cohort, model, expected, tmp_path, monkeypatch):
+def test_a_patient_that_kills_workers_is_given_up(patients, model, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_pool, "ATTEMPTS", 2)
     killed, events = set(), []
-    for event in lgg.segment_cohort(cohort, tmp_path / "out", model, OPTIONS, workers=2):
+    for event in lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, workers=2):
         events.append(event)
         if isinstance(event, PatientProgress) and event.folder.name == NAMES[0] and event.worker:
             if event.worker not in killed:
@@ -404,7 +399,7 @@ def test_a_patient_that_kills_workers_is_given_up(cohort, model, expected, tmp_p
             killed.add(event.worker)
     assert len(killed) == 2
     (sentence,) = (e.sentence for e in events if isinstance(e, PatientFailed) and e.folder.name == NAMES[0])
-    assert sentence.startswith(f"{cohort / NAMES[0]} was given up: 2 workers were lost")
+    assert sentence.startswith(f"{patients / NAMES[0]} was given up: 2 workers were lost")
     assert names(events, PatientSegmented) == [NAMES[1], NAMES[2], NAMES[4]]
     assert names(events, PatientFailed) == [NAMES[0], NAMES[3]]
     assert contents(tmp_path / "out") == {k: v for k, v in expected.items() if not k.startswith(NAMES[0])}

@@ -14,13 +14,13 @@ def index(tmp_path):
     return CohortIndex(tmp_path / "results")
 
 
-def test_nothing_is_written_by_looking(index):
+def test_reading_writes_nothing(index):
     assert index.read() == {}
     assert index.status("anybody") == PatientStatus("new")
     assert not index.path.parent.exists()
 
 
-def test_records_survive(index):
+def test_statuses_are_read_back(index):
     made_with = {"model": "a", "options": {"tta": True, "threshold": None}}
     index.change(["one"], state="segmented", uncertainty=0.25, made_with=made_with)
     index.change(["one", "two"], state="corrected", by_hand=True)
@@ -32,7 +32,7 @@ def test_records_survive(index):
     assert index.path.name == INDEX_NAME
 
 
-def test_two_windows_keep_each_others_records(index):
+def test_two_windows_do_not_overwrite_each_others_statuses(index):
     other = CohortIndex(index.path.parent)
     index.change(["one"], state="segmented")
     other.change(["two"], state="segmented")
@@ -40,7 +40,7 @@ def test_two_windows_keep_each_others_records(index):
     assert {name: r.state for name, r in other.read().items()} == {"one": "exported", "two": "segmented"}
 
 
-def test_threads_lose_nothing(index):
+def test_concurrent_changes_are_not_lost(index):
     def work(kind):
         for number in range(10):
             index.change([f"{kind}{number}"], state="segmented")
@@ -65,7 +65,7 @@ def test_threads_lose_nothing(index):
         '{"schema": 1, "patients": {"a": 3}}',
     ],
 )
-def test_a_damaged_index_is_a_sentence_and_stays_as_it_is(index, content):
+def test_a_damaged_index_is_reported_and_not_changed(index, content):
     index.path.parent.mkdir()
     index.path.write_text(content)
     for act in (index.read, lambda: index.change(["a"], state="new")):
@@ -76,14 +76,14 @@ def test_a_damaged_index_is_a_sentence_and_stays_as_it_is(index, content):
     assert index.path.read_text() == content
 
 
-def test_fields_of_later_versions_are_passed_over(index):
+def test_fields_of_later_versions_are_ignored(index):
     index.path.parent.mkdir()
     values = {"state": "segmented", "by_hand": False, "uncertainty": None, "made_with": {}, "mood": "good"}
     index.path.write_text(json.dumps({"schema": 1, "patients": {"a": values}}))
     assert index.status("a") == PatientStatus("segmented")
 
 
-def test_a_folder_that_cannot_be_made_is_a_sentence(index):
+def test_a_folder_that_cannot_be_created_is_reported(index):
     index.path.parent.write_text("a file is in the way")
     with pytest.raises(ExportError, match="results"):
         index.change(["a"], state="segmented")

@@ -1,71 +1,44 @@
-from __future__ import annotations
+"""The rows of a cohort's table: extents, Dice, thumbnail, problems."""
 
-import os
-import sqlite3
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.cohort import summary_cache as summary_cache
 from napari_lgg_seg.core.cohort.patient_summary import (
     THUMBNAIL_SIZE,
-    Extent,
-    PatientSummary,
-    list_patients,
+    TumourExtent,
     read_summary,
     shrink,
     signature,
     slice_to_show,
 )
-from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.summary_cache import SummaryCache, look_at
-from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
-from napari_lgg_seg.core.errors import PatientError
 from napari_lgg_seg.core.evaluation.metrics import dice
 
 NAME = "TCGA_DU_0001_19990101"
 
 
-@pytest.fixture
-def patient(make_patient):
-    return make_patient(NAME)
-
-
-@pytest.fixture
-def folder(tmp_path, patient):
-    write_patient(tmp_path / "cohort" / NAME, patient)
-    return tmp_path / "cohort" / NAME
-
-
-@pytest.fixture
-def results(tmp_path):
-    return CohortResults(tmp_path / "results")
-
-
-# --- details -------------------------------------------------------------------------------------
-
-
-def test_figures_of_truth_and_labels(folder, patient):
+def test_extents_and_dice_of_ground_truth_and_labels(folder, patient):
     labels = np.roll(patient.truth, 2, axis=2)
-    details = read_summary(folder, labels)
-    truth = Extent(int(patient.truth.sum()), int(patient.truth.any(axis=(1, 2)).sum()))
-    assert details.truth == truth == details.predicted
-    assert details.dice == dice(labels, patient.truth)
-    assert 0 < details.dice < 1
-    assert (details.slices, details.missing, details.problem) == (6, (), "")
+    summary = read_summary(folder, labels)
+    truth = TumourExtent(int(patient.truth.sum()), int(patient.truth.any(axis=(1, 2)).sum()))
+    assert summary.truth == truth == summary.predicted
+    assert summary.dice == dice(labels, patient.truth)
+    assert 0 < summary.dice < 1
+    assert (summary.slices, summary.missing, summary.problem) == (6, (), "")
     assert read_summary(folder, None).predicted is None
     assert read_summary(folder, None).dice is None
 
 
-def test_sequences_that_are_flair_once_more_are_missing(tmp_path, make_patient):
+def test_sequences_filled_with_flair_are_missing(tmp_path, make_patient):
     patient = make_patient(NAME)
     patient.volume[..., 2] = patient.volume[..., 1]
     write_patient(tmp_path / NAME, patient)
     assert read_summary(tmp_path / NAME, None).missing == ("post-contrast",)
 
 
-def test_no_dice_where_nobody_said_what_a_slice_holds(folder, patient):
+def test_no_dice_if_a_slice_has_no_mask(folder, patient):
     (folder / f"{NAME}_2_mask.tif").unlink()
     assert read_summary(folder, patient.truth).dice is None
 
@@ -95,136 +68,20 @@ def test_thumbnails_are_small_and_bright(shape):
     assert not shrink(np.zeros(shape, np.uint8)).any()
 
 
-def test_masks_alone_have_no_picture(tmp_path, write_slices):
+def test_a_folder_of_masks_has_no_thumbnail(tmp_path, write_slices):
     write_slices(tmp_path / NAME, NAME, images=False)
-    details = read_summary(tmp_path / NAME, None)
-    assert details.thumbnail is None
-    assert details.truth is not None
-    assert details.problem == ""
+    summary = read_summary(tmp_path / NAME, None)
+    assert summary.thumbnail is None
+    assert summary.truth is not None
+    assert summary.problem == ""
 
 
-def test_what_is_broken_is_told_not_raised(folder, patient):
+def test_errors_become_the_problem_of_the_summary(folder, patient):
     assert "voxels" in read_summary(folder, patient.truth[:-1]).problem
     (folder / f"{NAME}_3.tif").write_bytes(b"no TIFF")
-    details = read_summary(folder, None)
-    assert f"{NAME}_3.tif" in details.problem
-    assert details.problem.endswith(".")
-
-
-# --- listing -------------------------------------------------------------------------------------
-
-
-def test_all_folders_are_listed_broken_ones_too_but_not_the_results(folder, results):
-    dataset = folder.parent
-    for name in ("empty", "A", ".hidden", "results"):
-        (dataset / name).mkdir()
-    (dataset / "data.csv").write_text("")
-    assert [f.name for f in list_patients(dataset, dataset / "results")] == ["A", NAME, "empty"]
-
-
-def test_folders_without_patients_are_a_sentence(folder, tmp_path):
-    (tmp_path / "nothing").mkdir()
-    for wrong, what in (
-        (folder, "patient's own"),
-        (tmp_path / "nothing", "no folders"),
-        (tmp_path / "x", "x"),
-    ):
-        with pytest.raises(PatientError, match=what):
-            list_patients(wrong)
-
-
-# --- the cache -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def reads(monkeypatch):
-    """Folders of the patients that were read from disk."""
-    read, seen = summary_cache.read_summary, []
-
-    def spy(folder, labels):
-        seen.append(folder.name)
-        return read(folder, labels)
-
-    monkeypatch.setattr(summary_cache, "read_summary", spy)
-    return seen
-
-
-def look(folder, results, path):
-    with SummaryCache(path) as cache:
-        return look_at(folder, results, cache)
-
-
-def assert_same(one, other):
-    for name in PatientSummary.__dataclass_fields__:
-        np.testing.assert_equal(getattr(one, name), getattr(other, name))
-
-
-def test_unchanged_files_are_read_once(folder, results, tmp_path, reads):
-    first = look(folder, results, tmp_path / "deep" / "cache")
-    second = look(folder, results, tmp_path / "deep" / "cache")
-    assert reads == [NAME]
-    assert_same(first, second)
-    assert second.thumbnail is not None
-
-
-@pytest.mark.parametrize("change", ["touch", "rewrite", "add", "remove", "labels"])
-def test_changed_files_are_read_again(folder, results, tmp_path, reads, patient, change):
-    look(folder, results, tmp_path / "cache")
-    file = folder / f"{NAME}_6.tif"
-    if change == "touch":
-        os.utime(file, ns=(1, 1))
-    elif change == "rewrite":
-        file.write_bytes(file.read_bytes() + b"0")
-    elif change == "add":
-        (folder / f"{NAME}_8.tif").write_bytes(file.read_bytes())
-    elif change == "remove":
-        file.unlink()
-    else:
-        results.write_corrected(NAME, LabelMap(NAME, patient.truth))
-    details = look(folder, results, tmp_path / "cache")
-    assert reads == [NAME, NAME]
-    assert (details.dice == 1) == (change == "labels")
-
-
-def test_what_was_broken_is_looked_at_again(folder, results, tmp_path, reads):
-    (folder / f"{NAME}_3.tif").unlink()
-    for _ in range(2):
-        assert look(folder, results, tmp_path / "cache").problem
-    assert reads == [NAME, NAME]
-
-
-def test_broken_labels_are_a_problem(folder, results, tmp_path):
-    results.labels_file(NAME).parent.mkdir(parents=True)
-    results.labels_file(NAME).write_bytes(b"no TIFF")
-    assert results.labels_file(NAME).name in look(folder, results, tmp_path / "cache").problem
-
-
-def test_kept_details_are_found(folder, results, tmp_path, reads):
-    details = read_summary(folder, None)
-    with SummaryCache(tmp_path / "cache") as cache:
-        cache.keep(folder, results, details)
-    assert_same(look(folder, results, tmp_path / "cache"), details)
-    assert reads == []
-
-
-def test_a_damaged_cache_is_made_anew(folder, results, tmp_path, reads):
-    path = tmp_path / "cache"
-    path.write_bytes(b"no database, but long enough to be taken for one" * 100)
-    for _ in range(2):
-        assert look(folder, results, path).slices == 6
-    assert reads == [NAME]
-
-
-def test_without_a_cache_everything_works(folder, results, tmp_path, reads):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "cache", tmp_path):
-        assert look(folder, results, path).slices == 6
-    # Another window that holds it for long.
-    look(folder, results, tmp_path / "cache")
-    other = sqlite3.connect(tmp_path / "cache", isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    assert look(folder, results, tmp_path / "cache").slices == 6
-    other.close()
+    summary = read_summary(folder, None)
+    assert f"{NAME}_3.tif" in summary.problem
+    assert summary.problem.endswith(".")
 
 
 def test_signature_depends_on_slices_and_labels_only(folder, tmp_path):
@@ -233,4 +90,4 @@ def test_signature_depends_on_slices_and_labels_only(folder, tmp_path):
     assert signature(folder, tmp_path / "labels.tif") == before
     (tmp_path / "labels.tif").write_text("labels")
     assert signature(folder, tmp_path / "labels.tif") != before
-    assert signature(tmp_path / "gone", tmp_path / "x")
+    assert signature(tmp_path / "gone", tmp_path / "labels.tif") != before

@@ -1,11 +1,12 @@
+"""A cohort's results folder: what is stored, what is protected, and where results must not go."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.cohort.edits import Edits, keep
-from napari_lgg_seg.core.cohort.index import INDEX_NAME, PatientStatus
+from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults, default_results_folder
 from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
 from napari_lgg_seg.core.data.masks import write_patient
@@ -16,26 +17,11 @@ NAME = "TCGA_DU_0001_19990101"
 SHAPE = (4, 6, 5)
 
 
-@pytest.fixture
-def results(tmp_path):
-    return CohortResults(tmp_path / "cohort-results")
-
-
-@pytest.fixture
-def probability():
-    return np.random.default_rng(0).random(SHAPE).astype(np.float32)
-
-
-@pytest.fixture
-def labels(probability):
-    return (probability >= 0.5).astype(np.uint8)
-
-
 def label_map(labels, **made_with):
     return LabelMap(NAME, labels, tuple(range(1, len(labels) + 1)), made_with=made_with)
 
 
-def test_a_prediction_comes_back(results, labels, probability):
+def test_a_prediction_is_read_back(results, labels, probability):
     status = results.write_prediction(NAME, label_map(labels, model="m"), probability)
     metrics = mean_entropy(probability, labels), expected_dice(probability, labels)
     assert status == PatientStatus("segmented", False, *metrics, False, {"model": "m"})
@@ -48,7 +34,7 @@ def test_a_prediction_comes_back(results, labels, probability):
     np.testing.assert_array_equal(stored.probability >= 0.5, labels)
 
 
-def test_files_are_compressed_and_read_by_evaluate(results, labels, probability):
+def test_files_are_compressed_and_found_as_labels(results, labels, probability):
     results.write_prediction(NAME, label_map(labels), probability)
     assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
     np.testing.assert_array_equal(read_labels(results.labels_file(NAME)), labels)
@@ -59,13 +45,13 @@ def test_files_are_compressed_and_read_by_evaluate(results, labels, probability)
             assert tiff.pages.first.dtype == np.uint8
 
 
-def test_nothing_there_is_none(results):
+def test_there_is_no_result_at_first(results):
     assert results.read(NAME) is None
     assert results.statuses([NAME]) == {NAME: PatientStatus("new")}
     assert not results.folder.exists()
 
 
-def test_corrected_labels_keep_their_values_and_are_not_replaced_unasked(results, labels, probability):
+def test_corrected_labels_keep_their_values_and_are_protected(results, labels, probability):
     results.write_prediction(NAME, label_map(labels), probability)
     corrected = labels.copy()
     corrected[0, 0] = 7
@@ -75,7 +61,7 @@ def test_corrected_labels_keep_their_values_and_are_not_replaced_unasked(results
         results.write_prediction(NAME, label_map(labels), probability)
     assert results.labels_file(NAME).read_bytes() == before
     np.testing.assert_array_equal(results.read(NAME).labels, corrected)
-    # Exported, they are still somebody's work.
+    # They stay protected when exported.
     assert results.mark_exported(NAME).state == "exported"
     with pytest.raises(CorrectedError):
         results.write_prediction(NAME, label_map(labels), probability)
@@ -90,7 +76,7 @@ def test_a_prediction_keeps_its_uncertainty_when_it_is_corrected(results, labels
     assert (after.uncertainty, after.made_with) == (before.uncertainty, before.made_with)
 
 
-def test_failing_to_write_leaves_everything_as_it_was(results, labels, probability, monkeypatch):
+def test_a_failed_write_changes_nothing(results, labels, probability, monkeypatch):
     results.write_prediction(NAME, label_map(labels), probability)
     before = results.labels_file(NAME).read_bytes()
 
@@ -105,9 +91,7 @@ def test_failing_to_write_leaves_everything_as_it_was(results, labels, probabili
     assert not results.status(NAME).by_hand
 
 
-def test_labels_that_others_put_there_count_as_segmented_and_removed_ones_as_new(
-    results, labels, probability
-):
+def test_statuses_follow_files_that_were_added_or_removed(results, labels, probability):
     write_labels(results.folder, label_map(labels), "tiff")  # as `segment --format tiff` does
     assert results.status(NAME) == PatientStatus("segmented")
     stored = results.read(NAME, SHAPE)
@@ -118,7 +102,7 @@ def test_labels_that_others_put_there_count_as_segmented_and_removed_ones_as_new
 
 
 @pytest.mark.parametrize("which", ["labels_file", "probability_file"])
-def test_broken_or_foreign_files_are_sentences(results, labels, probability, which):
+def test_broken_files_and_other_shapes_are_reported(results, labels, probability, which):
     results.write_prediction(NAME, label_map(labels), probability)
     with pytest.raises(PatientError, match="4 x 6 x 5"):
         results.read(NAME, (4, 6, 6))
@@ -129,7 +113,7 @@ def test_broken_or_foreign_files_are_sentences(results, labels, probability, whi
     assert "\n" not in str(error.value)
 
 
-def test_a_single_slice_comes_back(results):
+def test_a_single_slice_is_read_back(results):
     labels = np.ones((1, 6, 5), np.uint8)
     results.write_prediction(NAME, label_map(labels), labels.astype(np.float32))
     stored = results.read(NAME, (1, 6, 5))
@@ -139,7 +123,7 @@ def test_a_single_slice_comes_back(results):
 # --- where results may go ------------------------------------------------------------------------
 
 
-def test_default_folder_is_beside_the_dataset(tmp_path):
+def test_default_folder_is_next_to_the_dataset(tmp_path):
     assert default_results_folder(tmp_path / "kaggle_3m") == tmp_path / "kaggle_3m-results"
     assert default_results_folder(tmp_path / "kaggle_3m" / ".." / "x") == tmp_path / "x-results"
 
@@ -157,7 +141,7 @@ def test_results_never_go_among_images(tmp_path, make_patient):
         CohortResults(good).check(dataset)
 
 
-def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, labels, probability):
+def test_labels_are_not_written_among_images(tmp_path, make_patient, labels, probability):
     write_patient(tmp_path / NAME, make_patient(NAME))
     before = sorted(tmp_path.rglob("*"))
     results = CohortResults(tmp_path)
@@ -169,40 +153,3 @@ def test_a_folder_with_a_patients_images_gets_no_labels(tmp_path, make_patient, 
         with pytest.raises(ResultsError, match=NAME):
             write()
     assert sorted(tmp_path.rglob("*")) == before
-
-
-# --- keeping what somebody did -------------------------------------------------------------------
-
-
-def test_work_by_hand_is_kept_as_corrected(results, labels):
-    kept = keep(NAME, Edits(label_map(labels), by_hand=True), results)
-    assert kept.status.state == "corrected"
-    assert kept.sentence == ""
-    np.testing.assert_array_equal(results.read_labels(NAME), labels)
-
-
-def test_a_prediction_of_the_segment_widget_is_kept_unless_there_are_corrections(
-    results, labels, probability
-):
-    work = Edits(label_map(labels), by_hand=False, probability=probability)
-    assert keep(NAME, work, results).status.state == "segmented"
-    results.write_corrected(NAME, label_map(1 - labels))
-    kept = keep(NAME, work, results)
-    assert kept.status.state == "corrected"
-    assert "not kept" in kept.sentence
-    np.testing.assert_array_equal(results.read_labels(NAME), 1 - labels)
-
-
-def test_further_labels_get_files_of_their_own_that_are_no_slices(results, labels):
-    work = Edits(None, more=(("truth", label_map(labels)), ("a/b_1", label_map(labels))))
-    sentences = [keep(NAME, work, results).sentence for _ in range(2)]
-    files = sorted((results.folder / NAME).iterdir())
-    assert len(files) == 4
-    assert all(sum(str(file) in sentence for sentence in sentences) == 1 for file in files)
-    for file in files:
-        np.testing.assert_array_equal(tifffile.imread(file), labels)
-    assert results.status(NAME).state == "new"
-    # Neither are they taken for slices, which would keep labels away, nor for the patient's result.
-    keep(NAME, Edits(label_map(labels), by_hand=True), results)
-    assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
-    assert {file.name for file in results.folder.iterdir()} == {NAME, INDEX_NAME}

@@ -1,4 +1,4 @@
-"""A cohort segmented in one process: which patients are finished, and what is never done to results."""
+"""A cohort segmented in one process: events, finished patients, and results that are never touched."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
 from napari_lgg_seg.core.choices import OptionsError
-from napari_lgg_seg.core.cohort import run as segment_many
+from napari_lgg_seg.core.cohort import run as module
 from napari_lgg_seg.core.cohort.patient_job import (
     PatientFailed,
     PatientProgress,
     PatientSegmented,
     PatientSkipped,
 )
-from napari_lgg_seg.core.cohort.run import CohortFound, find_patients
+from napari_lgg_seg.core.cohort.run import CohortFound
 from napari_lgg_seg.core.data.masks import write_masks, write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ClusterError, ExportError
@@ -34,18 +34,6 @@ from napari_lgg_seg.core.options import SegmentOptions
 
 NAMES = ("TCGA_CS_0003_20000303", "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202")
 FORMATS = ("masks", "tiff", "nifti")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
-
-
-@pytest.fixture
-def cohort(tmp_path, make_patient) -> Path:
-    for seed, name in enumerate(NAMES):
-        write_patient(tmp_path / "cohort" / name, make_patient(name, seed=seed, shape=(4, 64, 64)))
-    return tmp_path / "cohort"
 
 
 @pytest.fixture
@@ -61,19 +49,19 @@ def segment(cohort, model, tmp_path):
 
 
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
-    """Every file below a folder, hidden ones too, with its bytes and when it was written."""
+    """Content and modification time of every file below a folder, including hidden ones."""
     return {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def kinds(events) -> list[type]:
-    """What became of the patients."""
+    """Types of the outcomes."""
     return [type(event) for event in events if not isinstance(event, PatientProgress | CohortFound)]
 
 
-# --- what is told ------------------------------------------------------------------------------
+# --- events ------------------------------------------------------------------------------------
 
 
-def test_events_tell_what_happens(segment, cohort, tmp_path):
+def test_events_of_a_run(segment, cohort, tmp_path):
     events = segment(batch_size=2)
     assert events[0] == CohortFound(3)
     assert kinds(events) == [PatientSegmented] * 3
@@ -87,14 +75,14 @@ def test_events_tell_what_happens(segment, cohort, tmp_path):
         assert f"{name}: Tumour: {event.measurements.voxels:,} voxels" in event.summary()
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(model, tmp_path):
+def test_a_missing_folder_is_reported(model, tmp_path):
     gone = tmp_path / "gone"
     events = list(lgg.segment_cohort([gone], tmp_path / "out", model, SegmentOptions(device="cpu")))
     assert kinds(events) == [PatientFailed]
     assert str(gone) in events[1].sentence
 
 
-def test_what_a_killed_program_left_is_no_patient(segment, cohort):
+def test_leftovers_of_a_killed_program_are_ignored(segment, cohort):
     left = cohort / ".lgg-0123abcd"
     left.mkdir()
     slices = sorted((cohort / NAMES[0]).glob("*.tif"))
@@ -102,30 +90,26 @@ def test_what_a_killed_program_left_is_no_patient(segment, cohort):
     assert kinds(segment()) == [PatientSegmented] * 3
 
 
-def test_patients_are_found_among_and_inside_folders(cohort):
-    assert [f.name for f in find_patients([cohort / NAMES[1], cohort])] == [NAMES[1], NAMES[0], NAMES[2]]
-
-
 @pytest.mark.parametrize(("workers", "scheduler"), [(0, None), (-1, None), (2, "tcp://127.0.0.1:8786")])
-def test_workers_that_make_no_sense_are_refused(cohort, tmp_path, workers, scheduler):
+def test_invalid_numbers_of_workers_are_refused(cohort, tmp_path, workers, scheduler):
     with pytest.raises(OptionsError):
         list(lgg.segment_cohort(cohort, tmp_path / "out", workers=workers, scheduler=scheduler))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("where", [{"workers": 2}, {"scheduler": "tcp://127.0.0.1:8786"}])
-def test_a_missing_extra_is_named(cohort, model, tmp_path, monkeypatch, where):
+def test_a_missing_package_is_named(cohort, model, tmp_path, monkeypatch, where):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ClusterError, match=r"pip install 'napari-lgg-seg\[cluster\]'"):
         list(lgg.segment_cohort(cohort, tmp_path / "out", model, **where))
     assert not (tmp_path / "out").exists()
 
 
-# --- beside the computing ----------------------------------------------------------------------
+# --- reading and writing during computation ----------------------------------------------------
 
 
 def outcomes(events) -> list[tuple[type, str]]:
-    """What became of which patient, in the order in which it was told."""
+    """Outcome and name of each patient, in the order of the events."""
     return [
         (type(event), event.folder.name)
         for event in events
@@ -135,71 +119,62 @@ def outcomes(events) -> list[tuple[type, str]]:
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The steps of a run as they begin and end, and a place for what a test does in between."""
-    noted, extra = [], {}
+    """The steps of a run as they begin, and a dict of functions to call at a step."""
+    begun_steps, hooks = [], {}
 
     def noting(kind, work, name_of):
         def step(job, subject, *rest):
             name = name_of(subject)
-            noted.append(f"{kind} {name}")
-            extra.get(f"{kind} {name}", lambda: None)()
+            begun_steps.append(f"{kind} {name}")
+            hooks.get(f"{kind} {name}", lambda: None)()
             return work(job, subject, *rest)
 
         return step
 
+    monkeypatch.setattr(module, "read_input", noting("read", module.read_input, lambda folder: folder.name))
     monkeypatch.setattr(
-        segment_many, "read_for", noting("read", segment_many.read_for, lambda folder: folder.name)
-    )
-    monkeypatch.setattr(
-        segment_many,
+        module,
         "write_result",
-        noting("write", segment_many.write_result, lambda computed: computed.outcome.name),
+        noting("write", module.write_result, lambda computed: computed.outcome.name),
     )
-    return noted, extra
+    return begun_steps, hooks
 
 
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert condition()
-
-
-def test_the_next_patient_is_read_while_one_is_segmented_and_no_other(cohort, model, tmp_path, steps):
-    noted, _ = steps
+def test_only_the_next_patient_is_read_ahead(cohort, model, tmp_path, steps, wait_until):
+    begun_steps, _ = steps
     run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
     with closing(run) as events:
         event = next(e for e in events if isinstance(e, PatientProgress))
         assert event.folder == cohort / NAMES[0]
-        wait_until(lambda: len(noted) == 2)
+        wait_until(lambda: len(begun_steps) == 2)
         time.sleep(0.05)
-        assert noted == [f"read {NAMES[0]}", f"read {NAMES[1]}"]
+        assert begun_steps == [f"read {NAMES[0]}", f"read {NAMES[1]}"]
         assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
 
 
 def test_a_result_is_written_while_the_next_patient_is_segmented(cohort, model, tmp_path, steps):
-    """And its outcome comes before the next one's, however long that takes."""
-    _, extra = steps
-    seen, told = threading.Event(), []
-    extra[f"write {NAMES[0]}"] = lambda: told.append(seen.wait(60))
+    """Its outcome comes before the next one's nevertheless."""
+    _, hooks = steps
+    next_done, waited = threading.Event(), []
+    hooks[f"write {NAMES[0]}"] = lambda: waited.append(next_done.wait(60))
     events = []
     for event in lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu")):
         events.append(event)
         if isinstance(event, PatientProgress) and event.folder == cohort / NAMES[1] and event.share == 1:
             assert outcomes(events) == []
-            seen.set()
-    assert told == [True], "the next patient was not segmented before the result was written"
+            next_done.set()
+    assert waited == [True], "the next patient was not segmented before the result was written"
     assert outcomes(events) == [(PatientSegmented, name) for name in NAMES]
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_failures_are_told_of_the_right_patient_in_order(segment, cohort, steps, broken):
-    _, extra = steps
+def test_failures_are_reported_in_order_for_the_right_patient(segment, cohort, steps, broken):
+    _, hooks = steps
     for number, name in enumerate(NAMES):
         if number == broken:
             (cohort / name / f"{name}_2.tif").write_bytes(b"no TIFF")
         else:
-            extra[f"write {name}"] = lambda: time.sleep(0.05)  # a failure that is known at once waits for it
+            hooks[f"write {name}"] = lambda: time.sleep(0.05)  # an immediate failure must wait for it
     expected = [(PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)]
     events = segment()
     assert outcomes(events) == expected
@@ -208,13 +183,13 @@ def test_failures_are_told_of_the_right_patient_in_order(segment, cohort, steps,
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_a_result_that_cannot_be_written_is_told_of_its_patient(segment, tmp_path, steps, broken):
-    _, extra = steps
+def test_a_result_that_cannot_be_written_is_reported(segment, tmp_path, steps, broken):
+    _, hooks = steps
 
     def refuse():
         raise ExportError("The disk is full.")
 
-    extra[f"write {NAMES[broken]}"] = refuse
+    hooks[f"write {NAMES[broken]}"] = refuse
     events = segment()
     assert outcomes(events) == [
         (PatientFailed if n == broken else PatientSegmented, name) for n, name in enumerate(NAMES)
@@ -226,33 +201,33 @@ def test_a_result_that_cannot_be_written_is_told_of_its_patient(segment, tmp_pat
 
 
 def test_closing_waits_for_a_result_that_is_being_written(cohort, model, segment, tmp_path, steps):
-    noted, extra = steps
-    extra[f"write {NAMES[0]}"] = lambda: time.sleep(0.3)
+    begun_steps, hooks = steps
+    hooks[f"write {NAMES[0]}"] = lambda: time.sleep(0.3)
     with closing(lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))) as events:
         next(e for e in events if isinstance(e, PatientProgress) and e.folder == cohort / NAMES[1])
-        assert noted.count(f"write {NAMES[0]}") == 1
+        assert begun_steps.count(f"write {NAMES[0]}") == 1
         assert not (tmp_path / "out" / NAMES[0]).exists()
     assert [folder.name for folder in (tmp_path / "out").iterdir()] == [NAMES[0]]
-    assert f"write {NAMES[1]}" not in noted
+    assert f"write {NAMES[1]}" not in begun_steps
     before = contents(tmp_path / "out")
-    extra.clear()
+    hooks.clear()
     assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSegmented]
     assert {f: c for f, c in contents(tmp_path / "out").items() if f in before} == before
 
 
-def test_closing_does_not_wait_for_a_patient_that_is_being_read(cohort, model, tmp_path, steps):
-    noted, extra = steps
-    go_on = threading.Event()
-    extra[f"read {NAMES[1]}"] = lambda: go_on.wait(60)
+def test_closing_does_not_wait_for_a_patient_that_is_being_read(cohort, model, tmp_path, steps, wait_until):
+    begun_steps, hooks = steps
+    resume = threading.Event()
+    hooks[f"read {NAMES[1]}"] = lambda: resume.wait(60)
     run = lgg.segment_cohort(cohort, tmp_path / "out", model, SegmentOptions(device="cpu"))
     try:
         with closing(run) as events:
             next(e for e in events if isinstance(e, PatientProgress))
-            wait_until(lambda: len(noted) == 2)
+            wait_until(lambda: len(begun_steps) == 2)
             started = time.monotonic()
         assert time.monotonic() - started < 5
     finally:
-        go_on.set()
+        resume.set()
     assert not (tmp_path / "out").exists()
 
 
@@ -260,7 +235,7 @@ def test_closing_does_not_wait_for_a_patient_that_is_being_read(cohort, model, t
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
+def test_a_second_call_skips_finished_patients(segment, tmp_path, file_format):
     if file_format == "nifti":
         pytest.importorskip("nibabel")
     assert kinds(segment(file_format=file_format)) == [PatientSegmented] * 3
@@ -268,10 +243,10 @@ def test_a_second_call_repeats_nothing(segment, tmp_path, file_format):
     events = segment(file_format=file_format, batch_size=1)
     assert kinds(events) == [PatientSkipped] * 3
     assert contents(tmp_path / "out") == before
-    assert [e.summary() for e in events[1:]] == [f"{n}: finished before, left as it is." for n in NAMES]
+    assert [e.summary() for e in events[1:]] == [f"{n}: already finished, skipped." for n in NAMES]
 
 
-def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path):
+def test_the_engine_is_recorded_but_not_compared(segment, tmp_path):
     segment(engine="torch")
     provenance = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
     assert provenance["engine"] == "torch"
@@ -279,7 +254,15 @@ def test_the_record_names_the_engine_which_may_be_another_one(segment, tmp_path)
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
-def test_results_of_a_thorough_look_are_others(segment):
+def test_a_record_of_a_former_engine_is_still_read(segment, tmp_path):
+    segment()
+    for name in NAMES:
+        path = tmp_path / "out" / name / ".lgg-masks.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "engine": "torch-compile"}))
+    assert kinds(segment()) == [PatientSkipped] * 3
+
+
+def test_full_resolution_gives_another_result(segment):
     segment()
     failed = [e for e in segment(full_resolution=True) if isinstance(e, PatientFailed)]
     assert len(failed) == 3
@@ -289,7 +272,7 @@ def test_results_of_a_thorough_look_are_others(segment):
 
 
 @pytest.mark.usefixtures("openvino")
-def test_results_in_8_bits_are_others(segment, cohort, tmp_path):
+def test_int8_gives_another_result(segment, cohort, tmp_path):
     segment(engine="openvino")
     failed = [e for e in segment(engine="openvino-int8") if isinstance(e, PatientFailed)]
     assert len(failed) == 3
@@ -309,14 +292,14 @@ def test_two_runs_write_the_same_bytes(segment, tmp_path, file_format):
     assert {f: content for f, (content, _) in contents(tmp_path / "out").items()} == first
 
 
-def test_another_format_is_another_result(segment, tmp_path):
+def test_each_format_is_a_separate_result(segment, tmp_path):
     segment()
     assert kinds(segment(file_format="tiff")) == [PatientSegmented] * 3
     assert kinds(segment(file_format="tiff")) == kinds(segment()) == [PatientSkipped] * 3
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "difference"),
     [
         ({"threshold": 0.01, "tta": True}, "with another threshold and tta;"),
         ({"model": "other"}, "with another model;"),
@@ -324,7 +307,7 @@ def test_another_format_is_another_result(segment, tmp_path):
     ],
     ids=["options", "model", "images"],
 )
-def test_results_made_otherwise_are_neither_finished_nor_replaced(segment, cohort, tmp_path, change, words):
+def test_results_of_other_settings_are_not_replaced(segment, cohort, tmp_path, change, difference):
     segment()
     before = contents(tmp_path / "out")
     if change.pop("images", False):
@@ -340,13 +323,13 @@ def test_results_made_otherwise_are_neither_finished_nor_replaced(segment, cohor
     events = segment(**change)
     assert kinds(events) == expected
     sentence = next(e.sentence for e in events if isinstance(e, PatientFailed))
-    assert f"{tmp_path / 'out' / NAMES[0]} holds results that were made {words}" in sentence
+    assert f"{tmp_path / 'out' / NAMES[0]} holds results that were made {difference}" in sentence
     assert contents(tmp_path / "out") == before
     assert kinds(segment(**change, overwrite=True)) == [PatientSegmented] * 3
     assert kinds(segment(**change)) == [PatientSkipped] * 3
 
 
-def test_moved_images_and_models_are_the_same(segment, cohort, model, tmp_path):
+def test_moving_images_and_model_makes_no_difference(segment, cohort, model, tmp_path):
     segment()
     moved = tmp_path / "elsewhere"
     cohort.rename(moved)
@@ -357,7 +340,7 @@ def test_moved_images_and_models_are_the_same(segment, cohort, model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["mask gone", "mask empty", "mask too many", "record gone", "record cut"])
-def test_what_is_not_whole_is_not_finished_and_not_replaced(segment, tmp_path, damage):
+def test_incomplete_results_are_neither_finished_nor_replaced(segment, tmp_path, damage):
     segment()
     folder = tmp_path / "out" / NAMES[1]
     provenance = folder / ".lgg-masks.json"
@@ -377,14 +360,14 @@ def test_what_is_not_whole_is_not_finished_and_not_replaced(segment, tmp_path, d
     assert kinds(segment(overwrite=True)) == [PatientSegmented] * 3
 
 
-def test_results_that_were_removed_are_made_again(segment, tmp_path):
+def test_removed_results_are_computed_again(segment, tmp_path):
     segment()
     for mask in (tmp_path / "out" / NAMES[1]).glob("*.tif"):
         mask.unlink()
     assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSkipped]
 
 
-def test_corrected_masks_are_no_result_of_a_run_and_stay(segment, tmp_path):
+def test_corrected_masks_are_not_replaced(segment, tmp_path):
     segment()
     corrected = np.ones((4, 64, 64), np.uint8)
     write_masks(tmp_path / "out" / NAMES[2], NAMES[2], corrected, overwrite=True)
@@ -393,14 +376,14 @@ def test_corrected_masks_are_no_result_of_a_run_and_stay(segment, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot kill a program that way")
-def test_a_killed_run_goes_on_where_it_stopped(cohort, model, make_patient, tmp_path):
+def test_a_killed_run_can_be_resumed(cohort, model, make_patient, tmp_path):
     for number in range(4, 9):
         name = f"TCGA_DU_000{number}_1"
         write_patient(cohort / name, make_patient(name, shape=(20, 64, 64)))
     out = tmp_path / "out"
-    words = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 2]
-    words += ["--engine", "torch"]
-    command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
+    arguments = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 2]
+    arguments += ["--engine", "torch"]
+    command = [sys.executable, "-m", "napari_lgg_seg", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 300
@@ -410,11 +393,11 @@ def test_a_killed_run_goes_on_where_it_stopped(cohort, model, make_patient, tmp_
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    whole = [folder for folder in out.iterdir() if not folder.name.startswith(".")]
+    finished = [folder for folder in out.iterdir() if not folder.name.startswith(".")]
     before = contents(out)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{8 - len(whole)} of 8 patients segmented" in done.stdout
+    assert f"{8 - len(finished)} of 8 patients segmented" in done.stdout
     assert {f: c for f, c in contents(out).items() if f in before} == before
     for folder in cohort.iterdir():
         assert read_patient(out / folder.name).shape == read_patient(folder).shape

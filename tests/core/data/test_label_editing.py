@@ -27,13 +27,13 @@ def _disc(size: int, centre: tuple[float, float], radius: float) -> npt.NDArray[
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
 
 
-def test_voxels_that_touch_by_a_corner_are_one_piece() -> None:
+def test_voxels_that_touch_at_a_corner_are_one_component() -> None:
     piece = piece_at(_two_pieces(), (0, 3, 3))
     assert piece.sum() == 2 * 16 + 9
     assert piece[2, 7, 7]
 
 
-def test_a_removed_piece_leaves_the_others() -> None:
+def test_removing_a_component_keeps_the_others() -> None:
     labels = _two_pieces()
     before = labels.copy()
     result = remove_piece(labels, (1, 15, 15))
@@ -43,14 +43,14 @@ def test_a_removed_piece_leaves_the_others() -> None:
     np.testing.assert_array_equal(labels, before)
 
 
-def test_a_kept_piece_leaves_other_labels() -> None:
+def test_keeping_a_component_keeps_other_labels() -> None:
     result = keep_piece(_two_pieces(), (1, 15, 15))
     assert (result == 1).sum() == 32
     assert (result == 2).sum() == 1
 
 
 @pytest.mark.parametrize("position", [(0, 0, 0), (-1, 3, 3), (9, 3, 3)])
-def test_background_and_places_outside_hold_no_piece(position: tuple[int, int, int]) -> None:
+def test_there_is_no_component_in_the_background_or_outside(position: tuple[int, int, int]) -> None:
     with pytest.raises(CorrectionError, match="no labelled piece"):
         remove_piece(_two_pieces(), position)
 
@@ -67,7 +67,7 @@ def test_holes_are_filled_slice_by_slice() -> None:
         fill_holes(result, 3)
 
 
-def test_holes_of_a_single_picture_are_filled() -> None:
+def test_holes_of_2d_labels_are_filled() -> None:
     labels = np.zeros((8, 8), np.uint8)
     labels[1:6, 1:6] = 1
     labels[3, 3] = 0
@@ -118,13 +118,13 @@ def test_a_shape_that_covers_the_whole_slice_is_interpolated() -> None:
 @pytest.mark.parametrize(
     ("at", "said"), [(0, "has label 1 already"), (3, "below and above"), (1, "below and above")]
 )
-def test_a_slice_that_is_no_gap_is_refused(at: int, said: str) -> None:
+def test_a_slice_that_is_not_in_a_gap_is_refused(at: int, said: str) -> None:
     labels = np.zeros((4, 16, 16), np.uint8)
     labels[0, 4:8, 4:8] = 1
     with pytest.raises(CorrectionError, match=said):
         interpolate(labels, 1, at=at)
 
 
-def test_a_single_picture_has_no_slices_between() -> None:
+def test_2d_labels_cannot_be_interpolated() -> None:
     with pytest.raises(CorrectionError, match="3D"):
         interpolate(np.ones((8, 8), np.uint8), 1, at=0)

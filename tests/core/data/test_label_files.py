@@ -51,7 +51,7 @@ def test_tiff_is_compressed_and_knows_axes_and_voxel_size(tmp_path: Path) -> Non
         assert part in text
 
 
-def test_nifti_turns_axes_round_and_faces_the_usual_way(tmp_path: Path, labels: np.ndarray) -> None:
+def test_nifti_axes_are_reversed_and_in_radiological_orientation(tmp_path: Path, labels: np.ndarray) -> None:
     nibabel = pytest.importorskip("nibabel")
     (path,) = write_labels(tmp_path, LabelMap("p", labels, spacing=(5.0, 0.9, 0.8)), "nifti")
     image = nibabel.load(path)
@@ -119,18 +119,14 @@ def test_2d_and_4d_labels_are_written_whole(tmp_path: Path, file_format: str, sh
 @pytest.mark.parametrize(
     "labels", [np.zeros((2, 3, 4), np.float32), np.zeros(5, np.uint8)], ids=["float", "one axis"]
 )
-def test_labels_of_the_wrong_kind_are_refused_with_a_sentence(
-    tmp_path: Path, labels: np.ndarray, file_format: str
-) -> None:
+def test_labels_of_the_wrong_kind_are_refused(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
     with pytest.raises(ExportError, match="must"):
         write_labels(tmp_path, LabelMap("p", labels), file_format)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("file_format", ALL_FORMATS)
-def test_nothing_is_replaced_without_being_asked(
-    tmp_path: Path, labels: np.ndarray, file_format: str
-) -> None:
+def test_nothing_is_replaced_without_permission(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
     write_labels(tmp_path, LabelMap("p", labels), file_format)
     with pytest.raises(ExistingMasksError):
         write_labels(tmp_path, LabelMap("p", 1 - labels), file_format)
@@ -178,7 +174,7 @@ def test_evaluate_reads_every_format(tmp_path: Path, labels: np.ndarray, file_fo
     assert missing == []
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_error_names_a_broken_file(tmp_path: Path) -> None:
     broken = tmp_path / "p_tumour.tif"
     broken.write_bytes(b"not a TIFF")
     with pytest.raises(PatientError, match=r"p_tumour\.tif"):

@@ -1,9 +1,10 @@
+"""Masks and whole patients written in the dataset's layout: what is written, and what is never replaced."""
+
 from __future__ import annotations
 
 import errno
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.atomic import replacing
+from napari_lgg_seg.core.data.discover import is_patient_folder
 from napari_lgg_seg.core.data.masks import mask_name, write_masks, write_patient
-from napari_lgg_seg.core.data.patients import is_patient_folder, read_patient
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError
 
 LABELS = np.random.default_rng(0).integers(0, 2, (4, 9, 7)).astype(np.uint8)
@@ -63,7 +64,7 @@ def full_disk(monkeypatch):
 
 @pytest.mark.parametrize("numbers", [None, (1, 2, 3, 4), (9, 10, 11, 12), np.arange(5, 9)])
 @pytest.mark.parametrize("folder", ["new", "several/new ones/ünïcode"])
-def test_masks_come_back_as_a_patient(tmp_path, numbers, folder):
+def test_masks_are_read_back_as_a_patient(tmp_path, numbers, folder):
     paths = write_masks(tmp_path / folder, "TCGA_DU_0001_19990101", LABELS, numbers)
     assert is_patient_folder(tmp_path / folder)
     patient = read_patient(tmp_path / folder)
@@ -88,7 +89,7 @@ def test_other_programs_open_the_masks(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int8, np.int32, np.uint16, np.int64])
-def test_any_label_but_zero_is_255(tmp_path, dtype):
+def test_all_non_zero_labels_become_255(tmp_path, dtype):
     labels = (LABELS * 3).astype(dtype)
     for path, expected in zip(write_masks(tmp_path, "p", labels), LABELS * 255, strict=True):
         np.testing.assert_array_equal(tifffile.imread(path), expected)
@@ -118,7 +119,7 @@ def test_labels_need_not_be_contiguous(tmp_path):
     ],
     ids=["float", "2D", "4D", "complex", "0D", "empty"],
 )
-def test_labels_of_another_kind_are_refused(tmp_path, labels):
+def test_unsuitable_labels_are_refused(tmp_path, labels):
     refusal(ExportError, tmp_path / "new", "p", labels)
     assert not (tmp_path / "new").exists()
 
@@ -130,7 +131,7 @@ def test_wrong_slice_numbers_are_refused(tmp_path, numbers):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("masks", [False, True])
-def test_masks_never_go_beside_images(tmp_path, write_slices, overwrite, masks):
+def test_masks_are_never_written_next_to_images(tmp_path, write_slices, overwrite, masks):
     write_slices(tmp_path, "p", 4, masks=masks)
     before = content(tmp_path)
     assert "p_1.tif" in refusal(ExportError, tmp_path, "p", LABELS, overwrite=overwrite)
@@ -138,7 +139,7 @@ def test_masks_never_go_beside_images(tmp_path, write_slices, overwrite, masks):
     assert content(tmp_path) == before
 
 
-def test_masks_are_not_replaced_unasked(tmp_path):
+def test_masks_are_not_replaced_without_permission(tmp_path):
     write_masks(tmp_path, "p", LABELS)
     before = content(tmp_path)
     assert "p_1_mask.tif" in refusal(ExistingMasksError, tmp_path, "p", 1 - LABELS)
@@ -218,7 +219,7 @@ write_masks(sys.argv[1], "p", np.ones((4, 9, 7), np.uint8))
     write_masks(tmp_path / "new", "p", LABELS)
 
 
-def test_the_record_of_older_masks_is_void(tmp_path):
+def test_the_provenance_of_replaced_masks_is_removed(tmp_path):
     write_masks(tmp_path / "new", "p", LABELS, provenance="first")
     assert entries(tmp_path / "new")[0] == ".lgg-masks.json"
     assert (tmp_path / "new" / ".lgg-masks.json").read_text() == "first"
@@ -232,7 +233,7 @@ def test_the_record_of_older_masks_is_void(tmp_path):
 
 
 @pytest.mark.parametrize(("images", "masks"), [(True, True), (True, False), (False, True), (True, (6,))])
-def test_patient_there_and_back(tmp_path, write_slices, images, masks):
+def test_a_patient_is_written_and_read_back(tmp_path, write_slices, images, masks):
     write_slices(tmp_path / "first", "TCGA_HT_1_2", range(5, 8), images=images, masks=masks)
     first = read_patient(tmp_path / "first")
     paths = write_patient(tmp_path / "second", first)
@@ -244,7 +245,7 @@ def test_patient_there_and_back(tmp_path, write_slices, images, masks):
     np.testing.assert_array_equal(second.truth, first.truth)
 
 
-def test_patient_in_memory_comes_back(tmp_path, make_patient):
+def test_a_patient_in_memory_is_written_and_read_back(tmp_path, make_patient):
     patient = make_patient(shape=(3, 20, 24))
     write_patient(tmp_path, patient)
     again = read_patient(tmp_path)
@@ -273,58 +274,3 @@ def test_names_that_could_not_be_read_back_are_refused(tmp_path, name, numbers):
     with pytest.raises(ExportError):
         write_masks(tmp_path / "new", name, LABELS, numbers)
     assert not (tmp_path / "new").exists()
-
-
-# --- single files ------------------------------------------------------------------------------
-
-
-def test_replacing_puts_the_new_file_in_place(tmp_path):
-    path = tmp_path / "new" / "file.bin"
-    for text in ("first", "second"):
-        with replacing(path) as temporary:
-            assert temporary.parent == path.parent
-            temporary.write_text(text)
-        assert path.read_text() == text
-    assert entries(path.parent) == ["file.bin"]
-
-
-def test_replaced_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / "usual").write_text("x")
-    with replacing(tmp_path / "file") as temporary:
-        temporary.write_text("x")
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), ExportError),
-        (OSError("without a number"), ExportError),
-        (ValueError("x"), ValueError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-)
-def test_failure_leaves_the_old_file_whole(tmp_path, error, expected):
-    path = tmp_path / "file.bin"
-    path.write_text("old")
-
-    def fail():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise error
-
-    with pytest.raises(expected):
-        fail()
-    assert path.read_text() == "old"
-    assert entries(tmp_path) == ["file.bin"]
-
-
-def test_name_taken_by_a_folder(tmp_path):
-    (tmp_path / "taken" / "inside").mkdir(parents=True)
-    with (
-        pytest.raises(ExportError, match="taken could not be written"),
-        replacing(tmp_path / "taken") as temporary,
-    ):
-        temporary.write_text("x")
-    assert entries(tmp_path) == ["taken"]
-    shutil.rmtree(tmp_path / "taken")

@@ -1,3 +1,5 @@
+"""Reading patient folders: pixels, masks, names, and errors that name the file."""
+
 from __future__ import annotations
 
 import os
@@ -8,16 +10,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_lgg_seg.core.data.patients import (
-    institution,
+from napari_lgg_seg.core.data.discover import (
     is_dataset_folder,
     is_patient_folder,
     is_slice_file,
-    parse_name,
     patient_folders,
-    read_patient,
-    read_slices,
 )
+from napari_lgg_seg.core.data.patients import institution, parse_name, read_patient, read_slices
 from napari_lgg_seg.core.errors import PatientError
 
 PIXELS = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
@@ -41,7 +40,7 @@ def refusal(folder) -> str:
 
 
 @pytest.mark.parametrize("writer", ["tifffile", "pillow"])
-def test_pixels_are_those_of_the_files_in_numeric_order(tmp_path, write_slices, writer):
+def test_pixels_equal_those_of_the_files_in_numeric_order(tmp_path, write_slices, writer):
     image, mask = write_slices(tmp_path, "TCGA_DU_0001_19990101", 12, writer=writer)
     patient = read_patient(tmp_path)
     assert patient.slice_numbers == tuple(range(1, 13))
@@ -81,7 +80,7 @@ def test_folder_of_masks_only(tmp_path, write_slices):
     np.testing.assert_array_equal(patient.truth, mask // 255)
 
 
-def test_slices_without_mask_are_unmarked_and_empty(tmp_path, write_slices):
+def test_slices_without_mask_are_listed_and_empty(tmp_path, write_slices):
     _, mask = write_slices(tmp_path, numbers=4, masks=(2, 4))
     patient = read_patient(tmp_path)
     assert patient.slices_without_mask == (1, 3)
@@ -99,7 +98,7 @@ def test_any_folder_and_patient_name(tmp_path, write_slices, folder, name):
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (255, np.uint8), (7, np.uint16), (-1, np.int16)])
-def test_any_mask_value_but_zero_is_tumour(tmp_path, write_slices, value, dtype):
+def test_all_non_zero_mask_values_are_tumour(tmp_path, write_slices, value, dtype):
     write_slices(tmp_path, "p", 1, masks=False, shape=(4, 4))
     mask = np.zeros((4, 4), dtype)
     mask[1, 2] = value
@@ -164,25 +163,11 @@ def test_sequence_equal_in_one_slice_only_is_no_copy(tmp_path, write_slices):
     assert read_patient(tmp_path).filled_sequences == ()
 
 
-# --- FLAIR alone -------------------------------------------------------------------------------
+# --- FLAIR only --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def write_gray(write_slices):
-    """Factory: write slices whose images hold FLAIR alone; returns all images and all masks."""
-
-    def write(folder, name="p", numbers=3, **options):
-        numbers = range(1, numbers + 1) if isinstance(numbers, int) else numbers
-        image, mask = write_slices(folder, name, numbers, **options)
-        for number, pixels in zip(numbers, image, strict=True):
-            tifffile.imwrite(folder / f"{name}_{number}.tif", pixels[..., 1], photometric="minisblack")
-        return image[..., 1], mask
-
-    return write
-
-
-def test_gray_slices_are_flair_which_stands_in(tmp_path, write_gray):
-    image, mask = write_gray(tmp_path)
+def test_grayscale_slices_are_flair_and_fill_the_other_sequences(tmp_path, write_grayscale):
+    image, mask = write_grayscale(tmp_path)
     patient = read_patient(tmp_path)
     assert patient.volume.shape == (3, 12, 10, 3)
     assert patient.volume.dtype == np.uint8
@@ -192,59 +177,48 @@ def test_gray_slices_are_flair_which_stands_in(tmp_path, write_gray):
     assert patient.filled_sequences == ("pre-contrast", "post-contrast")
 
 
-def test_gray_slices_from_another_program(tmp_path):
+def test_grayscale_slices_from_another_program(tmp_path):
     image = pytest.importorskip("PIL.Image")
     image.fromarray(PIXELS[..., 1]).save(tmp_path / "p_1.tif")
     np.testing.assert_array_equal(read_patient(tmp_path).volume[0, ..., 1], PIXELS[..., 1])
 
 
-def test_gray_slices_without_masks_are_read_when_asked_for(tmp_path, write_gray):
-    image, _ = write_gray(tmp_path, masks=False)
+def test_grayscale_slices_without_masks_are_read_on_request(tmp_path, write_grayscale):
+    image, _ = write_grayscale(tmp_path, masks=False)
     assert not is_patient_folder(tmp_path)
     patient = read_patient(tmp_path)
     assert patient.truth is None
     np.testing.assert_array_equal(patient.volume[..., 1], image)
 
 
-def test_gray_slices_with_masks_are_ours(tmp_path, write_gray):
-    write_gray(tmp_path / "p", masks=(2,))
-    assert is_patient_folder(tmp_path / "p")
-    assert is_dataset_folder(tmp_path)
-    assert is_slice_file(tmp_path / "p" / "p_2.tif")
-    assert not is_slice_file(tmp_path / "p" / "p_1.tif")
-    np.testing.assert_array_equal(
-        read_slices([tmp_path / "p" / "p_2.tif"]).volume, read_patient(tmp_path / "p").volume[1:2]
-    )
-
-
 @pytest.mark.parametrize("gray", [1, 2, 3])
-def test_gray_among_colour_slices_is_named(tmp_path, write_slices, write_gray, gray):
+def test_error_names_a_grayscale_slice_among_colour_slices(tmp_path, write_slices, write_grayscale, gray):
     write_slices(tmp_path, "p", 3)
-    write_gray(tmp_path, "p", (gray,))
+    write_grayscale(tmp_path, "p", (gray,))
     text = refusal(tmp_path)
-    assert f"p_{gray}.tif is gray" in text
+    assert f"p_{gray}.tif is grayscale" in text
     assert "has three channels" in text
 
 
-def test_gray_slice_of_another_size_is_named(tmp_path, write_gray):
-    write_gray(tmp_path)
-    write_gray(tmp_path, "p", (2,), shape=(12, 11))
+def test_error_names_a_grayscale_slice_of_another_size(tmp_path, write_grayscale):
+    write_grayscale(tmp_path)
+    write_grayscale(tmp_path, "p", (2,), shape=(12, 11))
     text = refusal(tmp_path)
     assert "p_2.tif" in text
     assert "12 x 11" in text
 
 
 @pytest.mark.parametrize("photometric", ["palette", "miniswhite"])
-def test_gray_values_that_are_no_intensities_are_refused(tmp_path, photometric):
+def test_palettes_and_inverted_intensities_are_refused(tmp_path, photometric):
     colours = {"colormap": np.zeros((3, 256), np.uint16)} if photometric == "palette" else {}
     tifffile.imwrite(tmp_path / "p_1.tif", PIXELS[..., 1], photometric=photometric, **colours)
     assert "p_1.tif" in refusal(tmp_path)
 
 
-# --- chosen slices -----------------------------------------------------------------------------
+# --- selected slices -----------------------------------------------------------------------------
 
 
-def test_chosen_slices_may_have_gaps_and_bring_their_masks(tmp_path, write_slices):
+def test_selected_slices_may_have_gaps_and_include_their_masks(tmp_path, write_slices):
     image, mask = write_slices(tmp_path, "p", 11, masks=(1, 10))
     patient = read_slices([tmp_path / f"p_{n}.tif" for n in (10, 1, 3)])
     assert patient.slice_numbers == (1, 3, 10)
@@ -253,7 +227,7 @@ def test_chosen_slices_may_have_gaps_and_bring_their_masks(tmp_path, write_slice
     np.testing.assert_array_equal(patient.truth[[0, 2]], mask[[0, 9]] // 255)
 
 
-def test_one_chosen_mask(tmp_path, write_slices):
+def test_a_single_selected_mask(tmp_path, write_slices):
     _, mask = write_slices(tmp_path, "p")
     patient = read_slices([tmp_path / "p_2_mask.tif"])
     assert patient.volume is None
@@ -261,7 +235,7 @@ def test_one_chosen_mask(tmp_path, write_slices):
     np.testing.assert_array_equal(patient.truth[0], mask[1] // 255)
 
 
-def test_chosen_mask_without_its_image(tmp_path, write_slices):
+def test_a_selected_mask_without_its_image_is_refused(tmp_path, write_slices):
     write_slices(tmp_path, "p")
     with pytest.raises(PatientError) as error:
         read_slices([tmp_path / "p_1.tif", tmp_path / "p_2_mask.tif"])
@@ -272,12 +246,12 @@ def test_chosen_mask_without_its_image(tmp_path, write_slices):
 
 
 @pytest.mark.parametrize("images", [True, False])
-def test_missing_slice_is_named(tmp_path, write_slices, images):
+def test_error_names_a_missing_slice(tmp_path, write_slices, images):
     write_slices(tmp_path, "p", (1, 2, 4, 5), images=images)
     assert ("p_3.tif" if images else "p_3_mask.tif") in refusal(tmp_path)
 
 
-def test_mask_without_image_is_named(tmp_path, write_slices):
+def test_error_names_a_mask_without_image(tmp_path, write_slices):
     write_slices(tmp_path, "p", 4)
     (tmp_path / "p_4.tif").unlink()
     text = refusal(tmp_path)
@@ -286,7 +260,7 @@ def test_mask_without_image_is_named(tmp_path, write_slices):
 
 
 @pytest.mark.parametrize("shape", [(12, 11), (10, 12), (24, 10)])
-def test_slice_of_another_shape_is_named(tmp_path, write_slices, shape):
+def test_error_names_a_slice_of_another_shape(tmp_path, write_slices, shape):
     write_slices(tmp_path, "p", 3)
     write_slices(tmp_path, "p", (3,), shape=shape)
     text = refusal(tmp_path)
@@ -294,13 +268,13 @@ def test_slice_of_another_shape_is_named(tmp_path, write_slices, shape):
     assert f"{shape[0]} x {shape[1]}" in text
 
 
-def test_masks_of_another_shape_than_the_images_are_named(tmp_path, write_slices):
+def test_error_names_masks_of_another_shape_than_the_images(tmp_path, write_slices):
     write_slices(tmp_path, "p", 3, masks=False)
     write_slices(tmp_path, "p", 3, images=False, shape=(10, 12))
     assert "p_1_mask.tif" in refusal(tmp_path)
 
 
-def test_mask_of_another_shape_than_the_masks_is_named(tmp_path, write_slices):
+def test_error_names_a_mask_of_another_shape_than_the_others(tmp_path, write_slices):
     write_slices(tmp_path, "p", 3)
     write_slices(tmp_path, "p", (2,), images=False, shape=(10, 12))
     assert "p_2_mask.tif" in refusal(tmp_path)
@@ -309,7 +283,7 @@ def test_mask_of_another_shape_than_the_masks_is_named(tmp_path, write_slices):
 @pytest.mark.parametrize("victim", ["p_2.tif", "p_2_mask.tif"])
 @pytest.mark.parametrize("share", [0, 0.01, 0.1, 0.4, 0.7, 0.95, "one byte less"])
 @pytest.mark.parametrize("writer", ["tifffile", "pillow"])
-def test_cut_file_is_named(tmp_path, write_slices, writer, share, victim):
+def test_error_names_a_truncated_file(tmp_path, write_slices, writer, share, victim):
     write_slices(tmp_path, "p", 3, shape=(40, 30), writer=writer)
     path = tmp_path / victim
     content = path.read_bytes()
@@ -330,7 +304,7 @@ def test_strips_as_in_the_dataset_with_the_last_one_padded(tmp_path):
         assert "p_1.tif" in refusal(tmp_path)
 
 
-def test_cut_compressed_file_is_named(tmp_path, write_slices):
+def test_error_names_a_truncated_compressed_file(tmp_path, write_slices):
     write_slices(tmp_path, "p", 2)
     path = tmp_path / "p_2.tif"
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
@@ -344,7 +318,7 @@ def test_cut_compressed_file_is_named(tmp_path, write_slices):
     "content", [b"", b"hello, this is no picture\n" * 40, b"II*\0", b"\x89PNG\r\n\x1a\n" * 9]
 )
 @pytest.mark.parametrize("victim", ["p_2.tif", "p_2_mask.tif"])
-def test_foreign_bytes_are_named(tmp_path, write_slices, content, victim):
+def test_error_names_a_file_that_is_not_a_tiff(tmp_path, write_slices, content, victim):
     write_slices(tmp_path, "p", 3)
     (tmp_path / victim).write_bytes(content)
     assert victim in refusal(tmp_path)
@@ -361,14 +335,14 @@ def test_foreign_bytes_are_named(tmp_path, write_slices, content, victim):
     ],
     ids=["two pages", "float", "uint16", "grey", "four channels"],
 )
-def test_image_of_another_kind_is_named(tmp_path, write_slices, pixels):
+def test_error_names_an_unsuitable_image(tmp_path, write_slices, pixels):
     write_slices(tmp_path, "p", 3)
     photometric = "rgb" if pixels.ndim > 2 else "minisblack"
     tifffile.imwrite(tmp_path / "p_2.tif", pixels, photometric=photometric)
     assert "p_2.tif" in refusal(tmp_path)
 
 
-def test_refusal_says_which_images_would_do(tmp_path):
+def test_error_says_which_images_are_suitable(tmp_path):
     tifffile.imwrite(tmp_path / "p_1.tif", PIXELS.astype(np.uint16), photometric="rgb")
     assert "uint8, height x width x 3, or height x width for FLAIR alone" in refusal(tmp_path)
 
@@ -378,14 +352,14 @@ def test_refusal_says_which_images_would_do(tmp_path):
     [PIXELS, PIXELS[..., 0].astype(np.float32), np.zeros((3, 12, 10), np.uint8)],
     ids=["colour", "float", "three pages"],
 )
-def test_mask_of_another_kind_is_named(tmp_path, write_slices, pixels):
+def test_error_names_an_unsuitable_mask(tmp_path, write_slices, pixels):
     write_slices(tmp_path, "p", 3)
     photometric = "rgb" if pixels.shape[-1] == 3 else "minisblack"
     tifffile.imwrite(tmp_path / "p_2_mask.tif", pixels, photometric=photometric)
     assert "p_2_mask.tif" in refusal(tmp_path)
 
 
-def test_two_patients_in_one_folder_are_named(tmp_path, write_slices):
+def test_error_names_two_patients_in_one_folder(tmp_path, write_slices):
     write_slices(tmp_path, "first")
     write_slices(tmp_path, "second")
     text = refusal(tmp_path)
@@ -394,7 +368,7 @@ def test_two_patients_in_one_folder_are_named(tmp_path, write_slices):
 
 
 @pytest.mark.parametrize("suffix", [".tif", "_mask.tif"])
-def test_slice_that_is_there_twice_is_named(tmp_path, write_slices, suffix):
+def test_error_names_duplicate_slice_numbers(tmp_path, write_slices, suffix):
     write_slices(tmp_path, "p")
     (tmp_path / f"p_01{suffix}").write_bytes((tmp_path / f"p_1{suffix}").read_bytes())
     text = refusal(tmp_path)
@@ -402,16 +376,16 @@ def test_slice_that_is_there_twice_is_named(tmp_path, write_slices, suffix):
     assert f"p_1{suffix}" in text
 
 
-def test_folder_without_slices_is_named(tmp_path):
+def test_error_names_a_folder_without_slices(tmp_path):
     (tmp_path / "picture.tif").write_bytes(b"x")
     assert str(tmp_path) in refusal(tmp_path)
 
 
-def test_folder_that_is_not_there_is_named(tmp_path):
+def test_error_names_a_missing_folder(tmp_path):
     assert "nowhere" in refusal(tmp_path / "nowhere")
 
 
-def test_file_instead_of_a_folder_is_named(tmp_path, write_slices):
+def test_error_names_a_file_instead_of_a_folder(tmp_path, write_slices):
     write_slices(tmp_path, "p")
     assert "p_1.tif" in refusal(tmp_path / "p_1.tif")
 
@@ -429,115 +403,6 @@ def test_folder_without_permission_is_refused(tmp_path, write_slices):
         assert "closed" in refusal(folder)
     finally:
         folder.chmod(stat.S_IRWXU)
-
-
-# --- is it ours? -------------------------------------------------------------------------------
-
-
-def foreign_folder(tmp_path, kind):
-    folder = tmp_path / kind
-    if kind == "not there":
-        return folder
-    if kind == "file":
-        folder.write_bytes(b"x")
-        return folder
-    folder.mkdir()
-    if kind == "plain tif":
-        tifffile.imwrite(folder / "picture.tif", PIXELS, photometric="rgb")
-    elif kind == "float slices":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS.astype(np.float32), photometric="rgb")
-    elif kind == "grey slices":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS[..., 0])
-    elif kind == "stacks":
-        tifffile.imwrite(folder / "x_1.tif", np.stack([PIXELS, PIXELS]), photometric="rgb")
-    elif kind == "text":
-        (folder / "x_1.tif").write_text("hello")
-    elif kind == "cut":
-        tifffile.imwrite(folder / "x_1.tif", PIXELS, photometric="rgb")
-        (folder / "x_1.tif").write_bytes((folder / "x_1.tif").read_bytes()[:60])
-    elif kind == "hidden slices":
-        tifffile.imwrite(folder / "._x_1.tif", PIXELS, photometric="rgb")
-    elif kind == "folder like a slice":
-        (folder / "x_1.tif").mkdir()
-    elif kind == "dangling link":
-        try:
-            (folder / "x_1.tif").symlink_to(folder / "gone.tif")
-        except OSError:
-            pytest.skip("no links here")
-    return folder
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "not there",
-        "file",
-        "empty",
-        "plain tif",
-        "float slices",
-        "grey slices",
-        "stacks",
-        "text",
-        "cut",
-        "hidden slices",
-        "folder like a slice",
-        "dangling link",
-    ],
-)
-def test_foreign_folders_and_files_are_not_ours(tmp_path, kind):
-    folder = foreign_folder(tmp_path, kind)
-    assert not is_patient_folder(folder)
-    assert not is_dataset_folder(folder)
-    assert not is_dataset_folder(tmp_path)
-    assert not is_slice_file(folder)
-    assert not is_slice_file(folder / "x_1.tif")
-    assert not is_slice_file(folder / "picture.tif")
-    assert not is_slice_file(folder / "._x_1.tif")
-
-
-@pytest.mark.parametrize(
-    "name", ["x" * 300, "a\0b", "1" * 5000], ids=["too long", "null byte", "huge number"]
-)
-def test_impossible_names_are_not_ours(tmp_path, name):
-    assert not is_patient_folder(tmp_path / name)
-    assert not is_dataset_folder(tmp_path / name)
-    assert not is_slice_file(tmp_path / f"x_{name}.tif")
-    assert not is_slice_file(tmp_path / f"{name}_1.tif")
-
-
-@pytest.mark.parametrize("writer", ["tifffile", "pillow"])
-@pytest.mark.parametrize(("images", "masks"), [(True, True), (True, False), (False, True), (True, (2,))])
-def test_patient_folders_are_ours(tmp_path, write_slices, images, masks, writer):
-    folder = tmp_path / "anything"
-    write_slices(folder, "p", 3, images=images, masks=masks, writer=writer)
-    assert is_patient_folder(folder)
-    assert not is_patient_folder(tmp_path)
-    assert is_dataset_folder(tmp_path)
-    assert not is_dataset_folder(folder)
-    for path in folder.iterdir():
-        assert is_slice_file(path)
-
-
-def test_mask_is_not_a_slice_by_name_alone(tmp_path):
-    tifffile.imwrite(tmp_path / "x_1_mask.tif", PIXELS, photometric="rgb")
-    assert not is_slice_file(tmp_path / "x_1_mask.tif")
-
-
-def test_patient_folders_of_a_dataset(tmp_path, write_slices):
-    for name in ("TCGA_HT_2_1", "TCGA_CS_1_1"):
-        write_slices(tmp_path / name, name, 1)
-    write_slices(tmp_path / ".hidden", "p", 1)
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "data.csv").write_text("Patient")
-    assert patient_folders(tmp_path) == [tmp_path / "TCGA_CS_1_1", tmp_path / "TCGA_HT_2_1"]
-
-
-def test_folder_of_folders_is_only_searched_so_far(tmp_path, write_slices):
-    for index in range(100):
-        (tmp_path / f"a{index:03}").mkdir()
-    write_slices(tmp_path / "z", "p", 1)
-    assert not is_dataset_folder(tmp_path)
-    assert patient_folders(tmp_path) == [tmp_path / "z"]
 
 
 # --- names -------------------------------------------------------------------------------------

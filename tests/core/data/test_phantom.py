@@ -1,4 +1,4 @@
-"""The sample patient: same every time, a valid patient, and a lesion that can be seen."""
+"""The synthetic sample patient: reproducible, a valid patient, with a visible lesion."""
 
 from itertools import combinations
 
@@ -27,14 +27,14 @@ def around_lesion(patient: Patient) -> np.ndarray:
     return ndimage.binary_dilation(near, in_plane, iterations=5) & ~near
 
 
-def test_two_calls_give_the_same_pixels(patient):
-    np.random.seed(1)  # random numbers drawn elsewhere are not its business
+def test_the_sample_patient_is_the_same_at_every_call(patient):
+    np.random.seed(1)  # the global random state must not matter
     again = make_sample_patient()
     np.testing.assert_array_equal(again.volume, patient.volume)
     np.testing.assert_array_equal(again.truth, patient.truth)
 
 
-def test_is_a_complete_patient(patient):
+def test_the_sample_is_a_complete_patient(patient):
     assert patient.name == "LGG_sample"
     assert patient.volume.shape == (*patient.shape, 3) == (30, 256, 256, 3)
     assert patient.truth.shape == patient.shape
@@ -58,7 +58,7 @@ def test_contrast_agent_brightens_vessels_only(patient):
     assert np.median(gain[patient.truth == 1]) < 5
 
 
-def test_lesion_is_one_piece_over_several_slices_in_one_hemisphere(patient):
+def test_lesion_is_one_component_over_several_slices_in_one_hemisphere(patient):
     assert ndimage.label(patient.truth)[1] == 1
     slices = np.flatnonzero(patient.truth.any(axis=(1, 2)))
     assert 8 <= len(slices) <= 14
@@ -105,7 +105,7 @@ def cohort() -> list[Patient]:
     return list(make_sample_patients(3))
 
 
-def test_patients_of_a_cohort_are_complete_and_named_as_the_datasets(cohort):
+def test_patients_of_a_cohort_are_complete_and_named_as_in_the_dataset(cohort):
     assert [institution(patient.name) for patient in cohort] == ["XB", "XA", "XB"]
     assert len({patient.name for patient in cohort}) == 3
     for patient in cohort:

@@ -14,7 +14,7 @@ from napari_lgg_seg.core.options import SegmentOptions
     ("threshold", "expected"), [(0.5, [0, 0, 1, 1]), (0.25, [0, 1, 1, 1]), (0.9, [0, 0, 0, 1])]
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_labels_from_the_threshold_on(threshold, expected, dtype):
+def test_voxels_at_the_threshold_are_labelled(threshold, expected, dtype):
     labels = to_labels(np.array([0, 0.25, 0.5, 1], dtype), threshold)
     assert labels.dtype == np.uint8
     assert labels.tolist() == expected
@@ -27,24 +27,24 @@ def test_shape_is_kept():
 # --- automatic threshold -----------------------------------------------------------------------
 
 
-def promised(probability, threshold):
-    """Expected Dice, nearly, of the labels from a threshold on."""
+def expected_dice_at(probability, threshold):
+    """Approximate expected Dice of the labels at a threshold."""
     chosen = probability >= threshold
     return 2 * probability[chosen].sum() / (probability.sum() + chosen.sum())
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_threshold_promises_more_than_the_best(seed):
+def test_no_threshold_has_a_higher_expected_dice_than_the_best(seed):
     rng = np.random.default_rng(seed)
     probability = rng.beta(0.2, 1 + seed, (4, 30, 30))
     best = best_threshold(probability)
-    others = [promised(probability, threshold) for threshold in np.linspace(LOWEST_THRESHOLD, 1, 200)]
-    assert promised(probability, best) >= max(others)
-    assert best == pytest.approx(promised(probability, best) / 2, abs=0.01)
+    others = [expected_dice_at(probability, threshold) for threshold in np.linspace(LOWEST_THRESHOLD, 1, 200)]
+    assert expected_dice_at(probability, best) >= max(others)
+    assert best == pytest.approx(expected_dice_at(probability, best) / 2, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_on_average_the_best_threshold_beats_a_half_where_probabilities_are_right(seed):
+def test_the_best_threshold_beats_a_half_for_calibrated_probabilities(seed):
     rng = np.random.default_rng(seed)
     probability = rng.beta(0.3, 3, (30, 20, 20, 5))
     truth = rng.random(probability.shape) < probability
@@ -55,7 +55,7 @@ def test_on_average_the_best_threshold_beats_a_half_where_probabilities_are_righ
     assert np.mean(gains) > 0.05
 
 
-def test_a_sure_network_keeps_nearly_a_half():
+def test_a_certain_network_gets_a_threshold_near_a_half():
     probability = np.zeros((4, 30, 30), np.float32)
     probability[1:3, 5:20, 5:20] = 0.99
     probability[1:3, 20, 5:20] = 0.55
@@ -63,7 +63,7 @@ def test_a_sure_network_keeps_nearly_a_half():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_a_doubting_network_gets_a_lower_threshold(dtype):
+def test_an_uncertain_network_gets_a_lower_threshold(dtype):
     probability = np.full((4, 30, 30), 0.01, dtype)
     probability[1:3, 5:20, 5:20] = 0.4
     assert to_labels(probability, "auto").sum() == 450
@@ -71,7 +71,7 @@ def test_a_doubting_network_gets_a_lower_threshold(dtype):
 
 
 @pytest.mark.parametrize("value", [0, 0.05, 0.099])
-def test_where_nothing_is_likely_nothing_is_found(value):
+def test_nothing_is_found_if_nothing_is_likely(value):
     probability = np.full((3, 8, 8), value, np.float32)
     assert best_threshold(probability) == 0.5
     assert not to_labels(probability, "auto").any()
@@ -84,8 +84,8 @@ def test_an_empty_volume_has_a_threshold():
 # --- clean-up and holes ------------------------------------------------------------------------
 
 
-def plainly(probability, options):
-    """Labels in the plain way: whole slices, the whole volume, one piece after the other."""
+def simple_labels(probability, options):
+    """A simple implementation: whole slices, the whole volume, one component after the other."""
     labels = probability >= options.threshold
     if options.clean_up not in (None, "off"):
         pieces, count = ndimage.label(labels, structure=np.ones((3, 3, 3)))
@@ -104,7 +104,7 @@ def plainly(probability, options):
 
 
 def blobs(seed, shape=(6, 40, 50)):
-    """A probability with pieces of all sizes, some with holes, some at the edges."""
+    """A probability with components of all sizes, some with holes, some at the edges."""
     rng = np.random.default_rng(seed)
     smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0.6, 2, 2))
     probability = (1 / (1 + np.exp(-30 * (smooth - 0.05)))).astype(np.float32)
@@ -115,22 +115,22 @@ def blobs(seed, shape=(6, 40, 50)):
 @pytest.mark.parametrize("fill_holes", [False, True])
 @pytest.mark.parametrize("clean_up", ["off", "small", "minor", "largest"])
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
-def test_labels_are_those_of_the_plain_way(threshold, clean_up, fill_holes):
+def test_labels_equal_those_of_a_simple_implementation(threshold, clean_up, fill_holes):
     options = SegmentOptions(threshold, clean_up, 20, fill_holes)
     differ = 0
     for seed in range(4):
         probability = blobs(seed)
         labels = postprocess(probability, options)
         assert labels.dtype == np.uint8
-        np.testing.assert_array_equal(labels, plainly(probability, options))
+        np.testing.assert_array_equal(labels, simple_labels(probability, options))
         differ += int((labels != to_labels(probability, threshold)).sum())
-    assert bool(differ) == (fill_holes or clean_up != "off"), "the pieces and holes are not worth testing"
+    assert bool(differ) == (fill_holes or clean_up != "off"), "there are no components or holes to test"
 
 
 @pytest.mark.parametrize("fill_holes", [False, True])
 @pytest.mark.parametrize("clean_up", ["off", "small", "minor", "largest"])
 @pytest.mark.parametrize("kind", ["nothing", "everything", "corners", "one slice", "no slice"])
-def test_labels_of_odd_volumes_are_those_of_the_plain_way(kind, clean_up, fill_holes):
+def test_labels_of_unusual_volumes_equal_those_of_a_simple_implementation(kind, clean_up, fill_holes):
     probability = np.zeros((0 if kind == "no slice" else 4, 9, 7), np.float32)
     if kind == "everything":
         probability[:] = 1
@@ -140,5 +140,5 @@ def test_labels_of_odd_volumes_are_those_of_the_plain_way(kind, clean_up, fill_h
         probability[2, 1:6, 1:6] = 1
         probability[2, 3, 3] = 0
     options = SegmentOptions(0.5, clean_up, 2, fill_holes)
-    expected = plainly(probability, options) if len(probability) else probability.astype(np.uint8)
+    expected = simple_labels(probability, options) if len(probability) else probability.astype(np.uint8)
     np.testing.assert_array_equal(postprocess(probability, options), expected)

@@ -7,35 +7,35 @@ from napari_lgg_seg.core.inference.postprocess import best_threshold
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
 
 
-def test_a_coin_is_one_bit_and_certainty_none():
+def test_entropy_of_a_coin_is_one_bit_and_of_certainty_zero():
     assert mean_entropy(np.full((2, 3, 4), 0.5)) == pytest.approx(1)
     sure = np.zeros((2, 3, 4), np.float32)
     sure[0, 0] = 1
     assert mean_entropy(sure, sure > 0.5) == pytest.approx(0, abs=1e-9)
 
 
-def test_by_hand():
+def test_mean_entropy_by_hand():
     p = np.array([0.1, 0.2, 0.99, 0.01])
     expected = [-x * np.log2(x) - (1 - x) * np.log2(1 - x) for x in p[:3]]
     assert mean_entropy(p, p > 0.5) == pytest.approx(np.mean(expected))
     assert mean_entropy(p) == pytest.approx(np.mean(expected[:2]))
 
 
-def test_the_sure_background_does_not_dilute_it():
+def test_the_background_does_not_change_the_mean():
     small = np.full((1, 4, 4), 0.3, np.float32)
     large = np.zeros((9, 40, 40), np.float32)
     large[4, 10:14, 10:14] = small[0]
     assert mean_entropy(large) == pytest.approx(mean_entropy(small))
 
 
-def test_a_sure_tumour_with_a_soft_rim_is_surer_than_one_that_is_all_rim():
+def test_a_small_tumour_that_is_mostly_border_is_less_certain():
     large, small = np.zeros((1, 40, 40), np.float32), np.zeros((1, 40, 40), np.float32)
     large[0, 9:31, 9:31], large[0, 10:30, 10:30] = 0.5, 0.99
     small[0, 18:23, 18:23], small[0, 19:22, 19:22] = 0.5, 0.99
     assert 0 < mean_entropy(large, large >= 0.5) < mean_entropy(small, small >= 0.5) < 1
 
 
-def test_nothing_found_and_nothing_in_doubt_is_zero():
+def test_mean_entropy_is_zero_without_tumour_or_uncertain_voxels():
     assert mean_entropy(np.full((2, 3, 4), 0.01), np.zeros((2, 3, 4), np.uint8)) == 0
 
 
@@ -51,20 +51,20 @@ def test_expected_dice_by_hand():
     assert expected_dice(p, np.zeros(4, bool)) == 0
 
 
-def test_a_sure_prediction_promises_everything_and_nothing_at_all_nothing():
+def test_expected_dice_of_a_certain_and_of_an_empty_prediction():
     sure = np.zeros((2, 3, 4), np.float32)
     sure[1, 1] = 1
     assert expected_dice(sure, sure > 0) == 1
     assert expected_dice(np.zeros((2, 3, 4)), np.zeros((2, 3, 4))) is None
 
 
-def test_no_threshold_promises_more_than_the_best():
+def test_no_threshold_has_a_higher_expected_dice_than_the_best():
     p = np.random.default_rng(0).beta(0.3, 0.6, 500)
     best = expected_dice(p, p >= best_threshold(p))
     assert all(expected_dice(p, p >= threshold) <= best for threshold in np.linspace(0.1, 1, 50))
 
 
-def test_expected_dice_is_what_comes_on_average():
+def test_expected_dice_is_the_mean_over_random_ground_truths():
     rng = np.random.default_rng(0)
     p = rng.beta(0.3, 0.6, 4000)
     labels = p >= 0.4

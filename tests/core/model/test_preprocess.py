@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.model.geometry import Box
 from napari_lgg_seg.core.model.preprocess import (

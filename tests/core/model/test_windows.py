@@ -8,7 +8,8 @@ import torch
 from narrow_network import narrow_network
 from noted_network import SIZE, Noted, finish, predictor
 
-from napari_lgg_seg.core.data.patients import patient_folders, read_patient
+from napari_lgg_seg.core.data.discover import patient_folders
+from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import DeviceError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import to_labels

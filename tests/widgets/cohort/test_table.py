@@ -73,8 +73,8 @@ def test_broken_patients_are_listed_with_the_reason(browse):
 
 
 def test_names_are_shown_before_the_files_are_read(viewer, cohort, wait_until, monkeypatch, all_read):
-    resume, look_at = threading.Event(), jobs.look_at
-    monkeypatch.setattr(jobs, "look_at", lambda *args: (resume.wait(60), look_at(*args))[1])
+    resume, cached_summary = threading.Event(), jobs.cached_summary
+    monkeypatch.setattr(jobs, "cached_summary", lambda *args: (resume.wait(60), cached_summary(*args))[1])
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     widget.open_dataset(cohort)
     wait_until(lambda: len(shown(widget)) == 4)
@@ -100,8 +100,8 @@ def test_second_opening_reads_no_images(browse, all_read, cohort, monkeypatch):
 def test_summaries_read_late_do_not_replace_newer_ones(
     viewer, cohort, small_model, wait_until, monkeypatch, all_read, click
 ):
-    resume, look_at = threading.Event(), jobs.look_at
-    monkeypatch.setattr(jobs, "look_at", lambda *args: (look_at(*args), resume.wait(60))[0])
+    resume, cached_summary = threading.Event(), jobs.cached_summary
+    monkeypatch.setattr(jobs, "cached_summary", lambda *args: (cached_summary(*args), resume.wait(60))[0])
     _, widget = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Cohort")
     widget.controls.model.offer(small_model)
     widget.open_dataset(cohort)

@@ -54,7 +54,7 @@ def _leave_behind(folder: Path, more: str = "") -> None:
         about = {{**describe(patient.name, "tumour", patient.slice_numbers, folder={str(folder)!r})}}
         about |= {{"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}}
         title = patient.name + " tumour{more}"
-        edit_files.keep(edit_files.Edit(patient.name, title, labels, {str(folder)!r}, about))
+        edit_files.save(edit_files.Edit(patient.name, title, labels, {str(folder)!r}, about))
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -156,7 +156,7 @@ def test_edits_of_version_0_1_0_are_restored(
     about["lgg"]["copies"] = about["lgg"].pop("filled_sequences")
     about |= {"scale": [1, 1, 1], "translate": [0, 0, 0], "units": ["pixel"] * 3}
     labels = np.ones((6, 64, 64), np.uint8)
-    path = edit_files.keep(edit_files.Edit(PATIENT, "truth", labels, "", about))
+    path = edit_files.save(edit_files.Edit(PATIENT, "truth", labels, "", about))
     restore(viewer, [edit_files.Leftover(path, PATIENT, "truth", "", 0.0)])
     (layer,) = viewer.layers
     assert layer.name == "truth (restored)"

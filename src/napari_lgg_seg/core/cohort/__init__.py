@@ -1,1 +1,1 @@
-"""Results of many patients: what is known of each, and one way through all of them."""
+"""Segment the patients of a cohort, and store their results, statuses and corrections."""

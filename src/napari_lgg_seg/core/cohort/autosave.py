@@ -1,8 +1,8 @@
-"""Edits that nobody saved yet, kept where a crash cannot take them.
+"""Unsaved edits, autosaved to disk so that they survive a crash.
 
-Each labels layer that somebody painted in has one file in the user's data folder, written anew a few seconds
-after the last stroke, and removed once the labels are saved. What is there when the program starts is
-what a crash, or a window that was closed too early, left behind.
+Each labels layer with unsaved edits has one file in the user's data folder. It is rewritten a few seconds
+after the last stroke and removed once the labels are saved. Files that exist when the program starts were
+left by a session that crashed or was closed too early.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ import numpy.typing as npt
 
 from ..atomic import replacing, safe_name
 from ..errors import RecoveryError
-from .processes import runs, this_process
+from .processes import is_running, this_process
 
 _ENDING = ".npz"
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Labels that somebody painted in.
+    """Labels with unsaved edits.
 
     Attributes
     ----------
     patient : str
-        Whose labels they are.
+        Name of the patient.
     title : str
-        What the labels are called.
+        Name of the labels layer.
     labels : ndarray of integers
         Shape (z, y, x) or (y, x).
     source : str
-        Where the patient's images are; empty if they come from no files.
+        Where the patient's images are; empty if they were not read from files.
     about : mapping
-        What is needed to show the labels again; ready for JSON.
+        What is needed to show the labels again; must be JSON-serializable.
     """
 
     patient: str
@@ -53,7 +53,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Leftover:
-    """An edit that an earlier session left behind.
+    """An autosaved edit of an earlier session.
 
     Attributes
     ----------
@@ -73,24 +73,24 @@ class Leftover:
 
 
 def recovery_folder() -> Path:
-    """Where edits are kept: ``recovery`` in the user's data folder of this program."""
+    """Folder of autosaved edits: ``recovery`` in the program's user data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("napari-lgg-seg", appauthor=False) / "recovery"
 
 
-def keep(edit: Edit) -> Path:
-    """Write an edit in place of what this process kept of the same labels before.
+def save(edit: Edit) -> Path:
+    """Autosave an edit, replacing this session's earlier file for the same labels.
 
     Returns
     -------
     Path
-        The file; :func:`forget` removes it.
+        The file; remove it with :func:`forget`.
 
     Raises
     ------
     ExportError
-        If it cannot be written; what was kept before is as it was.
+        If it cannot be written; the earlier file is left unchanged.
     """
     path = _path(edit.patient, edit.title, edit.source)
     header = {
@@ -107,12 +107,12 @@ def keep(edit: Edit) -> Path:
 
 
 def forget(path: Path) -> None:
-    """Remove an edit that is saved, or no longer wanted."""
+    """Remove the file of an edit that has been saved or discarded."""
     path.unlink(missing_ok=True)
 
 
 def leftovers() -> list[Leftover]:
-    """What sessions that have ended left behind, newest first; files that are no edits are passed over."""
+    """Autosaved edits of sessions that have ended, newest first; invalid files are skipped."""
     return sorted(_leftovers(), key=lambda leftover: -leftover.saved)
 
 
@@ -122,12 +122,12 @@ def _leftovers() -> Iterator[Leftover]:
             header = _header(path)
         except RecoveryError:
             continue
-        if not runs(header["process"]):
+        if not is_running(header["process"]):
             yield Leftover(path, header["patient"], header["title"], header["source"], header["saved"])
 
 
 def read(path: Path) -> Edit:
-    """An edit as it was kept.
+    """Read an autosaved edit.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def _header(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
         if not {"patient", "title", "source", "about", "saved", "process"} <= header.keys():
-            raise ValueError("something is missing in it")
+            raise ValueError("its header is incomplete")
     except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise _broken(path, error) from error
     found: dict[str, Any] = header
@@ -156,11 +156,11 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _broken(path: Path, error: Exception) -> RecoveryError:
-    return RecoveryError(f"{path} does not hold edits that can be read ({error}); delete it.")
+    return RecoveryError(f"{path} does not contain readable edits ({error}); delete it.")
 
 
 def _path(patient: str, title: str, source: str) -> Path:
-    # Another session's edits of the same labels are not to be replaced: somebody may still want them.
+    # Another session's edits of the same labels must not be replaced: they may still be wanted.
     key = json.dumps([title, source, this_process()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return recovery_folder() / f"{safe_name(patient)}-{digest}{_ENDING}"

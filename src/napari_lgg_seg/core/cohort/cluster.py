@@ -1,4 +1,4 @@
-"""Patients spread over worker processes, here or on other machines, by dask.distributed."""
+"""Distribute patients over worker processes, here or on other machines, with dask.distributed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .cluster_pool import Event, Pool
 from .cluster_worker import RemoteJob
 from .patient_job import CohortJob
 
-#: Seconds for a scheduler to answer.
-_CONNECT = 15.0
+#: Seconds to wait for a scheduler.
+_CONNECT_TIMEOUT = 15.0
 
-#: Of dask, for workers on this machine: no web pages, no statistics, no variables set for everybody.
+#: dask settings for workers on this machine: no web pages, no profiling, no changed environment variables.
 _QUIET = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -35,24 +35,24 @@ _QUIET = {
 def spread(
     job: CohortJob, folders: Sequence[Path], workers: int | None, scheduler: str | None
 ) -> Generator[Event, None, None]:
-    """Segment patients in worker processes, which write the results themselves.
+    """Segment patients in worker processes, which also write the results.
 
     Parameters
     ----------
     job : CohortJob
-        What is done to every patient; its paths are absolute.
+        Settings for all patients; its paths are absolute.
     folders : sequence of Path
-        The patients', absolute.
+        The patients' folders, absolute.
     workers : int or None
-        Processes to start on this machine, for the length of the run.
+        Number of processes to start on this machine for this run.
     scheduler : str or None
-        Address of a running scheduler, whose workers are used instead.
+        Address of a running scheduler whose workers are used instead.
 
     Yields
     ------
     PatientProgress, Outcome or Notice
-        One outcome for each folder, in the order in which they are done. Closing the generator ends the
-        run: workers of its own are stopped, others stop after their batch.
+        One outcome per folder, in the order of completion. Closing the generator ends the run: workers
+        that it started are stopped, others stop after their current batch.
 
     Raises
     ------
@@ -61,16 +61,16 @@ def spread(
     LggSegError
         If a worker cannot load the model or use the device.
     """
-    with _sign_of_life(job.output) as sign:
+    with _marker_file(job.output) as marker:
         client = _own_workers(workers) if workers is not None else _connected(str(scheduler))
         with client as connected:
-            pool = Pool(connected, RemoteJob(job, sign, workers), deque(folders))
+            pool = Pool(connected, RemoteJob(job, marker, workers), deque(folders))
             with closing(pool.run()) as events:
                 yield from events
 
 
 def check_installed() -> None:
-    """Refuse to start what needs dask.distributed without it.
+    """Check that dask.distributed is installed.
 
     Raises
     ------
@@ -87,33 +87,33 @@ def check_installed() -> None:
 
 
 @contextmanager
-def _sign_of_life(output: Path) -> Iterator[Path]:
-    """A file in the output folder for the length of a run, by which workers see both."""
-    made = not output.exists()
-    sign = output / f".lgg-run-{uuid4().hex}"
+def _marker_file(output: Path) -> Iterator[Path]:
+    """A file in the output folder that exists while the run lasts; workers check for it."""
+    created = not output.exists()
+    marker = output / f".lgg-run-{uuid4().hex}"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        sign.touch()
+        marker.touch()
     except OSError as error:
         raise ExportError(
             f"{output} could not be written ({error.strerror}); free space or choose another folder."
         ) from error
     try:
-        yield sign
+        yield marker
     finally:
-        sign.unlink(missing_ok=True)
-        if made:
-            with suppress(OSError):  # it holds results
+        marker.unlink(missing_ok=True)
+        if created:
+            with suppress(OSError):  # not empty: it holds results
                 output.rmdir()
 
 
 @contextmanager
 def _own_workers(count: int) -> Iterator[Any]:
-    """A client of worker processes on this machine, which end with the block."""
+    """A client of worker processes on this machine that end with the block."""
     import dask
     from distributed import Client
 
-    # What dask means for its workers it sets for this process as well.
+    # dask sets its workers' variables in this process as well.
     before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
     with (
         TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
@@ -125,7 +125,7 @@ def _own_workers(count: int) -> Iterator[Any]:
             with Client(_started(starting), set_as_default=False) as client:
                 yield client
         finally:
-            # Ctrl-C while they start: what is started nevertheless must be stopped.
+            # After Ctrl-C during startup, workers that have started anyway must be stopped.
             if starting.exception() is None:
                 starting.result().close()
             for name, value in before.items():
@@ -138,12 +138,11 @@ def _own_workers(count: int) -> Iterator[Any]:
 def _start_workers(count: int, scratch: str) -> Any:
     from distributed import LocalCluster
 
-    # In a terminal Ctrl-C reaches all processes. Those that are started from here do not hear it, so that
-    # it is this one that ends them.
+    # In a terminal, Ctrl-C reaches all processes. Block it in the workers, so that this process ends them.
     if hasattr(signal, "pthread_sigmask"):
         from multiprocessing import resource_tracker
 
-        resource_tracker.ensure_running()  # started with the first worker, it would let Ctrl-C in again
+        resource_tracker.ensure_running()  # starting it later would unblock SIGINT
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     return LocalCluster(
         n_workers=count,
@@ -151,8 +150,8 @@ def _start_workers(count: int, scratch: str) -> Any:
         processes=True,
         host="127.0.0.1",
         dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else it takes 8787
-        memory_limit=0,  # it would end workers that one process's run would not
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # the default is port 8787
+        memory_limit=0,  # no limit, as in a run without workers
         local_directory=scratch,
         silence_logs=logging.CRITICAL,
     )
@@ -163,8 +162,8 @@ def _started(starting: Future[Any]) -> Any:
         return starting.result()
     except (RuntimeError, OSError, TimeoutError) as error:
         raise ClusterError(
-            f"The worker processes could not be started ({reason(error)}); try fewer, and in a script call "
-            'this under if __name__ == "__main__".'
+            f"The worker processes could not be started ({reason(error)}); try fewer, and in a script make "
+            'the call under if __name__ == "__main__".'
         ) from error
 
 
@@ -175,14 +174,14 @@ def _connected(address: str) -> Iterator[Any]:
     from distributed.comm import get_address_host_port
 
     try:
-        # What these refuse would leave a client half made.
+        # Check first what would make the client fail halfway through its construction.
         get_address_host_port(address)
         if address.startswith("tls:") and not Security().get_connection_args("client").get("ssl_context"):
             raise ValueError("dask's configuration has no certificates")
-        client: AbstractContextManager[Any] = Client(address, timeout=_CONNECT, set_as_default=False)
+        client: AbstractContextManager[Any] = Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
-            f"No dask scheduler answers at {address} ({reason(error)}); give the address that it printed "
+            f"No dask scheduler answers at {address} ({reason(error)}); use the address that it printed "
             "when it started, for instance tcp://host:8786."
         ) from error
     with client as connected:

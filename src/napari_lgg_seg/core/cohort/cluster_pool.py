@@ -1,7 +1,7 @@
-"""Which worker has which patient.
+"""Assigns patients to workers.
 
-A worker has one patient at a time, so that it is known whose fault it is if one dies: that patient is
-given to another worker, and after some attempts given up.
+A worker has one patient at a time, so that it is clear which patient was lost with it. That patient is given
+to another worker, and given up after several attempts.
 """
 
 from __future__ import annotations
@@ -19,40 +19,45 @@ from uuid import uuid4
 from ..._version import __version__
 from ..errors import ClusterError, reason
 from ..inference.predict import Notice
-from .cluster_worker import TOPIC, RemoteJob, Unusable, greet, work
+from .cluster_worker import TOPIC, RemoteJob, Unusable, check_worker, run_patient
 from .patient_job import Outcome, PatientFailed, PatientProgress
 
 #: How often a patient is given to a worker.
 ATTEMPTS = 3
-#: Seconds: between looks at which workers there are, for the result of a finished patient to arrive, and
-#: without any worker.
-_LOOK, _FETCH, _PATIENCE = 1.0, 60.0, 120.0
+#: Seconds between checks for new and lost workers.
+_POLL_INTERVAL = 1.0
+#: Seconds to wait for the result of a finished patient.
+_FETCH_TIMEOUT = 60.0
+#: Seconds without any worker before the run fails.
+_NO_WORKERS_TIMEOUT = 120.0
 
 Event = PatientProgress | Outcome | Notice
 
 
 @dataclass
 class Pool:
-    """The patients of a run and the workers of a client, brought together.
+    """The patients of a run and the workers of a client.
 
     Attributes
     ----------
     client : distributed.Client
-        Of the cluster.
+        Connected to the scheduler.
     remote : RemoteJob
-        What workers are told.
+        Sent to the workers.
     waiting : deque of Path
         Folders of the patients that no worker has.
     busy : dict
-        Address of a worker -> its future, and the patient's folder.
+        Address of a worker -> its future and the patient's folder.
     known : set of str
-        Addresses of the workers that can be used.
+        Addresses of workers that can be used.
     attempts : Counter
         How often a patient's worker was lost.
     inbox : SimpleQueue
-        What workers say: address and future that is done, or an empty string and a message.
-    looked, seen : float
-        When it was last asked which workers there are, and when there were any.
+        Messages: a worker's address and its finished future, or an empty string and a progress message.
+    polled : float
+        When workers were last listed (monotonic clock).
+    last_seen : float
+        When there was last at least one worker (monotonic clock).
     """
 
     client: Any
@@ -62,88 +67,88 @@ class Pool:
     known: set[str] = field(default_factory=set)
     attempts: Counter[Path] = field(default_factory=Counter)
     inbox: SimpleQueue[tuple[str, Any]] = field(default_factory=SimpleQueue)
-    looked: float = -inf
-    seen: float = field(default_factory=monotonic)
+    polled: float = -inf
+    last_seen: float = field(default_factory=monotonic)
 
     def run(self) -> Generator[Event, None, None]:
-        """Give patients to workers until none is left.
+        """Give patients to workers until all are done.
 
         Yields
         ------
         PatientProgress, Outcome or Notice
-            One outcome for each patient.
+            One outcome per patient.
 
         Raises
         ------
         ClusterError
-            If the scheduler or all workers are gone for long, or a worker cannot be used.
+            If the scheduler is lost, there have been no workers for too long, or a worker is unusable.
         LggSegError
             If a worker cannot load the model or use the device.
         """
         self.client.subscribe_topic(TOPIC, lambda event: self.inbox.put(("", event[1])))
         try:
             while self.waiting or self.busy:
-                yield from self._look()
+                yield from self._poll()
                 self._assign()
                 yield from self._receive()
         finally:
-            # Workers look at this after each batch. The client, which ends next, takes back the rest.
-            self.remote.sign.unlink(missing_ok=True)
+            # Workers check for it after each batch. Closing the client cancels the other tasks.
+            self.remote.marker.unlink(missing_ok=True)
 
-    def _look(self) -> Generator[Event, None, None]:
-        """See which workers there are; patients of those that are gone come back."""
-        if monotonic() < self.looked + _LOOK:
+    def _poll(self) -> Generator[Event, None, None]:
+        """List the workers; patients of those that are gone are returned to the queue."""
+        if monotonic() < self.polled + _POLL_INTERVAL:
             return
         present = set(self._ask(self.client.nthreads))
-        self.looked = monotonic()
+        self.polled = monotonic()
         if present:
-            self.seen = self.looked
-        elif self.looked > self.seen + _PATIENCE:
+            self.last_seen = self.polled
+        elif self.polled > self.last_seen + _NO_WORKERS_TIMEOUT:
             raise ClusterError(
-                f"There has been no worker for {_PATIENCE:.0f} seconds; start some, then call this again to "
-                "go on with the patients that are left."
+                f"There has been no worker for {_NO_WORKERS_TIMEOUT:.0f} seconds; start workers, then repeat "
+                "the call to continue with the remaining patients."
             )
         for address in set(self.busy) - present:
             future, folder = self.busy.pop(address)
             future.cancel()
-            yield from self._take_back(folder)
+            yield from self._requeue(folder)
         self.known &= present
         if new := present - self.known:
-            self._greet(sorted(new))
+            self._check_workers(sorted(new))
 
-    def _greet(self, addresses: list[str]) -> None:
-        """Get to know new workers.
+    def _check_workers(self, addresses: list[str]) -> None:
+        """Check whether new workers can be used.
 
-        It is not done by a task: a function that a worker cannot load would end the worker.
+        This is not done in a task: a function that a worker cannot import would terminate the worker.
         """
-        if self.remote.processes is not None:  # they are of this installation
+        if self.remote.processes is not None:  # started from this installation
             self.known.update(addresses)
             return
-        arguments = {"version": __version__, "sign": str(self.remote.sign)}
-        answers = self._ask(self.client.run, greet, workers=addresses, on_error="return", **arguments)
+        arguments = {"version": __version__, "marker": str(self.remote.marker)}
+        answers = self._ask(self.client.run, check_worker, workers=addresses, on_error="return", **arguments)
         for address, answer in answers.items():
             if isinstance(answer, Unusable):
-                raise ClusterError(f"Worker {address} {answer.words}")
+                raise ClusterError(f"Worker {address} {answer.reason}")
             if isinstance(answer, Exception) and not isinstance(answer, OSError):
                 raise ClusterError(
                     f"Worker {address} cannot load napari-lgg-seg ({reason(answer)}); install version "
                     f"{__version__} there."
                 ) from answer
-            if answer is None:  # else it cannot be reached: it is gone
+            if answer is None:  # otherwise it cannot be reached: it is gone
                 self.known.add(address)
 
     def _ask(self, question: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Ask the scheduler something."""
+        """Send a request to the scheduler."""
         try:
             return question(*arguments, **options)
         except (OSError, TimeoutError) as error:
             raise ClusterError(
-                f"The scheduler cannot be reached any more ({reason(error)}); what is finished is kept - "
-                "start one, then call this again to go on."
+                f"The scheduler can no longer be reached ({reason(error)}); finished patients keep their "
+                "results - start a scheduler, then repeat the call to continue."
             ) from error
 
-    def _take_back(self, folder: Path) -> Generator[Event, None, None]:
-        """A worker was lost with a patient: another one may try, some times."""
+    def _requeue(self, folder: Path) -> Generator[Event, None, None]:
+        """Return a lost worker's patient to the queue, unless it has been tried too often."""
         self.attempts[folder] += 1
         if self.attempts[folder] < ATTEMPTS:
             self.waiting.append(folder)
@@ -152,54 +157,54 @@ class Pool:
         else:
             yield PatientFailed(
                 folder,
-                f"{folder} was given up: {ATTEMPTS} workers were lost while they segmented it, perhaps for "
-                "lack of memory; use fewer workers or segment it on its own.",
+                f"{folder} was given up: {ATTEMPTS} workers were lost while segmenting it, perhaps for lack "
+                "of memory; use fewer workers or segment it separately.",
             )
 
     def _assign(self) -> None:
-        """Give each idle worker something to do."""
+        """Give each idle worker a patient."""
         for address in sorted(self.known - set(self.busy)):
             if not self.waiting:
                 return
             folder = self.waiting.popleft()
-            # Not pure: dask would take equal calls for one.
+            # With pure=True, dask would treat equal calls as the same task.
             key = f"napari-lgg-seg-{uuid4().hex}"
             future = self.client.submit(
-                work, self.remote, folder, workers=[address], key=key, pure=False, retries=0
+                run_patient, self.remote, folder, workers=[address], key=key, pure=False, retries=0
             )
             self.busy[address] = future, folder
             future.add_done_callback(lambda done, address=address: self.inbox.put((address, done)))
 
     def _receive(self) -> Generator[Event, None, None]:
-        """Wait a moment for the next message of a worker."""
+        """Wait for the next message of a worker, at most until the next poll."""
         try:
-            address, message = self.inbox.get(timeout=_LOOK)
+            address, message = self.inbox.get(timeout=_POLL_INTERVAL)
         except Empty:
             return
         if address:
-            if address in self.busy and self.busy[address][0] is message:  # not one that was cancelled
+            if address in self.busy and self.busy[address][0] is message:  # not a cancelled future
                 yield from self._finish(address)
-        elif message["run"] == str(self.remote.sign):
+        elif message["run"] == str(self.remote.marker):
             folder = Path(message["folder"])
             if self.busy.get(message["worker"], (None, None))[1] == folder:
                 yield PatientProgress(folder, message["share"], message["worker"])
 
     def _finish(self, address: str) -> Generator[Event, None, None]:
-        """Take what a worker found out."""
+        """Fetch the outcome of a worker's patient."""
         from distributed import CancelledError, KilledWorker
 
         future, folder = self.busy.pop(address)
         try:
-            answer = future.result(timeout=_FETCH)
+            answer = future.result(timeout=_FETCH_TIMEOUT)
         except (KilledWorker, CancelledError, TimeoutError):
             self.known.discard(address)
-            self.looked = -inf
-            yield from self._take_back(folder)
+            self.polled = -inf
+            yield from self._requeue(folder)
             return
         if isinstance(answer, Unusable):
-            raise ClusterError(f"Worker {address} {answer.words}")
+            raise ClusterError(f"Worker {address} {answer.reason}")
         if answer is None:
             raise ClusterError(
-                f"{self.remote.sign} was removed while workers used it; call this again to go on."
+                f"{self.remote.marker} was removed while workers needed it; repeat the call to continue."
             )
         yield answer

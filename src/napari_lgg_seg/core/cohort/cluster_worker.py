@@ -1,4 +1,4 @@
-"""What runs in the worker processes of a cluster: one patient at a time, with a model that stays loaded."""
+"""Runs in the worker processes of a cluster: one patient at a time, with a model that stays loaded."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from ..._version import __version__
 from ..data.provenance import model_checksum
 from ..devices import join_device
 from ..errors import LggSegError
+from ..inference.predict import Predictor, predictor_for
 from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model
 from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
 
 if TYPE_CHECKING:
-    from ..inference.predict import Predictor
     from ..options import SegmentOptions
 
-#: Where workers tell the progress of patients.
+#: dask topic for progress messages.
 TOPIC = "napari-lgg-seg"
-#: Progress is told when it is this much further.
+#: Progress is reported in steps of this fraction.
 _STEP = 0.05
 
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """What all workers of a run are told.
+    """What the workers of a run need to know.
 
     Attributes
     ----------
     job : CohortJob
-        What is done to every patient.
-    sign : Path
-        A file in the output folder that is there as long as the run; workers must see it.
+        Settings for all patients.
+    marker : Path
+        A file in the output folder that exists while the run lasts; workers must see it.
     processes : int or None
-        How many workers share this machine's threads; None where each has threads of its own.
+        Number of workers that share this machine's threads; None if each worker has its own.
     """
 
     job: CohortJob
-    sign: Path
+    marker: Path
     processes: int | None
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """Why a worker cannot be used for this run, in words that follow its address."""
+    """Why a worker cannot be used for this run; a phrase that follows the worker's address."""
 
-    words: str
+    reason: str
 
 
-def greet(version: str, sign: str) -> Unusable | None:
-    """Whether this worker can be used: the first thing that it is asked, in terms that any version knows."""
+def check_worker(version: str, marker: str) -> Unusable | None:
+    """Why this worker cannot be used, or None; arguments are plain types that any version understands."""
     if version != __version__:
         return Unusable(
             f"has version {__version__} of napari-lgg-seg instead of {version}; install the same everywhere."
         )
-    if not Path(sign).is_file():
-        return _does_not_see(Path(sign).parent)
+    if not Path(marker).is_file():
+        return _does_not_see(Path(marker).parent)
     return None
 
 
-def work(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
-    """Segment one patient; None if the run ended meanwhile."""
+def run_patient(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
+    """Segment one patient; None if the run has ended in the meantime."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -73,18 +73,18 @@ def work(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
     if (unusable := _check(folder, model, job.checksum)) is not None:
         return unusable
     _take_share(remote, worker)
-    predictor = _load(model, str(remote.sign), job.options)
+    predictor = _load(model, str(remote.marker), job.options)
     return_main_memory()
     try:
         with closing(segment_patient(job, predictor, folder)) as steps:
-            told = 0.0
+            reported = 0.0
             while True:
                 progress = next(steps)
-                if not remote.sign.is_file():
+                if not remote.marker.is_file():
                     return None
-                if progress.share >= told + _STEP:
-                    told = progress.share
-                    message = {"run": str(remote.sign), "folder": str(folder), "share": told}
+                if progress.share >= reported + _STEP:
+                    reported = progress.share
+                    message = {"run": str(remote.marker), "folder": str(folder), "share": reported}
                     worker.log_event(TOPIC, {**message, "worker": worker.address})
     except StopIteration as stop:
         outcome: Outcome = stop.value
@@ -94,7 +94,7 @@ def work(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
 
 
 def _check(folder: Path, model: Path, checksum: str) -> Unusable | None:
-    """Whether this machine has the patient and the model."""
+    """Check that this machine has the patient and the same model."""
     for path in (folder, model):
         if not path.exists():
             return _does_not_see(path)
@@ -104,28 +104,26 @@ def _check(folder: Path, model: Path, checksum: str) -> Unusable | None:
 
 
 def _does_not_see(path: Path) -> Unusable:
-    return Unusable(f"does not see {path}; give paths that all machines share.")
+    return Unusable(f"does not see {path}; use paths that all machines share.")
 
 
 @lru_cache(maxsize=1)
 def _load(model: Path, run: str, options: SegmentOptions) -> Predictor:
-    """The predictor, which stays in memory for the next patient of a run.
+    """The predictor, kept in memory for all patients of a run.
 
-    Another run begins with one of its own: what was short of memory or failed may do by then.
+    Each run gets a new one: one that ran out of memory stays with the device or engine it fell back to.
     """
-    from ..inference.predict import predictor_for
-
     return predictor_for(load_model(model), options)
 
 
 @lru_cache(maxsize=1)
 def _checksum(model: Path, changed: int) -> str:
-    """The checksum, which is computed again only if the file was changed."""
+    """The model's checksum, recomputed only when the file has changed."""
     return model_checksum(model)
 
 
 def _take_share(remote: RemoteJob, worker: Any) -> None:
-    """Take this worker's share of the machine: its threads, and its GPU if there are several."""
+    """Use this worker's share of the machine: its threads, and its GPU if there are several."""
     import torch
 
     everything = _all_threads()
@@ -137,7 +135,7 @@ def _take_share(remote: RemoteJob, worker: Any) -> None:
 
 @cache
 def _all_threads() -> int:
-    """The threads that torch takes where nobody says otherwise."""
+    """The number of threads that torch uses by default."""
     import torch
 
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Patients of a cohort whose labels somebody corrected or accepted: what a training can learn from."""
+"""Patients of a cohort with corrected or accepted labels, which a training can learn from."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.patients import Patient, find_slices, has_slices, read_patient
+from ..data.discover import has_slices
+from ..data.patients import Patient, find_slices, read_patient
 from ..errors import PatientError
 from .results import CohortResults
 
 
 @dataclass(frozen=True)
 class CorrectedPatient:
-    """A patient whose truth is somebody's corrected labels; its files are read when they are needed.
+    """A patient whose corrected labels serve as ground truth; its files are read only when needed.
 
     Attributes
     ----------
     folder : Path
-        The patient's, with the images.
+        The patient's folder, with the images.
     results : Path
         The cohort's results folder, with the labels.
     """
@@ -30,27 +31,27 @@ class CorrectedPatient:
 
     @property
     def name(self) -> str:
-        """The patient's name, from the names of its files.
+        """The patient's name, from its file names.
 
         Raises
         ------
         PatientError
-            If they are in disorder.
+            If the files are inconsistent.
         """
         return find_slices(self.folder).name
 
     def read(self) -> Patient:
-        """Read the images; the truth is wherever a label was corrected to, whichever its value.
+        """Read the images, with the corrected labels as ground truth; all non-zero values are tumour.
 
         Returns
         -------
         Patient
-            Its ``truth`` is uint8, (z, y, x), 0 and 1, and every slice counts as marked.
+            ``truth`` is uint8, (z, y, x), 0 and 1, and counts for every slice.
 
         Raises
         ------
         PatientError
-            If images or labels cannot be read, or are of another grid, or the labels are gone.
+            If images or labels cannot be read, the grids differ, or the labels are gone.
         """
         patient = read_patient(self.folder)
         labels = CohortResults(self.results).read_labels(self.folder.name, patient.shape)
@@ -63,19 +64,19 @@ class CorrectedPatient:
 
 
 def corrected_patients(dataset: Path, results: Path) -> list[CorrectedPatient]:
-    """The patients of a dataset whose labels in a results folder are somebody's work, by folder name.
+    """Patients of a dataset with corrected or accepted labels, sorted by folder name.
 
     Parameters
     ----------
     dataset : Path
         Holds the patients' folders.
     results : Path
-        As the cohort browser writes it.
+        Results folder of the cohort browser.
 
     Raises
     ------
     ResultsError
-        If the results' index cannot be read.
+        If the index of the results cannot be read.
     """
     names = CohortResults(results).corrected()
     return [CorrectedPatient(dataset / name, results) for name in names if has_slices(dataset / name)]

@@ -1,4 +1,4 @@
-"""What somebody did to the labels of an open patient, and how it comes among a cohort's results."""
+"""The user's edits of an open patient's labels, and how they are saved to a cohort's results."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .results import CohortResults, Probability
 
 @dataclass(frozen=True)
 class Edits:
-    """The labels of an open patient that the results do not hold yet.
+    """Labels of an open patient that are not in the cohort's results yet.
 
     Attributes
     ----------
     label_map : LabelMap or None
-        Its labels as they are now; None if the results hold them already.
+        The patient's current labels; None if the results hold them already.
     by_hand : bool
-        Whether somebody painted in them, or accepted them.
+        Whether the user painted or accepted them.
     probability : ndarray of float32 or None
-        From which labels that nobody touched were made.
+        Shape (z, y, x); what labels that were not edited were computed from.
     more : tuple of (str, LabelMap)
-        Further labels in which somebody painted, and what they are called.
+        Further labels layers that the user painted in: name and labels.
     is_old : threading.Event
-        Set when later work on the same patient is kept: this must not be written after that.
+        Set once later edits of the same patient are saved: these must not be written any more.
     """
 
     label_map: LabelMap | None
@@ -38,7 +38,7 @@ class Edits:
 
     @property
     def painted(self) -> list[LabelArray]:
-        """All labels in which somebody painted, or that somebody accepted."""
+        """All labels that the user painted or accepted."""
         label_maps = [label_map for _, label_map in self.more]
         if self.by_hand and self.label_map is not None:
             label_maps.append(self.label_map)
@@ -47,58 +47,60 @@ class Edits:
 
 @dataclass(frozen=True)
 class SavedEdits:
-    """Work that is among the results.
+    """Edits that have been saved to the results.
 
     Attributes
     ----------
     name : str
         The patient's folder name.
     results : CohortResults
-        That hold it.
-    work : Edits
-        What was kept.
+        Where they were saved.
+    edits : Edits
+        What was saved.
     status : PatientStatus
-        What became of the patient.
-    details : PatientSummary or None
-        What the table says of the patient now; None if its labels are as they were.
+        The patient's status afterwards.
+    summary : PatientSummary or None
+        The patient's new summary; None if its labels have not changed.
     sentence : str
-        What the user should know; empty if nothing.
+        A message for the user; may be empty.
     """
 
     name: str
     results: CohortResults
-    work: Edits
+    edits: Edits
     status: PatientStatus
-    details: PatientSummary | None = None
+    summary: PatientSummary | None = None
     sentence: str = ""
 
 
-def keep(name: str, work: Edits, results: CohortResults) -> SavedEdits:
-    """Write somebody's work on a patient among the results.
+def save_edits(name: str, edits: Edits, results: CohortResults) -> SavedEdits:
+    """Save a patient's edits to the results.
 
-    A new prediction that nobody touched does not replace corrected labels; it can be made again.
+    A new prediction that was not edited never replaces corrected labels: it can be computed again.
 
     Raises
     ------
     ResultsError, ExportError
-        If something cannot be written; what was kept before is as it was.
+        If something cannot be written; earlier labels are left unchanged.
     """
     with results.lock:
-        if work.is_old.is_set():
-            return SavedEdits(name, results, work, results.status(name))
-        return _keep(name, work, results)
+        if edits.is_old.is_set():
+            return SavedEdits(name, results, edits, results.status(name))
+        sentences = _write(name, edits, results)
+        return SavedEdits(name, results, edits, results.status(name), sentence=" ".join(sentences))
 
 
-def _keep(name: str, work: Edits, results: CohortResults) -> SavedEdits:
+def _write(name: str, edits: Edits, results: CohortResults) -> list[str]:
+    """Write the edits; returns messages for the user."""
     sentences = []
-    if work.label_map is not None and work.by_hand:
-        results.write_corrected(name, work.label_map)
-    elif work.label_map is not None and work.probability is not None:
+    if edits.label_map is not None and edits.by_hand:
+        results.write_corrected(name, edits.label_map)
+    elif edits.label_map is not None and edits.probability is not None:
         try:
-            results.write_prediction(name, work.label_map, work.probability)
+            results.write_prediction(name, edits.label_map, edits.probability)
         except CorrectedError:
-            sentences.append(f"{name} keeps its corrected labels; the new prediction was not kept.")
-    for title, label_map in work.more:
+            sentences.append(f"{name} keeps its corrected labels; the new prediction was not saved.")
+    for title, label_map in edits.more:
         file = results.write_more(name, title, label_map)
         sentences.append(f"Your edits of '{title}' are in {file}.")
-    return SavedEdits(name, results, work, results.status(name), sentence=" ".join(sentences))
+    return sentences

@@ -1,4 +1,4 @@
-"""What became of each patient of a cohort, kept in one small JSON file among the results."""
+"""Status of each patient of a cohort, stored in a small JSON file in the results folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from ..atomic import replacing
 from ..errors import ResultsError
 
-#: What can have become of a patient, in this order.
+#: States of a patient, in the order in which they are reached.
 State = Literal["new", "segmented", "corrected", "exported"]
 STATES: tuple[str, ...] = get_args(State)
 INDEX_NAME = "cohort.json"
@@ -23,21 +23,23 @@ _LOCKS: dict[Path, threading.RLock] = {}
 
 @dataclass(frozen=True)
 class PatientStatus:
-    """What is known about one patient's labels besides the labels themselves.
+    """What is known about a patient's labels.
 
     Attributes
     ----------
     state : str
         One of :data:`STATES`.
     by_hand : bool
-        Whether somebody corrected or accepted the labels: no prediction may replace them unasked. It
-        stays when they are exported.
+        Whether the user corrected or accepted the labels, so that no prediction may replace them without
+        permission. Exporting does not change it.
     uncertainty : float or None
-        Of the last prediction, in bits (:func:`napari_lgg_seg.core.inference.uncertainty.mean_entropy`).
+        Mean entropy of the last prediction in bits
+        (:func:`napari_lgg_seg.core.inference.uncertainty.mean_entropy`).
     expected_dice : float or None
-        What the last prediction promised (:func:`napari_lgg_seg.core.inference.uncertainty.expected_dice`).
+        Expected Dice of the last prediction
+        (:func:`napari_lgg_seg.core.inference.uncertainty.expected_dice`).
     nothing_found : bool
-        Whether the last prediction was empty, whatever was drawn since.
+        Whether the last prediction was empty, regardless of later edits.
     made_with : dict
         Model and options of the last prediction.
     """
@@ -51,33 +53,33 @@ class PatientStatus:
 
 
 class CohortIndex:
-    """The records of a results folder; several threads may use one.
+    """The statuses in a results folder; may be shared between threads.
 
-    Every change reads the file anew, so that what another window wrote meanwhile is kept.
+    Every change reads the file again, so that changes by other windows are not lost.
 
     Parameters
     ----------
     folder : Path
-        The results folder; it is made with the first change.
+        The results folder; created with the first change.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / INDEX_NAME
-        #: One for all that use the folder.
+        #: Shared by all indices of the same folder.
         self.lock = _LOCKS.setdefault(self.path.resolve(), threading.RLock())
 
     def read(self) -> dict[str, PatientStatus]:
-        """All records, by the patients' folder names.
+        """All statuses, by the patients' folder names.
 
         Raises
         ------
         ResultsError
-            If the file is there and cannot be read; it is never written over then.
+            If the file exists but cannot be read; it is not overwritten then.
         """
         with self.lock:
             try:
                 content = json.loads(self.path.read_text(encoding="utf-8"))
-            except (FileNotFoundError, NotADirectoryError):  # writing says what is wrong with the latter
+            except (FileNotFoundError, NotADirectoryError):  # the latter is reported when writing
                 return {}
             except (OSError, ValueError) as error:
                 raise self._unusable(str(error)) from error
@@ -89,7 +91,7 @@ class CohortIndex:
             raise self._unusable(f"{type(error).__name__}: {error}") from error
 
     def status(self, name: str) -> PatientStatus:
-        """A patient's record; a new one if there is none.
+        """A patient's status; a new one if there is none.
 
         Raises
         ------
@@ -99,19 +101,19 @@ class CohortIndex:
         return self.read().get(name, PatientStatus())
 
     def change(self, names: Iterable[str], **changes: Any) -> dict[str, PatientStatus]:
-        """Change fields of patients' records, all of them in one write.
+        """Change fields of several patients' statuses in one write.
 
         Returns
         -------
         dict of str to PatientStatus
-            The changed records.
+            The changed statuses.
 
         Raises
         ------
         ResultsError
             As :meth:`read`.
         ExportError
-            If the file cannot be written; it stays as it was.
+            If the file cannot be written; it is left unchanged.
         """
         with self.lock:
             statuses = self.read()
@@ -131,18 +133,18 @@ class CohortIndex:
 
 
 def _status_from(**values: Any) -> PatientStatus:
-    """A record as the file has it; fields of later versions are left out.
+    """A status from its stored fields; fields of later versions are ignored.
 
     Raises
     ------
     ValueError
-        If a value is not what it must be.
+        If a value is invalid.
     """
     known = {name: value for name, value in values.items() if name in PatientStatus.__dataclass_fields__}
     status = PatientStatus(**known)
     metrics = (status.uncertainty, status.expected_dice)
-    sure = all(figure is None or isinstance(figure, int | float) for figure in metrics)
+    numbers = all(metric is None or isinstance(metric, int | float) for metric in metrics)
     flags = all(isinstance(flag, bool) for flag in (status.by_hand, status.nothing_found))
-    if status.state not in STATES or not sure or not flags:
-        raise ValueError(f"{values} is no patient's record")
+    if status.state not in STATES or not numbers or not flags:
+        raise ValueError(f"{values} is not a patient's status")
     return status

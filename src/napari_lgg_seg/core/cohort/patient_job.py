@@ -1,4 +1,4 @@
-"""One patient of a cohort, from the folder to the files, and what the patients of a run share."""
+"""One patient of a cohort, from its folder to the result files, and the settings that all patients share."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ..options import SegmentOptions
 
 @dataclass(frozen=True)
 class CohortJob:
-    """What is done to every patient.
+    """Settings of a run, the same for every patient.
 
     Attributes
     ----------
     output : Path
         Results go to ``<output>/<patient>/``.
     model : Path or None
-        The model file; None for the one that ships, wherever the package is installed.
+        The model file; None for the shipped model, wherever the package is installed.
     checksum : str
         Of the model file, from :func:`napari_lgg_seg.core.data.provenance.model_checksum`.
     options : SegmentOptions
-        For all patients.
+        Options of the segmentation.
     file_format : {"masks", "tiff", "nifti"}
-        Of the results.
+        Format of the results.
     overwrite : bool
-        Segment all patients and replace earlier results.
+        Segment all patients again and replace earlier results.
     """
 
     output: Path
@@ -49,7 +49,7 @@ class CohortJob:
 
 @dataclass(frozen=True)
 class PatientProgress:
-    """A patient is being segmented: its folder, the share that is done, and the worker that does it."""
+    """A patient is being segmented: its folder, the fraction done, and the worker's address, if any."""
 
     folder: Path
     share: float
@@ -58,22 +58,22 @@ class PatientProgress:
 
 @dataclass(frozen=True)
 class PatientSegmented:
-    """A patient's result is written.
+    """A patient's result has been written.
 
     Attributes
     ----------
     folder : Path
-        The patient's.
+        The patient's folder.
     name : str
-        The patient's.
-    figures : TumourMeasurements
+        The patient's name.
+    measurements : TumourMeasurements
         Of the labels.
     dice : float or None
-        With the truth, where every slice has some.
+        Dice with the ground truth, if every slice has a mask.
     runs_on : str
-        Where and by what it was computed, for people.
+        Display name of device and engine.
     notices : tuple of str
-        What the user should know, one sentence each.
+        Messages for the user, one sentence each.
     """
 
     folder: Path
@@ -84,28 +84,28 @@ class PatientSegmented:
     notices: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """One line for people."""
+        """The outcome in one line."""
         text = f"{self.name}: {self.measurements.summary()}"
         if self.dice is not None:
-            text += f" Dice with truth {self.dice:.3f}."
+            text += f" Dice with ground truth {self.dice:.3f}."
         return " ".join([text, *self.notices])
 
 
 @dataclass(frozen=True)
 class PatientSkipped:
-    """A patient was finished before: the same images, model, options and version made what is there."""
+    """A patient was finished before: its result was made from the same images, model, options and version."""
 
     folder: Path
     name: str
 
     def summary(self) -> str:
-        """One line for people."""
-        return f"{self.name}: finished before, left as it is."
+        """The outcome in one line."""
+        return f"{self.name}: already finished, skipped."
 
 
 @dataclass(frozen=True)
 class PatientFailed:
-    """A patient cannot be segmented, for a reason that is one sentence; the others go on."""
+    """A patient could not be segmented; ``sentence`` says why. The run continues with the others."""
 
     folder: Path
     sentence: str
@@ -115,8 +115,8 @@ Outcome = PatientSegmented | PatientSkipped | PatientFailed
 
 
 @dataclass(frozen=True)
-class PatientRead:
-    """A patient that is to be segmented, and what its result will be made from."""
+class PatientInput:
+    """A patient that has been read, and the provenance of its future result."""
 
     folder: Path
     patient: Patient
@@ -125,9 +125,9 @@ class PatientRead:
 
 @dataclass(frozen=True)
 class PatientComputed:
-    """A patient's labels, not written yet, what they were made from, and what is told once they are written.
+    """A patient's labels before they are written, their provenance, and the outcome to report afterwards.
 
-    The volumes are let go: the next patient's are there while this one is written.
+    It does not hold the volumes, since the next patient is in memory while this one is written.
     """
 
     label_map: LabelMap
@@ -138,7 +138,7 @@ class PatientComputed:
 def segment_patient(
     job: CohortJob, predictor: Predictor, folder: Path
 ) -> Generator[PatientProgress, None, PatientSegmented | PatientSkipped]:
-    """Segment one patient and write the result, unless that is finished: all steps, one after the other.
+    """Segment one patient and write the result, unless it is finished already.
 
     Yields
     ------
@@ -148,21 +148,21 @@ def segment_patient(
     Returns
     -------
     PatientSegmented or PatientSkipped
-        Figures, no volumes.
+        Measurements only, no volumes.
 
     Raises
     ------
     LggSegError
-        One sentence: what is wrong with the patient, or what is in the way of the result.
+        If the patient cannot be read or segmented, or its result cannot be written.
     """
-    read = read_for(job, folder)
-    if isinstance(read, PatientSkipped):
-        return read
-    return write_result(job, (yield from compute(job, predictor, read)))
+    patient_input = read_input(job, folder)
+    if isinstance(patient_input, PatientSkipped):
+        return patient_input
+    return write_result(job, (yield from compute_labels(job, predictor, patient_input)))
 
 
-def read_for(job: CohortJob, folder: Path) -> PatientRead | PatientSkipped:
-    """Read a patient, unless it is finished, and make sure that its result can be written.
+def read_input(job: CohortJob, folder: Path) -> PatientInput | PatientSkipped:
+    """Read a patient, unless it is finished already, and check that its result can be written.
 
     Raises
     ------
@@ -173,20 +173,20 @@ def read_for(job: CohortJob, folder: Path) -> PatientRead | PatientSkipped:
     if not job.overwrite:
         name = find_slices(folder).name
         before = read_provenance(job.output / name, job.file_format)
-        if before is None:  # whatever is there is in the way; no need to read the images
+        if before is None:  # existing files are in the way: fail before reading the images
             check_target(job.output, name, job.file_format, overwrite=False)
     patient = read_patient(folder)
     provenance = provenance_of(voxels_of(patient), job.checksum, job.options)
     if before == provenance and _is_finished(job, patient.name, patient.slice_numbers, provenance):
         return PatientSkipped(folder, patient.name)
     _check_target(job, patient.name, provenance, before)
-    return PatientRead(folder, patient, provenance)
+    return PatientInput(folder, patient, provenance)
 
 
-def compute(
-    job: CohortJob, predictor: Predictor, read: PatientRead
+def compute_labels(
+    job: CohortJob, predictor: Predictor, patient_input: PatientInput
 ) -> Generator[PatientProgress, None, PatientComputed]:
-    """Segment a patient that was read.
+    """Segment a patient that has been read.
 
     Raises
     ------
@@ -194,37 +194,37 @@ def compute(
         As :func:`segment_patient`.
     """
     notices: list[str] = []
-    work = segment_stepwise(read.patient, predictor, job.options)
+    steps = segment_stepwise(patient_input.patient, predictor, job.options)
     while True:
         try:
-            event = next(work)
+            event = next(steps)
         except StopIteration as stop:
-            return _computed(read, stop.value, predictor.runs_on, tuple(notices))
+            return _computed(patient_input, stop.value, predictor.runs_on, tuple(notices))
         if isinstance(event, Notice):
             notices.append(event.text)
         else:
-            yield PatientProgress(read.folder, event.done / event.total)
+            yield PatientProgress(patient_input.folder, event.done / event.total)
 
 
 def _computed(
-    read: PatientRead, result: Segmentation, runs_on: str, notices: tuple[str, ...]
+    patient_input: PatientInput, result: Segmentation, runs_on: str, notices: tuple[str, ...]
 ) -> PatientComputed:
-    patient = read.patient
+    patient = patient_input.patient
     truth = patient.truth if not patient.slices_without_mask else None
     outcome = PatientSegmented(
-        read.folder,
+        patient_input.folder,
         patient.name,
         result.measurements,
         None if truth is None else dice(result.labels, truth),
         runs_on,
         notices,
     )
-    provenance = dataclasses.replace(read.provenance, engine=result.engine)
+    provenance = dataclasses.replace(patient_input.provenance, engine=result.engine)
     return PatientComputed(result.label_map(), provenance, outcome)
 
 
 def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
-    """Write a result, and say what it is.
+    """Write a result; returns the outcome to report.
 
     Raises
     ------
@@ -236,28 +236,28 @@ def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
     try:
         write_labels(job.output, label_map, job.file_format, overwrite=job.overwrite, provenance=text)
     except ExportError:
-        # A worker that was given up may have finished the patient after all.
+        # A worker that was considered lost may have finished the patient after all.
         if job.overwrite or not _is_finished(job, label_map.patient, label_map.slice_numbers, provenance):
             raise
     return computed.outcome
 
 
 def _is_finished(job: CohortJob, name: str, slice_numbers: Sequence[int], provenance: Provenance) -> bool:
-    """Whether such a result is there and whole."""
+    """Whether a complete result with this provenance exists."""
     return read_provenance(job.output / name, job.file_format) == provenance and is_complete(
         job.output, name, slice_numbers, job.file_format
     )
 
 
 def _check_target(job: CohortJob, name: str, provenance: Provenance, before: Provenance | None) -> None:
-    """Refuse to replace results unasked, and say how those that are there were made differently."""
+    """Refuse to replace results without permission, and say how the existing ones differ."""
     try:
         check_target(job.output, name, job.file_format, overwrite=job.overwrite)
     except ExistingMasksError as error:
-        words = provenance.differences(before) if before is not None else ""
-        if not words:
+        differences = provenance.differences(before) if before is not None else ""
+        if not differences:
             raise
         raise ExistingMasksError(
-            f"{job.output / name} holds results that were made {words}; choose another folder, or allow "
-            "overwriting."
+            f"{job.output / name} holds results that were made {differences}; choose another folder, or "
+            "allow overwriting."
         ) from error

@@ -1,4 +1,4 @@
-"""Tells this session from others, so that what a dead one left behind is known for what it is."""
+"""Identifies processes, so that files left by a dead session can be told from those of a running one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 
 def this_process() -> list[float]:
-    """Number and time of start, which together no other process of this machine has; ready for JSON."""
+    """Process id and start time, which together are unique on this machine; JSON-serializable."""
     import psutil
 
     return [os.getpid(), psutil.Process().create_time()]
 
 
-def runs(process: list[float]) -> bool:
-    """Whether the process of which :func:`this_process` said that is still there."""
+def is_running(process: list[float]) -> bool:
+    """Whether the process that :func:`this_process` described is still running."""
     import psutil
 
     try:

@@ -1,8 +1,8 @@
-"""The results folder of a cohort: each patient's labels and probability, and what became of them.
+"""The results folder of a cohort: each patient's labels, probability and status.
 
-Patients go by the names of their folders, which differ even where their files' names do not. The labels
-of ``<patient>`` are ``<results>/<patient>/<patient>_tumour.tif``, as ``segment --format tiff`` writes
-them, its probability is ``<patient>_probability.tif`` beside it (8 bit, 255 for 1).
+Patients are identified by their folder names, which are unique even if file names are not. The labels of
+``<patient>`` are in ``<results>/<patient>/<patient>_tumour.tif``, as written by ``segment --format tiff``,
+its probability is in ``<patient>_probability.tif`` in the same folder (8 bit, 255 for 1).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy.typing as npt
 import tifffile
 
 from ..atomic import replacing, safe_name
+from ..data.discover import has_slices
 from ..data.label_files import LabelArray, LabelMap, target_file, write_tiff
-from ..data.patients import has_slices
 from ..errors import CorrectedError, PatientError, ResultsError
 from ..inference.uncertainty import expected_dice, mean_entropy
 from .index import CohortIndex, PatientStatus
@@ -30,16 +30,16 @@ Probability = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StoredResult:
-    """A patient's result as it was kept.
+    """A patient's stored result.
 
     Attributes
     ----------
     labels : ndarray of unsigned integers
-        Shape (z, y, x); label values are kept.
+        Shape (z, y, x), with their original values.
     probability : ndarray of float32 or None
-        Shape (z, y, x), 0 to 1 in steps of 1/255, where it is known.
+        Shape (z, y, x), 0 to 1 in steps of 1/255, if stored.
     status : PatientStatus
-        What became of the patient.
+        The patient's status.
     """
 
     labels: LabelArray
@@ -48,56 +48,54 @@ class StoredResult:
 
 
 class CohortResults:
-    """Reads and writes a results folder; several threads may use one.
+    """Reads and writes a results folder; may be shared between threads.
 
     Parameters
     ----------
     folder : Path
-        Made when something is first written.
+        Created when something is first written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._index = CohortIndex(folder)
-        #: Held while something is written; several threads may ask for it, one of them several times.
+        #: Held while something is written; reentrant.
         self.lock = self._index.lock
 
-    # --- where things are ----------------------------------------------------------------------
+    # --- paths ---------------------------------------------------------------------------------
 
     def labels_file(self, name: str) -> Path:
-        """Where a patient's labels are, or would be."""
+        """File of a patient's labels, whether it exists or not."""
         return target_file(self.folder, name, "tiff")
 
     def probability_file(self, name: str) -> Path:
-        """Where a patient's probability is, or would be."""
+        """File of a patient's probability, whether it exists or not."""
         return self.folder / name / f"{name}_probability.tif"
 
     def check(self, dataset: Path) -> None:
-        """Refuse a folder in which results would come among a patient's images.
+        """Refuse a folder in which results would be mixed with a patient's images.
 
         Raises
         ------
         ResultsError
-            If it is a file, the dataset's own folder, or inside a patient's.
+            If it is a file, the dataset folder itself, or inside a patient's folder.
         """
         folder, dataset = self.folder.resolve(), dataset.resolve()
         if folder == dataset:
-            raise ResultsError(
-                f"{self.folder} holds the patients themselves; choose another folder for the results."
-            )
+            raise ResultsError(f"{self.folder} is the dataset folder; choose another folder for the results.")
         if folder.exists() and not folder.is_dir():
             raise ResultsError(f"{self.folder} is a file; choose a folder for the results.")
         for above in (folder, *folder.parents):
             if above != dataset and above not in dataset.parents and has_slices(above):
                 raise ResultsError(
-                    f"{self.folder} is in {above}, among a patient's images; choose another folder for the "
-                    "results."
+                    f"{self.folder} is inside {above}, which holds a patient's images; choose another folder "
+                    "for the results."
                 )
 
-    # --- what became of the patients -------------------------------------------------------------
+    # --- statuses ------------------------------------------------------------------------------
 
     def statuses(self, names: Iterable[str]) -> dict[str, PatientStatus]:
-        """The records of patients; labels that the index does not know count as segmented.
+        """Statuses of patients; labels that are not in the index count as segmented.
 
         Raises
         ------
@@ -108,11 +106,11 @@ class CohortResults:
         return {name: self._with_files(name, known.get(name, PatientStatus())) for name in names}
 
     def status(self, name: str) -> PatientStatus:
-        """One patient's record, as in :meth:`statuses`."""
+        """One patient's status, as in :meth:`statuses`."""
         return self.statuses([name])[name]
 
     def corrected(self) -> list[str]:
-        """Names of the patients whose labels somebody corrected or accepted, sorted.
+        """Names of the patients with corrected or accepted labels, sorted.
 
         Raises
         ------
@@ -123,14 +121,14 @@ class CohortResults:
         return sorted(name for name, status in known.items() if self._with_files(name, status).by_hand)
 
     def _with_files(self, name: str, status: PatientStatus) -> PatientStatus:
-        """A record that agrees with whether there are labels: somebody may have put or removed them."""
+        """A status consistent with the files: labels may have been added or removed by hand."""
         there = self.labels_file(name).is_file()
         if there and status.state == "new":
             return PatientStatus("segmented")
         return status if there else PatientStatus()
 
     def mark_exported(self, name: str) -> PatientStatus:
-        """Note that a patient's masks were exported.
+        """Record that a patient's masks were exported.
 
         Raises
         ------
@@ -144,7 +142,7 @@ class CohortResults:
     def write_prediction(
         self, name: str, label_map: LabelMap, probability: Probability, *, replace_corrected: bool = False
     ) -> PatientStatus:
-        """Keep a prediction.
+        """Store a prediction.
 
         Parameters
         ----------
@@ -155,26 +153,26 @@ class CohortResults:
         probability : ndarray of float32
             Shape (z, y, x), 0 to 1.
         replace_corrected : bool
-            Whether it may replace labels that somebody corrected.
+            Whether it may replace corrected labels.
 
         Returns
         -------
         PatientStatus
-            The patient's new one.
+            The patient's new status.
 
         Raises
         ------
         CorrectedError
-            If it would replace corrected labels and may not.
+            If it would replace corrected labels without permission.
         ResultsError, ExportError
-            If the folder holds a patient's images, or cannot be read or written.
+            If the patient's results folder holds images, or cannot be read or written.
         """
         self._check_target(name)
         uncertainty = mean_entropy(probability, label_map.labels)
         expected = expected_dice(probability, label_map.labels)
         with self.lock:
             if self.status(name).by_hand and not replace_corrected:
-                raise CorrectedError(f"{name} has corrected labels, which were kept.")
+                raise CorrectedError(f"{name} has corrected labels, which were not replaced.")
             _write_probability(self.probability_file(name), probability)
             write_tiff(self.labels_file(name), label_map)
             return self._index.change(
@@ -188,22 +186,22 @@ class CohortResults:
             )[name]
 
     def write_corrected(self, name: str, label_map: LabelMap) -> PatientStatus:
-        """Keep labels that somebody corrected, or accepted as they are.
+        """Store labels that the user corrected or accepted.
 
         Returns
         -------
         PatientStatus
-            The patient's new one.
+            The patient's new status.
 
         Raises
         ------
         ResultsError, ExportError
-            If the folder holds a patient's images, or cannot be read or written; what was kept before
-            is as it was.
+            If the patient's results folder holds images, or cannot be read or written; earlier labels are
+            left unchanged.
         """
         self._check_target(name)
         with self.lock:
-            # First the note that these are somebody's work, since it keeps predictions away from them.
+            # The status comes first, since it protects the labels from being replaced by predictions.
             before = self.status(name)
             status = self._index.change([name], state="corrected", by_hand=True)[name]
             try:
@@ -214,7 +212,7 @@ class CohortResults:
         return status
 
     def write_more(self, name: str, title: str, label_map: LabelMap) -> Path:
-        """Keep further labels that somebody painted for a patient, in a file of a new name.
+        """Store further labels that the user painted for a patient, in a new file.
 
         Returns
         -------
@@ -250,12 +248,12 @@ class CohortResults:
         name : str
             The patient's folder name.
         shape : tuple of int, optional
-            The patient's grid, (z, y, x), which the result must have.
+            The patient's shape, (z, y, x), which the result must have.
 
         Raises
         ------
         PatientError
-            If a file is broken, or of another grid.
+            If a file is broken, or has another shape.
         ResultsError
             If the index cannot be read.
         """
@@ -268,7 +266,7 @@ class CohortResults:
         return StoredResult(labels, probability, self.status(name))
 
     def read_labels(self, name: str, shape: tuple[int, int, int] | None = None) -> LabelArray | None:
-        """A patient's labels as they were kept, (z, y, x), or None if there are none.
+        """A patient's stored labels, (z, y, x), or None if there are none.
 
         Raises
         ------
@@ -280,8 +278,8 @@ class CohortResults:
 
 
 def default_results_folder(dataset: Path) -> Path:
-    """``<dataset>-results`` beside the dataset's folder."""
-    dataset = Path(os.path.abspath(dataset))  # noqa: PTH100 - resolving would leave a linked folder's side
+    """``<dataset>-results`` next to the dataset folder."""
+    dataset = Path(os.path.abspath(dataset))  # noqa: PTH100 - resolve() would follow a linked folder
     return dataset.with_name(f"{dataset.name}-results")
 
 
@@ -297,12 +295,12 @@ def _write_probability(path: Path, probability: Probability) -> None:
 def _read_pages(path: Path, shape: tuple[int, ...] | None) -> LabelArray:
     try:
         pages: LabelArray = tifffile.imread(path)
-    except Exception as error:  # tifffile raises many kinds on broken files; all mean the same
+    except Exception as error:  # tifffile raises many kinds of errors on broken files
         raise PatientError(
             f"{path} cannot be read ({' '.join(str(error).split()) or type(error).__name__}); remove it and "
             "segment the patient again."
         ) from error
-    if pages.ndim == 2:  # a single slice loses its axis
+    if pages.ndim == 2:  # tifffile drops the axis of a single slice
         pages = pages[None]
     if pages.dtype.kind not in "bui" or (shape is not None and pages.shape != shape):
         wanted = " x ".join(map(str, shape or ("slices", "height", "width")))

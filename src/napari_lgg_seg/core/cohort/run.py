@@ -1,4 +1,4 @@
-"""Segment the patients of cohorts, in this process or spread over workers: a generator of events."""
+"""Segment the patients of a cohort, in this process or in several workers: generators of events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..choices import FileFormat, OptionsError
+from ..data.discover import find_patients
 from ..data.label_files import LabelMap
-from ..data.patients import find_slices, has_slices, read_patient
+from ..data.patients import find_slices, read_patient
 from ..data.provenance import model_checksum
 from ..errors import CorrectedError, LggSegError, PatientError
 from ..inference.postprocess import postprocess, threshold_of
@@ -23,17 +24,18 @@ from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
 from ..options import SegmentOptions, label_options
 from ..prefetch import read_ahead
+from .cluster import check_installed, spread
 from .index import PatientStatus
 from .patient_job import (
     CohortJob,
     Outcome,
     PatientComputed,
     PatientFailed,
+    PatientInput,
     PatientProgress,
-    PatientRead,
     PatientSkipped,
-    compute,
-    read_for,
+    compute_labels,
+    read_input,
     write_result,
 )
 from .patient_summary import PatientSummary, summarize_patient
@@ -41,15 +43,17 @@ from .results import CohortResults
 
 if TYPE_CHECKING:
     from ..data.patients import Patient
-    from ..inference.predict import Predictor, Probability
-    from ..options import SegmentOptions
+    from ..inference.predict import Probability
 
 AnyPath = str | os.PathLike[str]
 
 
+# --- into a folder of masks --------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class CohortFound:
-    """The patients are known; this is how many there are."""
+    """The patients have been found; ``patients`` is their number."""
 
     patients: int
 
@@ -70,43 +74,42 @@ def segment_cohort(
 ) -> Generator[CohortEvent, None, None]:
     """Segment patients and write the results to ``<output>/<patient>/``.
 
-    A patient is finished if its result is there, whole, and made from the same images with the same
-    model, options and version. Finished patients are left as they are, so that the same call again goes
-    on where the last one stopped.
+    A patient is finished if a complete result exists that was made from the same images with the same
+    model, options and version. Finished patients are skipped, so that repeating a call resumes it.
 
     Parameters
     ----------
     folders : path or sequence of paths
         Patients' folders, or folders of them.
     output : path
-        Made if it is not there.
+        Created if it does not exist.
     model : path, optional
         A model file; the shipped model by default.
     options : SegmentOptions, optional
         Threshold, clean-up, test-time augmentation, batch size, device, engine.
     file_format : {"masks", "tiff", "nifti"}
-        Of the results.
+        Format of the results.
     overwrite : bool
-        Segment all patients and replace what is there.
+        Segment all patients again and replace earlier results.
     workers : int, optional
-        Processes on this machine that share the patients; this process alone by default. In a script,
-        call it under ``if __name__ == "__main__":``, since each of them imports the script.
+        Number of processes on this machine that share the patients; by default only this process. In a
+        script, call it under ``if __name__ == "__main__":``, since each process imports the script.
     scheduler : str, optional
-        Address of a running dask scheduler, whose workers share the patients instead. They need this
-        package in the same version, and must see all folders and the model under the same paths.
+        Address of a running dask scheduler whose workers share the patients instead. They need the same
+        version of this package and must see all folders and the model under the same paths.
 
     Yields
     ------
     CohortEvent
-        First :class:`CohortFound`, then what happens to the patients: for each of them one
-        ``PatientSegmented``, ``PatientSkipped`` or ``PatientFailed``, with one process in their order; it
-        comes when the result is written, by when the next patient may have begun. Close the generator to
-        stop; patients that are done stay done.
+        First :class:`CohortFound`, then progress, and one ``PatientSegmented``, ``PatientSkipped`` or
+        ``PatientFailed`` per patient once its result is written, by which time the next patient may have
+        started. In a single process they come in the order of the patients. Close the generator to stop;
+        finished patients keep their results.
 
     Raises
     ------
     ModelError, DeviceError, OptionsError
-        If the model, the device or the options cannot be used by any patient.
+        If the model, the device or the options are unusable for all patients.
     ClusterError
         If the package ``distributed`` is missing, or workers cannot be started, reached or used.
 
@@ -119,10 +122,10 @@ def segment_cohort(
     >>> [type(event).__name__ for event in events]
     ['CohortFound', 'PatientFailed']
     """
-    _check(workers, scheduler)
+    _check_workers(workers, scheduler)
     folders = [folders] if isinstance(folders, str | os.PathLike) else folders
     path = DEFAULT_MODEL if model is None else Path(model)
-    read_card(path)  # before workers are started for nothing
+    read_card(path)  # fail before any worker is started
     options = options or SegmentOptions()
     job = CohortJob(
         output=_absolute(output),
@@ -133,91 +136,67 @@ def segment_cohort(
         overwrite=overwrite,
     )
     patients = find_patients([_absolute(folder) for folder in folders])
-    chosen, refused = _one_folder_each(patients)
+    unique, duplicates = _without_duplicates(patients)
     if workers is None and scheduler is None:
         predictor = predictor_for(load_model(path), options)
-        work = _one_by_one(job, predictor, chosen)
+        events = _segment_here(job, predictor, unique)
     else:
-        from .cluster import check_installed, spread
-
         check_installed()
-        work = spread(job, chosen, workers, scheduler)
+        events = spread(job, unique, workers, scheduler)
     yield CohortFound(len(patients))
-    yield from refused
-    yield from work
+    yield from duplicates
+    yield from events
 
 
-def _check(workers: int | None, scheduler: str | None) -> None:
+def _check_workers(workers: int | None, scheduler: str | None) -> None:
     if workers is not None and scheduler is not None:
         raise OptionsError(
-            "A scheduler has workers of its own; give a number of workers or a scheduler, not both."
+            "A scheduler has its own workers; give either a number of workers or a scheduler, not both."
         )
     if workers is not None and workers < 1:
         raise OptionsError(f"A number of {workers} workers is below 1; choose 1 or more.")
 
 
 def _absolute(path: AnyPath) -> Path:
-    # Resolving links could give a path that another machine does not have.
+    # Resolving links could give a path that does not exist on another machine.
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def find_patients(folders: Sequence[Path]) -> list[Path]:
-    """Patient folders among, or inside, the given folders, each once, in the given order.
-
-    Broken ones are among them, and folders that are neither or are not there: reading them says what is
-    wrong.
-    """
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        inside = [] if has_slices(folder) else [f for f in _inside(folder) if has_slices(f)]
-        for patient in inside or [folder]:
-            found.setdefault(patient.resolve(), patient)
-    return list(found.values())
-
-
-def _inside(folder: Path) -> list[Path]:
-    """What is in a folder, but for hidden things: a program that was killed can leave half a patient so."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError:
-        return []
-
-
-def _one_folder_each(folders: Sequence[Path]) -> tuple[list[Path], list[PatientFailed]]:
-    """The folders with the first of each patient, and a refusal for each further one."""
+def _without_duplicates(folders: Sequence[Path]) -> tuple[list[Path], list[PatientFailed]]:
+    """The folders with distinct patient names, and a failure for each folder that repeats a name."""
     names: set[str] = set()
-    chosen: list[Path] = []
-    refused: list[PatientFailed] = []
+    unique: list[Path] = []
+    duplicates: list[PatientFailed] = []
     for folder in folders:
         try:
             name = find_slices(folder).name
         except PatientError:
-            chosen.append(folder)  # it is refused when its turn comes
+            unique.append(folder)  # reported when it is read
             continue
         if name in names:
-            sentence = f"{folder} holds {name} once more; rename one of them or segment it on its own."
-            refused.append(PatientFailed(folder, sentence))
+            sentence = f"{folder} holds {name} once more; rename one of them or segment it separately."
+            duplicates.append(PatientFailed(folder, sentence))
         else:
             names.add(name)
-            chosen.append(folder)
-    return chosen, refused
+            unique.append(folder)
+    return unique, duplicates
 
 
-def _one_by_one(
+def _segment_here(
     job: CohortJob, predictor: Predictor, folders: Sequence[Path]
 ) -> Generator[CohortEvent, None, None]:
-    """Segment patients in this process; meanwhile the next one is read, and the one before written.
+    """Segment patients in this process; meanwhile the next one is read and the previous one written.
 
-    Closing the generator waits for a result that is being written: that patient is done.
+    Closing the generator waits until a result that is being written is complete.
     """
     with (
         ThreadPoolExecutor(1, "napari-lgg-seg-write") as writer,
-        closing(read_ahead(partial(read_for, job), folders)) as patients,
+        closing(read_ahead(partial(read_input, job), folders)) as patients,
     ):
         before: Future[Outcome] | None = None
         for folder, reading in patients:
-            return_main_memory()  # or a cohort takes the more the longer it is
-            with closing(_one(job, predictor, folder, reading, writer)) as steps:
+            return_main_memory()  # otherwise memory grows with the number of patients
+            with closing(_segment_one(job, predictor, folder, reading, writer)) as steps:
                 while not isinstance(step := next(steps), Future):
                     if before is not None and before.done():
                         yield before.result()
@@ -230,37 +209,39 @@ def _one_by_one(
             yield before.result()
 
 
-def _one(
+def _segment_one(
     job: CohortJob,
     predictor: Predictor,
     folder: Path,
-    reading: Future[PatientRead | PatientSkipped],
+    reading: Future[PatientInput | PatientSkipped],
     writer: Executor,
 ) -> Generator[PatientProgress | Future[Outcome], None, None]:
-    """Segment one patient; its outcome, which comes last, is known when its result is written."""
+    """Segment one patient; the last item is a future that is done once the result is written."""
     try:
-        read = reading.result()
-        if isinstance(read, PatientRead):
-            computed = yield from compute(job, predictor, read)
-            yield writer.submit(_written, job, computed)
+        patient_input = reading.result()
+        if isinstance(patient_input, PatientInput):
+            computed = yield from compute_labels(job, predictor, patient_input)
+            yield writer.submit(_write, job, computed)
         else:
-            yield writer.submit(lambda: read)
+            yield writer.submit(lambda: patient_input)
     except LggSegError as error:
         failed = PatientFailed(folder, str(error))
         yield writer.submit(lambda: failed)
 
 
-def _written(job: CohortJob, computed: PatientComputed) -> Outcome:
-    """Write a result."""
+def _write(job: CohortJob, computed: PatientComputed) -> Outcome:
     try:
         return write_result(job, computed)
     except LggSegError as error:
         return PatientFailed(computed.outcome.folder, str(error))
 
 
+# --- into the results of the cohort browser ----------------------------------------------------
+
+
 @dataclass(frozen=True)
 class PatientStarted:
-    """A patient's turn has come: its folder's name and its number, from 1."""
+    """Segmentation of a patient begins: its folder name and its number, counted from 1."""
 
     name: str
     number: int
@@ -269,16 +250,16 @@ class PatientStarted:
 
 @dataclass(frozen=True)
 class PredictionStored:
-    """A patient's result is among the results; the details are those of the patient with it."""
+    """A patient's prediction has been stored; ``summary`` includes it."""
 
     folder: Path
     status: PatientStatus
-    details: PatientSummary
+    summary: PatientSummary
 
 
 @dataclass(frozen=True)
 class PatientLeft:
-    """A patient was left as it is, for a reason that is one sentence."""
+    """A patient was skipped; ``sentence`` says why."""
 
     name: str
     sentence: str
@@ -286,7 +267,7 @@ class PatientLeft:
 
 @dataclass(frozen=True)
 class PatientUnusable:
-    """A patient could not be segmented, for a reason that is one sentence; the others go on."""
+    """A patient could not be segmented; ``sentence`` says why. The run continues with the others."""
 
     name: str
     sentence: str
@@ -304,30 +285,30 @@ def segment_patients(
     *,
     replaceable: Collection[str] = (),
 ) -> Generator[ResultsEvent, None, None]:
-    """Segment patients into the results of a cohort: labels and probability.
+    """Segment patients and store labels and probability among the results of a cohort.
 
     Parameters
     ----------
     folders : collection of Path
-        The patients'.
+        The patients' folders.
     results : CohortResults
-        Where the results go. Patients with corrected labels are skipped.
+        Where predictions are stored. Patients with corrected labels are skipped.
     predictor : Predictor
-        The model, made ready for a device.
+        The model, prepared for a device.
     options : SegmentOptions
-        Threshold and clean-up are used; what concerns the device is the predictor's.
+        Only threshold and clean-up are used; the predictor has its own device, engine and batch size.
     made_with : mapping
         From :func:`describe_run`.
     replaceable : collection of str
-        Names of patients' folders whose corrected labels may be replaced.
+        Folder names of patients whose corrected labels may be replaced.
 
     Yields
     ------
     ResultsEvent
-        Close the generator to cancel: patients that are done stay done, the one in work is left as it
-        was.
+        Close the generator to cancel: finished patients keep their predictions, the current one is left
+        unchanged.
     """
-    chosen = predictor.card.complete(options)
+    complete = predictor.card.complete(options)
     with closing(read_ahead(read_patient, folders)) as patients:
         for number, (folder, reading) in enumerate(patients, start=1):
             name = folder.name
@@ -335,11 +316,11 @@ def segment_patients(
             try:
                 may_replace = name in replaceable
                 if results.status(name).by_hand and not may_replace:
-                    raise CorrectedError(f"{name} has corrected labels, which were kept.")  # before the work
+                    raise CorrectedError(f"{name} has corrected labels, which were not replaced.")
                 patient = reading.result()
                 probability = yield from predictor.predict(voxels_of(patient))
-                label_map = _label(patient, probability, chosen, made_with)
-                # Written at once: what a cancelled run wrote beside it, nobody would show.
+                label_map = _label(patient, probability, complete, made_with)
+                # Not written in a thread: no one would report what a cancelled run still wrote.
                 status = results.write_prediction(name, label_map, probability, replace_corrected=may_replace)
                 yield PredictionStored(folder, status, summarize_patient(patient, label_map.labels))
             except CorrectedError as error:
@@ -363,29 +344,27 @@ def _label(
 
 
 def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
-    """What results say about how they were made, and by which two runs can be told apart.
+    """Model and options of a run, stored with its results to tell runs apart.
 
     Raises
     ------
     ModelError
         If the model file cannot be read.
     """
-    from ..model.checkpoint import read_card
-
     card = read_card(model)
     stat = model.stat()
-    # A model that is trained anew under its old name is another one.
+    # A model that was trained again under its old name is a different one.
     stamp = f"{stat.st_size} bytes, changed {stat.st_mtime_ns}"
     return {"model": card.name, "model_file": stamp, "options": options.as_dict()}
 
 
 def is_done(status: PatientStatus, run: dict[str, Any]) -> bool:
-    """Whether a patient's result is what such a run would give once more."""
-    same = _what_counts(status.made_with) == _what_counts(run)
+    """Whether a patient's stored result is the one that such a run would give."""
+    same = _label_settings(status.made_with) == _label_settings(run)
     return status.state != "new" and not status.by_hand and same
 
 
-def _what_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the result of a run."""
+def _label_settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's description that affects its labels."""
     options = label_options(run.get("options", {}))
     return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

@@ -1,4 +1,4 @@
-"""Says which labels are safe in files that the user chose, to whoever keeps them from a crash."""
+"""Announces labels that the user has saved to files, so that their autosaved copies can be removed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from psygnal import Signal
 
 
 class Saved:
-    """What writers put into files."""
+    """Signals of the writers."""
 
-    #: Emitted with the checksum of the labels.
+    #: Emitted with the checksum of the saved labels.
     labels = Signal(int)
 
 
-#: All writers tell this one.
+#: The instance that all writers share.
 saved = Saved()
 
 
 def checksum(labels: npt.NDArray[np.generic]) -> int:
-    """The same for the same labels of the same dtype."""
+    """CRC-32 of labels; equal for equal labels of the same dtype."""
     return zlib.crc32(np.ascontiguousarray(labels).data)
 
 
 def labels_saved(labels: npt.NDArray[np.generic]) -> None:
-    """Say that labels are in a file of the user's."""
+    """Announce that labels have been saved to one of the user's files."""
     saved.labels.emit(checksum(labels))

@@ -1,4 +1,4 @@
-"""Patients that can be opened: where each is read from, and where work on it is kept."""
+"""Patients that can be opened for review: where they are read from and where edits are saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import PatientError
 from ..evaluation.compare import format_shape
 from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
 from ..inference.uncertainty import voxel_entropy
-from .edits import Edits, SavedEdits, keep
+from .edits import Edits, SavedEdits, save_edits
 from .index import INDEX_NAME, PatientStatus
 from .patient_summary import PatientSummary, summarize_patient
 from .results import CohortResults, Probability
@@ -29,15 +29,15 @@ class Opened:
     source : Source
         Where it was read from.
     patient : Patient
-        Images and truth.
+        Images and ground truth.
     labels : ndarray of unsigned integers or None
-        Predicted or corrected labels, (z, y, x).
+        Predicted or corrected labels, shape (z, y, x).
     probability, uncertainty : ndarray of float32 or None
-        Shape (z, y, x), 0 to 1, where they are known; the latter is the voxels' entropy.
+        Shape (z, y, x), 0 to 1, if known; the uncertainty is the voxel-wise entropy in bits.
     status : PatientStatus
-        What became of a cohort's patient; a new one of others.
-    details : PatientSummary or None
-        What a cohort's table says of it.
+        Status in the cohort; a new one for patients that are not part of one.
+    summary : PatientSummary or None
+        The patient's row in the cohort's table.
     """
 
     source: Source
@@ -46,26 +46,26 @@ class Opened:
     probability: Probability | None = None
     uncertainty: Probability | None = None
     status: PatientStatus = field(default_factory=PatientStatus)
-    details: PatientSummary | None = None
+    summary: PatientSummary | None = None
 
 
 class Source(Protocol):
-    """Where one patient is read from, and whether work on it can be kept there."""
+    """Where one patient is read from, and whether edits can be saved there."""
 
     @property
     def name(self) -> str:
-        """What the patient goes by in its table."""
+        """Name of the patient in its table."""
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The same for two sources that are the same patient and labels."""
+        """Identifies patient and labels: equal for two sources of the same files."""
 
     @property
-    def can_keep(self) -> bool:
-        """Whether there is a place for corrections; if not, they are the user's to export."""
+    def can_save(self) -> bool:
+        """Whether edits can be saved; otherwise the user has to export them."""
 
     def read(self) -> Opened:
-        """Read images, truth and labels.
+        """Read images, ground truth and labels.
 
         Raises
         ------
@@ -73,8 +73,8 @@ class Source(Protocol):
             If something cannot be read.
         """
 
-    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
-        """Keep somebody's work on a patient that was read.
+    def save(self, edits: Edits, patient: Patient) -> SavedEdits:
+        """Save edits of a patient that was read before.
 
         Raises
         ------
@@ -85,23 +85,23 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class CohortSource:
-    """A patient of a cohort: labels are among its results, and so is what is done to them.
+    """A patient of a cohort: its labels are read from, and edits saved to, the cohort's results.
 
     Attributes
     ----------
     folder : Path
-        The patient's.
+        The patient's folder.
     results : CohortResults
-        The cohort's.
+        The cohort's results.
     cache_file : Path
-        Where details of patients are kept.
+        Cache of patient summaries.
     """
 
     folder: Path
     results: CohortResults
     cache_file: Path
 
-    can_keep = True
+    can_save = True
 
     @property
     def name(self) -> str:
@@ -110,104 +110,104 @@ class CohortSource:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The patient's folder, and that of the results."""
+        """The patient's folder and the results folder."""
         return str(self.folder.resolve()), str(self.results.folder.resolve())
 
     def read(self) -> Opened:
-        """As :meth:`Source.read`; details go into the cache."""
+        """As :meth:`Source.read`; updates the cached summary."""
         patient = read_patient(self.folder)
         result = self.results.read(self.name, patient.shape)
         labels = None if result is None else result.labels
-        details = self._note(patient, labels)
+        summary = self._summarize(patient, labels)
         if result is None:
-            return Opened(self, patient, None, details=details)
+            return Opened(self, patient, None, summary=summary)
         probability = result.probability
         uncertainty = None if probability is None else voxel_entropy(probability)
-        return Opened(self, patient, labels, probability, uncertainty, result.status, details)
+        return Opened(self, patient, labels, probability, uncertainty, result.status, summary)
 
-    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
-        """As :meth:`Source.keep`; details go into the cache."""
-        kept = keep(self.name, work, self.results)
-        if work.label_map is None or work.is_old.is_set():
-            return kept
-        return dataclasses.replace(kept, details=self._note(patient, work.label_map.labels))
+    def save(self, edits: Edits, patient: Patient) -> SavedEdits:
+        """As :meth:`Source.save`; updates the cached summary."""
+        saved = save_edits(self.name, edits, self.results)
+        if edits.label_map is None or edits.is_old.is_set():
+            return saved
+        return dataclasses.replace(saved, summary=self._summarize(patient, edits.label_map.labels))
 
-    def _note(self, patient: Patient, labels: LabelArray | None) -> PatientSummary:
-        details = summarize_patient(patient, labels)
+    def _summarize(self, patient: Patient, labels: LabelArray | None) -> PatientSummary:
+        summary = summarize_patient(patient, labels)
         with SummaryCache(self.cache_file) as cache:
-            cache.keep(self.folder, self.results, details)
-        return details
+            cache.update(self.folder, self.results, summary)
+        return summary
 
 
 @dataclass(frozen=True)
 class FilesSource:
-    """A patient whose predicted labels are somewhere among files; they are never written to.
+    """A patient whose labels are in arbitrary files, which are never written to.
 
     Attributes
     ----------
-    case : LabelPair
-        Where labels, truth and images are.
+    pair : LabelPair
+        Where labels, ground truth and images are.
     """
 
-    case: LabelPair
+    pair: LabelPair
 
-    can_keep = False
+    can_save = False
 
     @property
     def name(self) -> str:
         """The patient's name."""
-        return self.case.name
+        return self.pair.name
 
     @property
     def key(self) -> tuple[str, ...]:
-        """All its places."""
-        return tuple(str(path) for path in (self.case.labels, self.case.truth, self.case.images))
+        """All of its paths."""
+        return tuple(str(path) for path in (self.pair.labels, self.pair.truth, self.pair.images))
 
     def read(self) -> Opened:
         """As :meth:`Source.read`."""
-        volumes = read_pair(self.case, with_images=False)
+        volumes = read_pair(self.pair, with_images=False)
         return Opened(self, self._patient(volumes), volumes.prediction)
 
     def _patient(self, volumes: Volumes) -> Patient:
-        """The patient as its table knows it: images from one place, truth perhaps from another."""
-        case = self.case
-        if case.images is None:
-            folder = case.truth or case.labels
-            return Patient(case.name, folder, None, volumes.truth, volumes.slice_numbers)
-        patient = read_patient(case.images)
+        """The patient, whose images and ground truth may be in different folders."""
+        pair = self.pair
+        if pair.images is None:
+            folder = pair.truth or pair.labels
+            return Patient(pair.name, folder, None, volumes.truth, volumes.slice_numbers)
+        patient = read_patient(pair.images)
         if patient.shape != volumes.prediction.shape:
             raise PatientError(
-                f"{case.labels} has {format_shape(volumes.prediction.shape)} voxels but {patient.folder} has "
-                f"{format_shape(patient.shape)}; they must be the same slices."
+                f"{pair.labels} has {format_shape(volumes.prediction.shape)} voxels but {patient.folder} has "
+                f"{format_shape(patient.shape)}; both must have the same slices."
             )
-        return dataclasses.replace(patient, name=case.name, truth=volumes.truth)
+        return dataclasses.replace(patient, name=pair.name, truth=volumes.truth)
 
-    def keep(self, work: Edits, patient: Patient) -> SavedEdits:
-        """Never called: there is no place.
+    def save(self, edits: Edits, patient: Patient) -> SavedEdits:
+        """Not supported, see :attr:`can_save`.
 
         Raises
         ------
         PatientError
             Always.
         """
-        raise PatientError(f"{self.case.labels} is not written to; export the labels of {self.name}.")
+        raise PatientError(f"{self.pair.labels} is read-only; export the labels of {self.name}.")
 
 
-def source_of(case: LabelPair, cache_file: Path) -> Source:
-    """Where a compared patient is opened from.
+def source_of(pair: LabelPair, cache_file: Path) -> Source:
+    """The source from which a compared patient is opened.
 
-    Labels that a cohort's results hold are opened as that cohort's, so that corrections are kept there.
+    Labels that belong to a cohort's results are opened from there, so that edits are saved to them.
 
     Parameters
     ----------
-    case : LabelPair
+    pair : LabelPair
         From :func:`napari_lgg_seg.core.evaluation.label_pairs.find_pairs`.
     cache_file : Path
-        Where details of patients are kept.
+        Cache of patient summaries.
     """
-    folder = case.labels.parent.parent
-    if case.images is not None and case.truth == case.images and (folder / INDEX_NAME).is_file():
+    folder = pair.labels.parent.parent
+    if pair.images is not None and pair.truth == pair.images and (folder / INDEX_NAME).is_file():
         results = CohortResults(folder)
-        if results.labels_file(case.images.name) == case.labels:
-            return CohortSource(case.images, results, cache_file)
-    return FilesSource(case)
+        if results.labels_file(pair.images.name) == pair.labels:
+            return CohortSource(pair.images, results, cache_file)
+    return FilesSource(pair)

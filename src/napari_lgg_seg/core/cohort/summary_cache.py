@@ -1,6 +1,6 @@
-"""Details of patients that were read before, on disk, so that a cohort opens at once the second time.
+"""Cache of patient summaries on disk, so that a cohort opens immediately the second time.
 
-It is a cache: where it cannot be read or written, everything works without it.
+If the cache cannot be read or written, everything works without it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import PatientError
-from .patient_summary import Extent, PatientSummary, read_summary, signature
+from .patient_summary import PatientSummary, TumourExtent, read_summary, signature
 from .results import CohortResults
 
 T = TypeVar("T")
@@ -26,11 +26,11 @@ _TABLE = (
     "CREATE TABLE IF NOT EXISTS cases (folder TEXT PRIMARY KEY, signature TEXT, details TEXT, thumbnail BLOB)"
 )
 #: Seconds to wait for another window that is writing.
-_PATIENCE = 2.0
+_LOCK_TIMEOUT = 2.0
 
 
 def default_cache_file() -> Path:
-    """Where the cache is, in the user's folder for such things."""
+    """The cache file in the user's cache folder."""
     from platformdirs import user_cache_path
 
     return user_cache_path("napari-lgg-seg", appauthor=False) / "patients.sqlite"
@@ -42,7 +42,7 @@ class SummaryCache:
     Parameters
     ----------
     path : Path
-        A file; made anew if it is not there or damaged.
+        The database file; created anew if it is missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,28 +64,28 @@ class SummaryCache:
             self._database = None
 
     def get(self, folder: Path, signature: str) -> PatientSummary | None:
-        """A patient's details, if they were kept and its files have not changed since."""
-        question = "SELECT details, thumbnail FROM cases WHERE folder = ? AND signature = ?"
-        row = self._try(lambda database: database.execute(question, (str(folder), signature)).fetchone())
-        return _details(*row) if row is not None else None
+        """A patient's cached summary, if its files have not changed since."""
+        query = "SELECT details, thumbnail FROM cases WHERE folder = ? AND signature = ?"
+        row = self._try(lambda database: database.execute(query, (str(folder), signature)).fetchone())
+        return _summary_from(*row) if row is not None else None
 
-    def put(self, folder: Path, signature: str, details: PatientSummary) -> None:
-        """Keep a patient's details in place of those before."""
-        values = asdict(details)
+    def put(self, folder: Path, signature: str, summary: PatientSummary) -> None:
+        """Store a patient's summary, replacing an earlier one."""
+        values = asdict(summary)
         picture = values.pop("thumbnail")
         if picture is not None:
             values["shape"] = picture.shape
             picture = picture.tobytes()
         row = (str(folder), signature, json.dumps(values), picture)
-        with_commit = "INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)"
-        self._try(lambda database: database.execute(with_commit, row))
+        statement = "INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)"
+        self._try(lambda database: database.execute(statement, row))
 
-    def keep(self, folder: Path, results: CohortResults, details: PatientSummary) -> None:
-        """Keep details that were measured just now from a patient's files and its new labels."""
-        self.put(folder, signature(folder, results.labels_file(folder.name)), details)
+    def update(self, folder: Path, results: CohortResults, summary: PatientSummary) -> None:
+        """Store the summary of a patient whose labels have just changed."""
+        self.put(folder, signature(folder, results.labels_file(folder.name)), summary)
 
     def _try(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What an action gives; None if the database refuses, after which it is left alone."""
+        """Run an action on the database; after an error it returns None and closes the database."""
         if self._database is None:
             return None
         try:
@@ -96,20 +96,20 @@ class SummaryCache:
             return None
 
 
-def look_at(folder: Path, results: CohortResults, cache: SummaryCache) -> PatientSummary:
-    """Details of a patient: those kept before if its files are as they were, else read and kept."""
+def cached_summary(folder: Path, results: CohortResults, cache: SummaryCache) -> PatientSummary:
+    """A patient's summary, from the cache if its files have not changed, else read and cached."""
     name = folder.name
     mark = signature(folder, results.labels_file(name))
     known = cache.get(folder, mark)
     if known is not None:
         return known
     try:
-        details = read_summary(folder, results.read_labels(name))
+        summary = read_summary(folder, results.read_labels(name))
     except PatientError as error:  # the labels are broken
-        details = PatientSummary(problem=str(error))
-    if not details.problem:  # what is broken may be mended without a trace in sizes and times
-        cache.put(folder, mark, details)
-    return details
+        summary = PatientSummary(problem=str(error))
+    if not summary.problem:  # a repaired file may keep its size and time
+        cache.put(folder, mark, summary)
+    return summary
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
@@ -117,9 +117,11 @@ def _open(path: Path) -> sqlite3.Connection | None:
         database = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A worker that is cancelled may be closed by the window's thread.
-            database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            # What a power cut takes is read again; waiting for the disk at each patient would cost more.
+            # A cancelled worker may be closed from the GUI thread.
+            database = sqlite3.connect(
+                path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+            # What a power failure destroys is read again; syncing for each patient would cost more.
             database.execute("PRAGMA synchronous = OFF")
             database.execute(_TABLE)
             database.execute("SELECT folder, signature, details, thumbnail FROM cases LIMIT 1")
@@ -127,19 +129,19 @@ def _open(path: Path) -> sqlite3.Connection | None:
         except (OSError, sqlite3.Error) as error:
             if database is not None:
                 database.close()
-            if isinstance(error, OSError | sqlite3.OperationalError):  # a full disk, another window, ...
+            if isinstance(error, OSError | sqlite3.OperationalError):  # full disk, locked by another window
                 return None
-            with suppress(OSError):  # damaged: begin anew
+            with suppress(OSError):  # damaged: start again with a new file
                 path.unlink()
     return None
 
 
-def _details(text: str, picture: bytes | None) -> PatientSummary:
+def _summary_from(text: str, picture: bytes | None) -> PatientSummary:
     values: dict[str, Any] = json.loads(text)
     shape = values.pop("shape", None)
     if picture is not None and shape is not None:
         values["thumbnail"] = np.frombuffer(picture, np.uint8).reshape(shape)
     for name in ("truth", "predicted"):
-        values[name] = None if values[name] is None else Extent(**values[name])
+        values[name] = None if values[name] is None else TumourExtent(**values[name])
     values["missing"] = tuple(values["missing"])
     return PatientSummary(**values)

@@ -1,6 +1,6 @@
-"""Which patient was being corrected when a session ended before its time.
+"""Remembers which patient was being corrected, in case the session ends unexpectedly.
 
-The corrections themselves are among the cohort's results; this says where to go on.
+The corrections themselves are among the cohort's results; this only records where to resume.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..atomic import replacing
-from .processes import runs, this_process
+from .processes import is_running, this_process
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A patient that somebody was correcting.
+    """A patient whose correction was interrupted.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Unfinished:
     patient : str
         The patient's folder name.
     saved : float
-        When the labels were last kept, in seconds since the epoch.
+        When the labels were last saved, in seconds since the epoch.
     """
 
     dataset: Path
@@ -37,19 +37,19 @@ class Unfinished:
 
 
 def default_folder() -> Path:
-    """Where notes are kept: one file for each session, in the user's data folder of this program."""
+    """Folder of the notes, one file per session, in the program's user data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("napari-lgg-seg", appauthor=False) / "sessions"
 
 
 def note(folder: Path, dataset: Path, results: Path, patient: str) -> None:
-    """Note that a patient is being corrected in this session, and was kept just now.
+    """Record that a patient is being corrected in this session and has just been saved.
 
     Raises
     ------
     ExportError
-        If it cannot be written.
+        If the note cannot be written.
     """
     values = {
         "dataset": str(dataset.absolute()),
@@ -63,17 +63,17 @@ def note(folder: Path, dataset: Path, results: Path, patient: str) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Nothing is being corrected in this session."""
+    """Remove this session's note: no patient is being corrected any more."""
     _remove(_file(folder))
 
 
 def take(folder: Path) -> Unfinished | None:
-    """What the last session that ended before its time left behind; it is said only once.
+    """The patient of the last session that ended unexpectedly; its note is removed.
 
     Returns
     -------
     Unfinished or None
-        None if there is nothing, or its folders are gone.
+        None if there is no note, or if its folders no longer exist.
     """
     found = []
     for file in folder.glob("*.json"):
@@ -86,10 +86,10 @@ def take(folder: Path) -> Unfinished | None:
 
 
 def _read(file: Path) -> Unfinished | None:
-    """A session's note; None if the session goes on, or the file is no note."""
+    """A session's note; None if the session is still running or the file is not a note."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        if runs(values["process"]):
+        if is_running(values["process"]):
             return None
         folders = Path(values["dataset"]), Path(values["results"])
         return Unfinished(*folders, str(values["patient"]), float(values["saved"]))
@@ -98,7 +98,7 @@ def _read(file: Path) -> Unfinished | None:
 
 
 def _remove(file: Path) -> None:
-    with suppress(OSError):  # what cannot be removed is said again, no more
+    with suppress(OSError):  # at worst it is offered again
         file.unlink()
 
 

@@ -1,6 +1,6 @@
-"""Tools to correct labels with: pieces removed or kept, holes filled, slices interpolated.
+"""Tools for correcting labels: remove or keep components, fill holes, interpolate slices.
 
-Each takes labels and gives new ones of the same shape and dtype; nothing is changed in place.
+Each returns new labels of the same shape and dtype; nothing is changed in place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def piece_at(labels: LabelArray, position: Sequence[int]) -> Mask:
-    """The connected piece of one label that holds a voxel.
+    """Connected component of one label that contains a voxel.
 
     Parameters
     ----------
@@ -29,21 +29,21 @@ def piece_at(labels: LabelArray, position: Sequence[int]) -> Mask:
     Returns
     -------
     ndarray of bool
-        Same shape; voxels that touch by a corner belong to one piece.
+        Same shape; voxels that touch at a corner are connected.
 
     Raises
     ------
     CorrectionError
-        If the voxel is background, or outside.
+        If the voxel is background or outside.
     """
     from scipy.ndimage import label
 
     place = tuple(int(p) for p in position)
     inside = all(0 <= p < n for p, n in zip(place, labels.shape, strict=True))
     if not inside or not labels[place]:
-        raise CorrectionError("There is no labelled piece at this place; point at one.")
+        raise CorrectionError("There is no labelled piece at this position; point at one.")
     same = labels == labels[place]
-    box = _box(same)  # label_map all of a volume takes ten times as long
+    box = _box(same)  # labelling the whole volume takes ten times as long
     pieces, _ = label(same[box], structure=np.ones((3,) * labels.ndim))
     found = np.zeros(labels.shape, bool)
     found[box] = pieces == pieces[tuple(p - side.start for p, side in zip(place, box, strict=True))]
@@ -51,38 +51,38 @@ def piece_at(labels: LabelArray, position: Sequence[int]) -> Mask:
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty."""
+    """Bounding box of a non-empty mask."""
     from scipy.ndimage import find_objects
 
     return tuple(find_objects(mask.view(np.uint8))[0])
 
 
 def remove_piece(labels: LabelArray, position: Sequence[int]) -> LabelArray:
-    """Without the piece that holds a voxel; see :func:`piece_at`."""
+    """Remove the component that contains a voxel, see :func:`piece_at`."""
     return np.where(piece_at(labels, position), labels.dtype.type(0), labels)
 
 
 def keep_piece(labels: LabelArray, position: Sequence[int]) -> LabelArray:
-    """Without all other pieces of the same label; other labels stay. See :func:`piece_at`."""
+    """Remove all other components of the same label; other labels stay. See :func:`piece_at`."""
     piece = piece_at(labels, position)
     value = labels[tuple(int(p) for p in position)]
     return np.where((labels == value) & ~piece, labels.dtype.type(0), labels)
 
 
 def fill_holes(labels: LabelArray, value: int) -> LabelArray:
-    """Background that a label encloses within a slice becomes that label.
+    """Fill background that a label encloses within a slice.
 
     Parameters
     ----------
     labels : ndarray of int
         Shape (z, y, x) or (y, x).
     value : int
-        The label whose holes are filled.
+        Label whose holes are filled.
 
     Returns
     -------
     ndarray of int
-        Same shape and dtype. Slices are thick, so that holes are looked for in each slice alone.
+        Same shape and dtype. Holes are found in each slice separately, since slices are thick.
 
     Raises
     ------
@@ -101,20 +101,20 @@ def fill_holes(labels: LabelArray, value: int) -> LabelArray:
 
 
 def interpolate(labels: LabelArray, value: int, at: int) -> LabelArray:
-    """Draw a label in the slices between two painted ones.
+    """Interpolate a label in the slices between two painted ones.
 
-    The outlines' signed distances are interpolated (Raya & Udupa 1990, "Shape-based interpolation of
-    multidimensional objects", IEEE TMI 9), after their centres were moved upon each other, so that a shape
-    that moves from slice to slice is not lost between them.
+    Signed distances to the outlines are interpolated (Raya & Udupa 1990, "Shape-based interpolation of
+    multidimensional objects", IEEE TMI 9) after aligning their centres, so that a shape that moves between
+    slices is not lost.
 
     Parameters
     ----------
     labels : ndarray of int
         Shape (z, y, x).
     value : int
-        The label to draw; voxels of other labels stay.
+        Label to interpolate; voxels of other labels stay.
     at : int
-        A slice of the gap: one without the label, with slices that have it somewhere below and above.
+        A slice in the gap: one without the label, with slices that have it below and above.
 
     Returns
     -------
@@ -124,10 +124,10 @@ def interpolate(labels: LabelArray, value: int, at: int) -> LabelArray:
     Raises
     ------
     CorrectionError
-        If slice ``at`` has the label already, or is not between two that have it.
+        If slice ``at`` has the label already, or is not between two slices that have it.
     """
     if labels.ndim != 3:
-        raise CorrectionError("Slices can be interpolated only in 3D labels.")
+        raise CorrectionError("Slices can only be interpolated in 3D labels.")
     painted = np.flatnonzero((labels == value).any(axis=(1, 2)))
     if at in painted:
         raise CorrectionError(
@@ -147,7 +147,7 @@ def interpolate(labels: LabelArray, value: int, at: int) -> LabelArray:
 
 
 def _between(one: Mask, other: Mask, share: float) -> Mask:
-    """The shape that lies between two, this share of the way from the first to the other."""
+    """The shape between two others, at a fraction ``share`` of the way from the first to the second."""
     from scipy.ndimage import shift
 
     centres = [np.argwhere(mask).mean(axis=0) for mask in (one, other)]
@@ -161,10 +161,10 @@ def _between(one: Mask, other: Mask, share: float) -> Mask:
 
 
 def _signed_distance(mask: Mask) -> npt.NDArray[np.float64]:
-    """Pixels to the outline: positive inside, negative outside."""
+    """Distance to the outline in pixels: positive inside, negative outside."""
     from scipy.ndimage import distance_transform_edt
 
-    # The picture's edge is no outline: a shape that is cut there goes on.
+    # The image border is not an outline: a shape that is cut there continues.
     inside = distance_transform_edt(mask) if not mask.all() else np.full(mask.shape, float(max(mask.shape)))
     outside = distance_transform_edt(~mask)
     return np.where(mask, inside - 0.5, 0.5 - outside)

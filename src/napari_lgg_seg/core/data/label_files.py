@@ -1,4 +1,4 @@
-"""Labels in the formats that people use, written atomically: dataset masks, multi-page TIFF, NIfTI."""
+"""Write and read labels as dataset masks, multi-page TIFF or NIfTI."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import tifffile
 from ..atomic import filling, replacing
 from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError, PatientError
+from .discover import has_slices
 from .masks import check_folder, mask_name, write_masks
-from .patients import UInt8Array, has_slices, parse_name, read_patient
+from .patients import UInt8Array, find_slices, parse_name, read_patient
 from .provenance import provenance_file
 
 LabelArray = npt.NDArray[np.generic]
 
-#: Formats by their name on the command line.
+#: File name endings, the preferred one first.
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 
@@ -32,22 +33,22 @@ _AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Labels with what files should know of them.
+    """Labels with the metadata for writing them to files.
 
     Attributes
     ----------
     patient : str
-        First part of the files' names.
+        First part of the file names.
     labels : ndarray of bool or integers
-        Shape (z, y, x); TIFF and NIfTI also take (y, x) and (t, z, y, x).
+        Shape (z, y, x); TIFF and NIfTI also support (y, x) and (t, z, y, x).
     slice_numbers : tuple of int
-        Number of each slice in the dataset's layout; 1, 2, ... if empty.
+        Number of each slice for the file names of masks; 1, 2, ... if empty.
     spacing : tuple of float or None
-        Distance of voxels along z, y and x in millimetres, if it is known.
+        Voxel spacing along z, y and x in mm, if known.
     affine : ndarray or None
-        Shape (4, 4), voxel (x, y, z) to patient millimetres, if it is known.
+        Shape (4, 4), voxel (x, y, z) to patient coordinates in mm, if known.
     made_with : dict
-        Options and model that made the labels, kept in the headers of TIFF and NIfTI.
+        Model and options, stored in the headers of TIFF and NIfTI.
     """
 
     patient: str
@@ -70,8 +71,7 @@ def write_labels(
 
     ``masks`` are ``<output>/<patient>/<patient>_<n>_mask.tif``, ``tiff`` is
     ``<output>/<patient>/<patient>_tumour.tif`` and ``nifti`` ``<output>/<patient>/<patient>_tumour.nii.gz``.
-    ``provenance`` is what goes beside them to say what they were made from
-    (:mod:`napari_lgg_seg.core.data.provenance`).
+    ``provenance`` is stored with them (:mod:`napari_lgg_seg.core.data.provenance`).
 
     Returns
     -------
@@ -81,8 +81,8 @@ def write_labels(
     Raises
     ------
     ExportError
-        One sentence: labels that the format cannot hold, files that would be replaced without
-        ``overwrite``, a folder with the patient's images, a full disk.
+        If the format does not support the labels, files would be replaced without ``overwrite``, the folder
+        holds images, or the disk is full.
     """
     folder = output / label_map.patient
     if file_format == "masks":
@@ -97,20 +97,20 @@ def write_labels(
 
 
 def target_file(output: Path, patient: str, file_format: str) -> Path:
-    """The file that :func:`write_labels` makes for ``tiff`` or ``nifti``."""
+    """File that :func:`write_labels` writes for ``tiff`` or ``nifti``."""
     ending = TIFF_ENDINGS[0] if file_format == "tiff" else NIFTI_ENDINGS[0]
     return output / patient / f"{patient}_tumour{ending}"
 
 
 def check_target(output: Path, patient: str, file_format: FileFormat, *, overwrite: bool) -> None:
-    """Refuse before the work what :func:`write_labels` would refuse after it.
+    """Check in advance whether :func:`write_labels` can write a patient's labels.
 
     Raises
     ------
     ExportError
-        If the folder holds images or another patient's masks, or a package is missing.
+        If the folder holds images or another patient's masks, or nibabel is missing.
     ExistingMasksError
-        If the patient's labels are there already and ``overwrite`` is not set.
+        If the patient's labels exist already and ``overwrite`` is False.
     """
     if file_format == "masks":
         check_folder(output / patient, patient, overwrite=overwrite)
@@ -122,9 +122,9 @@ def check_target(output: Path, patient: str, file_format: FileFormat, *, overwri
 
 
 def is_complete(output: Path, patient: str, numbers: Sequence[int], file_format: FileFormat) -> bool:
-    """Whether the files that :func:`write_labels` makes for a patient are there, with nothing in between.
+    """Whether the files that :func:`write_labels` writes for a patient are complete.
 
-    ``numbers`` are the patient's slices: each has its mask, and no mask has no slice.
+    With masks, there must be exactly one per slice number.
     """
     files = [target_file(output, patient, file_format)]
     if file_format == "masks":
@@ -132,24 +132,24 @@ def is_complete(output: Path, patient: str, numbers: Sequence[int], file_format:
         files = [folder / mask_name(patient, number) for number in numbers]
         if folder.is_dir() and {f for f in folder.iterdir() if parse_name(f) is not None} != set(files):
             return False
-    # A name without content is what a power failure can leave.
+    # A power failure can leave empty files.
     return all(file.is_file() and file.stat().st_size > 0 for file in files)
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:
-    """Refuse to replace a file silently.
+    """Refuse to replace a file without permission.
 
     Raises
     ------
     ExistingMasksError
-        If the file exists and ``overwrite`` is not set.
+        If the file exists and ``overwrite`` is False.
     """
     if path.exists() and not overwrite:
         raise ExistingMasksError(f"{path} exists already; choose another folder, or allow overwriting.")
 
 
 def write_tiff(path: Path, label_map: LabelMap) -> None:
-    """Write labels as one compressed multi-page OME-TIFF, axes and voxel size in its metadata."""
+    """Write labels as a compressed multi-page OME-TIFF with axes and voxel size in its metadata."""
     with replacing(path) as temporary:
         _put_tiff(temporary, label_map)
 
@@ -163,7 +163,7 @@ def _put_tiff(path: Path, label_map: LabelMap) -> None:
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
     if label_map.made_with:
         metadata["Description"] = json.dumps(label_map.made_with)
-    # By default the identifier holds time and network address: the same labels would be other bytes.
+    # The default UUID is random: the same labels would give different bytes.
     content = f"{metadata} {labels.shape} {labels.dtype} {sha256(labels.tobytes()).hexdigest()}"
     metadata["UUID"] = uuid5(NAMESPACE_OID, content).urn
     tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
@@ -172,13 +172,13 @@ def _put_tiff(path: Path, label_map: LabelMap) -> None:
 def write_nifti(path: Path, label_map: LabelMap) -> None:
     """Write labels as NIfTI: (z, y, x) becomes (x, y, z).
 
-    The affine is the patient's own where it has one, else diag(-sx, -sy, sz) with the spacing (1 mm
-    if unknown): the usual radiological orientation, in which x runs to the patient's left, y to the
-    back and z to the head.
+    The affine is the patient's own if known, else diag(-sx, -sy, sz) with the spacing (1 mm if unknown): the
+    usual radiological orientation, in which x increases to the patient's left, y to the back and z to the
+    head.
     """
-    _nibabel(path)  # the sentence, where it is missing, names the path that was asked for
+    _nibabel(path)  # if it is missing, the error should name this path, not the temporary one
     with replacing(path) as temporary:
-        # nibabel chooses compression by the name's ending.
+        # nibabel derives the compression from the file name.
         named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
         try:
             _put_nifti(named, label_map)
@@ -208,14 +208,14 @@ _WRITERS: dict[str, Callable[[Path, LabelMap], None]] = {"tiff": _put_tiff, "nif
 
 
 def _as_written(labels: LabelArray) -> LabelArray:
-    """Labels in the smallest unsigned type that holds them."""
+    """Labels in the smallest unsigned integer type that holds them."""
     labels = np.asarray(labels)
     if labels.ndim not in _AXES or not labels.size:
         raise ExportError(
             f"Labels of shape {labels.shape} cannot be written; they must have 2 to 4 dimensions."
         )
     if labels.dtype.kind not in "bui":
-        raise ExportError(f"Labels of {labels.dtype} cannot be written; they must be whole numbers.")
+        raise ExportError(f"Labels of {labels.dtype} cannot be written; they must be integers.")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest > np.iinfo(np.uint32).max:
         raise ExportError(f"Labels from {lowest} to {highest} cannot be written; they must not be negative.")
@@ -236,20 +236,20 @@ def _nibabel(path: Path) -> Any:
     return nibabel
 
 
-# --- reading back ------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------
 
 
 def find_labels(folder: Path) -> dict[str, Path]:
-    """Labels of patients in a folder, in any of the formats: patient's name -> folder of masks, or file.
+    """Find patients' labels in any format: patient's name -> folder of masks, or file.
 
-    ``folder`` may be one patient's or a folder of patients' folders. Where a patient's folder holds
-    several formats, masks come before TIFF and TIFF before NIfTI.
+    ``folder`` may be one patient's folder or a folder of them. If a patient's folder holds several formats,
+    masks take precedence over TIFF, and TIFF over NIfTI.
     """
     found: dict[str, Path] = {}
     subfolders = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     for candidate in [folder, *subfolders]:
         if has_slices(candidate):
-            found.setdefault(_patient_name(candidate), candidate)
+            found.setdefault(find_slices(candidate).name, candidate)
             continue
         for ending in (*TIFF_ENDINGS, *NIFTI_ENDINGS):
             for file in sorted(candidate.glob(f"*_tumour{ending}")):
@@ -257,19 +257,18 @@ def find_labels(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _patient_name(folder: Path) -> str:
-    from .patients import find_slices
-
-    return find_slices(folder).name
-
-
 def read_labels(path: Path) -> UInt8Array:
-    """A patient's labels as (z, y, x), 0 and 1, from a folder of masks, a TIFF or a NIfTI file.
+    """Read a patient's labels from a folder of masks, a TIFF or a NIfTI file.
+
+    Returns
+    -------
+    ndarray of uint8
+        Shape (z, y, x), 0 and 1.
 
     Raises
     ------
     PatientError
-        If there are none, if a slice has no mask, or if the file cannot be read.
+        If there are no labels, a slice has no mask, or a file cannot be read.
     """
     if path.is_dir():
         return _read_masks(path)
@@ -283,7 +282,7 @@ def read_labels(path: Path) -> UInt8Array:
     if labels.ndim == 2:
         labels = labels[None]
     if labels.ndim != 3:
-        raise PatientError(f"{path} has {labels.ndim} dimensions; labels of one patient have 3.")
+        raise PatientError(f"{path} has {labels.ndim} dimensions; labels of one patient must have 3.")
     mask: UInt8Array = np.not_equal(labels, 0).astype(np.uint8)
     return mask
 
@@ -291,7 +290,7 @@ def read_labels(path: Path) -> UInt8Array:
 def _read_masks(folder: Path) -> UInt8Array:
     patient = read_patient(folder)
     if patient.truth is None:
-        raise PatientError(f"{folder} holds no masks; choose the folder with masks of this patient.")
+        raise PatientError(f"{folder} holds no masks; choose the folder with this patient's masks.")
     if patient.slices_without_mask:
         missing = folder / f"{patient.name}_{patient.slices_without_mask[0]}_mask.tif"
         raise PatientError(

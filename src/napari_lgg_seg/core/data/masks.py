@@ -1,4 +1,4 @@
-"""Writing what a user will keep: to a temporary name first, then renamed, never over something silently."""
+"""Write masks and whole patients in the dataset's layout, atomically and never over existing images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .provenance import provenance_file
 
 
 def mask_name(patient: str, number: int) -> str:
-    """File name of a slice's mask in the dataset's layout."""
+    """File name of a slice's mask."""
     return f"{patient}_{number}_mask.tif"
 
 
@@ -33,36 +33,35 @@ def write_masks(
 ) -> list[Path]:
     """Write labels as masks in the dataset's layout: ``<folder>/<patient>_<n>_mask.tif``.
 
-    All files are complete under temporary names before the first is renamed, so that an error leaves
-    the folder as it was. A new folder appears with all of them at once.
+    All files are written under temporary names before the first one is renamed, so that an error leaves the
+    folder unchanged. A new folder appears with all files at once.
 
     Parameters
     ----------
     folder : path
-        Made if it is not there. It must not hold images of the dataset, or masks other than those
-        that ``overwrite`` allows to replace.
+        Created if it does not exist. It must not hold images of the dataset, or masks other than those that
+        ``overwrite`` allows to replace.
     patient : str
-        First part of the files' names.
+        First part of the file names.
     labels : ndarray of bool or integers
         Shape (z, y, x); non-zero is tumour.
     slice_numbers : sequence of int, optional
         Number of each slice; 1, 2, ... by default.
     overwrite : bool
-        Replace masks written before (never beside images: those would be the truth).
+        Replace existing masks; never in a folder with images, where they would be the ground truth.
     provenance : str, optional
-        Text of the hidden file that says what the masks were made from
-        (:mod:`napari_lgg_seg.core.data.provenance`); one of older masks is removed.
+        Content of the provenance file (:mod:`napari_lgg_seg.core.data.provenance`); that of older masks is
+        removed.
 
     Returns
     -------
     list of Path
-        The files, uint8, 0 and 255.
+        The files; pixels are uint8, 0 and 255.
 
     Raises
     ------
     ExportError
-        One sentence: wrong shape or dtype, images or masks are in the folder already, or it cannot
-        be written.
+        If shape or dtype is wrong, the folder holds images or masks already, or cannot be written.
     """
     folder = Path(folder)
     _check_labels(labels)
@@ -80,7 +79,7 @@ def write_masks(
 
 
 def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path]:
-    """Write a patient's images and masks in the dataset's layout into an empty or new folder.
+    """Write a patient's images and masks to an empty or new folder.
 
     Returns
     -------
@@ -90,7 +89,7 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
     Raises
     ------
     ExportError
-        If slices are in the folder already, or it cannot be written.
+        If the folder holds slices already, or cannot be written.
     """
     folder = Path(folder)
     _check_name(patient.name, patient.slice_numbers)
@@ -113,33 +112,34 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
 def _check_labels(labels: npt.NDArray[np.generic]) -> None:
     if labels.ndim != 3 or not len(labels):
         raise ExportError(
-            f"Labels of {labels.ndim} dimensions cannot become masks; they must be slices x height x width."
+            f"Labels with {labels.ndim} dimensions cannot be written as masks; they must be slices x height "
+            "x width."
         )
     if labels.dtype.kind not in "bui":
-        raise ExportError(f"Labels of {labels.dtype} cannot become masks; they must be whole numbers.")
+        raise ExportError(f"Labels of {labels.dtype} cannot be written as masks; they must be integers.")
 
 
 def _check_name(patient: str, numbers: Iterable[int]) -> None:
     if not patient or re.search(NOT_IN_NAMES, patient):
-        raise ExportError(f"{patient!r} cannot be the start of a file's name; give the patient a plain name.")
+        raise ExportError(f"{patient!r} cannot be used in file names; rename the patient.")
     if any(number < 0 for number in numbers):
-        raise ExportError("Slice numbers must not be negative, or the masks could not be read back.")
+        raise ExportError("Slice numbers must not be negative; the masks could not be read back.")
 
 
 def check_folder(folder: Path, patient: str, *, overwrite: bool) -> list[Path]:
-    """Whether a patient's masks may be written to a folder.
+    """Check whether a patient's masks may be written to a folder.
 
     Returns
     -------
     list of Path
-        Masks that are in the folder already.
+        Masks that exist in the folder.
 
     Raises
     ------
     ExportError
-        If it holds images of the dataset or another patient's masks, is a file, or cannot be read.
+        If it holds images or another patient's masks, is a file, or cannot be read.
     ExistingMasksError
-        If it holds masks of the patient and ``overwrite`` is not set.
+        If it holds masks of the patient and ``overwrite`` is False.
     """
     if not folder.exists():
         return []
@@ -154,13 +154,13 @@ def check_folder(folder: Path, patient: str, *, overwrite: bool) -> list[Path]:
     others = [path for path, name in parsed if name is not None and name[0] != patient]
     if images:
         raise ExportError(
-            f"{folder} holds images of a patient ({images[0].name}); masks written there would "
-            "overwrite the truth - choose another folder."
+            f"{folder} holds images of a patient ({images[0].name}); masks written there would become its "
+            "ground truth - choose another folder."
         )
     if others:
         raise ExportError(
-            f"{folder} holds masks of another patient ({others[0].name}); choose a folder for {patient} "
-            "alone."
+            f"{folder} holds masks of another patient ({others[0].name}); choose a separate folder for "
+            f"{patient}."
         )
     if found and not overwrite:
         raise ExistingMasksError(

@@ -1,16 +1,16 @@
-"""Patient folders on disk -> :class:`Patient`, pixel for pixel. No Qt, no napari, no torch.
+"""Read patient folders on disk into :class:`Patient`, without changing a pixel.
 
-The published layout of the LGG MRI segmentation dataset: a folder per patient, any name, with
-``<name>_<n>.tif`` (uint8, H x W x 3: pre-contrast, FLAIR, post-contrast) and
-``<name>_<n>_mask.tif`` (uint8, H x W, 0 and 255) for each slice ``n``, not zero-padded. Patients with
-FLAIR alone may have gray images (uint8, H x W).
+The layout is that of the published LGG MRI segmentation dataset: one folder per patient, with any name,
+that holds ``<name>_<n>.tif`` (uint8, H x W x 3: pre-contrast, FLAIR, post-contrast) and
+``<name>_<n>_mask.tif`` (uint8, H x W, 0 and 255) for each slice ``n``, not zero-padded. Patients with FLAIR
+only may have grayscale images (uint8, H x W).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +21,9 @@ import tifffile
 
 from ..errors import PatientError
 
-#: The sequences in the order of the files' three channels.
+#: Sequences in the order of the three channels of an image file.
 SEQUENCES = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = SEQUENCES.index("FLAIR")
-
-#: How many subfolders are looked at before a folder counts as "not a dataset".
-_SUBFOLDERS_TRIED = 64
 
 _NAME = re.compile(r"(?P<name>.+)_(?P<number>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
 
@@ -40,21 +37,21 @@ class Patient:
     Attributes
     ----------
     name : str
-        The name that the files share, for instance ``TCGA_DU_6404_19850629``.
+        Name that the files share, for instance ``TCGA_DU_6404_19850629``.
     folder : Path
-        Where the files are.
+        Folder of the files.
     volume : ndarray of uint8 or None
-        Shape (z, y, x, 3), channels as in :data:`SEQUENCES`; None for a folder of masks only.
+        Shape (z, y, x, 3), channels as in :data:`SEQUENCES`; None for a folder that holds masks only.
     truth : ndarray of uint8 or None
-        Shape (z, y, x), 0 and 1; None where there is not one mask.
+        Ground truth, shape (z, y, x), 0 and 1; None if there is no mask at all.
     slice_numbers : tuple of int
-        The number in each slice's file name, ascending.
-    copies : tuple of str
-        Sequences that are FLAIR once more: the dataset fills missing ones that way.
-    unmarked : tuple of int
-        Numbers of slices without a mask file in a patient that has masks (0 in ``truth``).
+        Number of each slice as in its file name, ascending.
+    filled_sequences : tuple of str
+        Sequences that are copies of FLAIR, which is how the dataset fills missing ones.
+    slices_without_mask : tuple of int
+        Numbers of slices without a mask file in a patient that has masks; they are 0 in ``truth``.
     affine : ndarray or None
-        Shape (4, 4): voxel (x, y, z) to patient millimetres, where it is known.
+        Shape (4, 4): voxel (x, y, z) to patient coordinates in mm, if known.
     """
 
     name: str
@@ -68,14 +65,14 @@ class Patient:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Grid of the patient, (z, y, x)."""
+        """Shape of the patient's grid, (z, y, x)."""
         array = self.volume if self.volume is not None else self.truth
         assert array is not None
         return array.shape[0], array.shape[1], array.shape[2]
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """Distance of voxels along z, y and x in millimetres, where the affine tells it."""
+        """Voxel spacing along z, y and x in mm, or None without an affine."""
         if self.affine is None:
             return None
         x, y, z = (float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
@@ -93,154 +90,25 @@ class SliceFiles:
 
 
 def parse_name(path: Path) -> tuple[str, int, bool] | None:
-    """Patient name, slice number and "is a mask" of a slice file's name, or None."""
+    """Patient name, slice number and "is a mask" from a slice's file name; None if it is not a slice."""
     match = _NAME.fullmatch(path.name)
     if match is None or path.name.startswith("."):
         return None
     return match["name"], int(match["number"]), match["mask"] is not None
 
 
+def mask_of(image: Path) -> Path:
+    """Path of the mask that belongs to an image file."""
+    return image.with_name(f"{image.stem}_mask{image.suffix}")
+
+
 def institution(patient_name: str) -> str:
-    """The institution code in a TCGA name (``DU`` in ``TCGA_DU_6404_19850629``), else ``""``."""
+    """Institution code in a TCGA name (``DU`` in ``TCGA_DU_6404_19850629``), else an empty string."""
     parts = patient_name.split("_")
     return parts[1] if len(parts) > 2 and parts[0] == "TCGA" else ""
 
 
-# --- is it ours? -------------------------------------------------------------------------------
-
-
-def is_patient_folder(folder: Path) -> bool:
-    """Whether a folder holds slices in the dataset's layout. Quick; never raises.
-
-    True with at least one image / mask pair, with masks only, or if the first slice is uint8,
-    H x W x 3. Gray images alone are not enough: they can be anything.
-    """
-    images: dict[tuple[str, int], Path] = {}
-    masks: set[tuple[str, int]] = set()
-    try:
-        for entry in os.scandir(folder):
-            path = Path(entry.path)
-            parsed = parse_name(path)
-            if parsed is None or entry.is_dir():
-                continue
-            name, number, is_mask = parsed
-            if is_mask:
-                masks.add((name, number))
-            else:
-                images[name, number] = path
-            if (name, number) in masks and (name, number) in images:
-                return True
-    except (OSError, ValueError):  # ValueError: a path with a null byte, a number of 5000 digits
-        return False
-    if not images:
-        return bool(masks)
-    return _channels(images[min(images)]) == 3
-
-
-def is_slice_file(path: Path) -> bool:
-    """Whether a file is one slice, or one mask, of the dataset. Quick; never raises.
-
-    Since gray files of such names are everywhere, a gray slice must have its mask beside it.
-    """
-    try:
-        parsed = parse_name(path)
-        if parsed is None or not path.is_file():
-            return False
-        is_mask, channels = parsed[2], _channels(path)
-        if channels == 1:
-            return is_mask or _mask_beside(path).is_file()
-        return channels == 3 and not is_mask
-    except (OSError, ValueError):  # the system refuses the path: too long, not permitted
-        return False
-
-
-def is_dataset_folder(folder: Path) -> bool:
-    """Whether a folder holds patient folders. Quick; never raises."""
-    return next(_patient_folders(folder, _SUBFOLDERS_TRIED), None) is not None
-
-
-def has_slices(folder: Path) -> bool:
-    """Whether a folder holds files named like slices or masks, in whatever state. Never raises."""
-    try:
-        return any(parse_name(Path(entry.path)) is not None for entry in os.scandir(folder))
-    except OSError:
-        return False
-
-
-def patient_folders(dataset: Path) -> list[Path]:
-    """The patient folders in a dataset folder, sorted by name."""
-    return list(_patient_folders(dataset, None))
-
-
-def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
-    try:
-        folders = sorted(
-            Path(entry.path)
-            for entry in os.scandir(dataset)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    except (OSError, ValueError):
-        return
-    yield from (folder for folder in folders[:limit] if is_patient_folder(folder))
-
-
-def _channels(path: Path) -> int | None:
-    """1 for a gray TIFF of 8 bits, 3 for a colour one, None for whatever else. Reads the header only."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-    except Exception:  # noqa: BLE001 - tifffile raises many kinds on foreign bytes: not ours
-        return None
-    if series.dtype != np.uint8:
-        return None
-    if len(series.shape) == 2:
-        return 1
-    return 3 if series.shape[2:] == (3,) else None
-
-
-# --- reading -----------------------------------------------------------------------------------
-
-
-def read_patient(folder: str | os.PathLike[str]) -> Patient:
-    """Read a patient folder in the dataset's layout.
-
-    Parameters
-    ----------
-    folder : path
-        Holds ``<name>_<n>.tif`` and, optionally, ``<name>_<n>_mask.tif``.
-
-    Returns
-    -------
-    Patient
-        The files' own pixels, gray images as all three sequences; masks as 0 and 1.
-
-    Raises
-    ------
-    PatientError
-        One sentence: the folder holds no slices, a slice is missing in the middle, a mask has no
-        image, slices differ in shape, some are gray and some are not, or a file cannot be read.
-    """
-    files = find_slices(Path(folder))
-    _check_complete(files)
-    return _read(files)
-
-
-def read_slices(paths: Sequence[Path]) -> Patient:
-    """Read chosen slice files of one patient, with the masks that lie beside them.
-
-    Raises
-    ------
-    PatientError
-        As :func:`read_patient`; gaps between the chosen slices are allowed.
-    """
-    folder = paths[0].parent
-    chosen = _by_number(paths, folder)
-    beside = {
-        number: mask for number, image in chosen.images.items() if (mask := _mask_beside(image)).is_file()
-    }
-    files = SliceFiles(chosen.name, folder, chosen.images, {**beside, **chosen.masks})
-    _check_masks(files)
-    return _read(files)
+# --- finding a patient's files -----------------------------------------------------------------
 
 
 def find_slices(folder: Path) -> SliceFiles:
@@ -249,7 +117,7 @@ def find_slices(folder: Path) -> SliceFiles:
     Raises
     ------
     PatientError
-        If there are none, if they belong to several patients, or if a number comes twice.
+        If there are no slices, slices of several patients, or two files with the same number.
     """
     try:
         paths = [Path(entry.path) for entry in os.scandir(folder) if not entry.is_dir()]
@@ -273,13 +141,13 @@ def _by_number(paths: Iterable[Path], folder: Path) -> SliceFiles:
         if name != first[0]:
             raise PatientError(
                 f"{folder} holds slices of two patients ({first[1].name} and {path.name}); "
-                "give each patient a folder of its own."
+                "give each patient a separate folder."
             )
         found = masks if is_mask else images
         if number in found:
             raise PatientError(
-                f"Slice {number} is there twice in {folder} ({found[number].name} and {path.name}); "
-                "remove one of them."
+                f"{folder} holds slice {number} twice ({found[number].name} and {path.name}); "
+                "remove one of the two files."
             )
         found[number] = path
     if first is None:
@@ -294,16 +162,12 @@ def _by_number(paths: Iterable[Path], folder: Path) -> SliceFiles:
     )
 
 
-def _mask_beside(image: Path) -> Path:
-    return image.with_name(f"{image.stem}_mask{image.suffix}")
-
-
 def _check_masks(files: SliceFiles) -> None:
     if files.images:
         for number, mask in files.masks.items():
             if number not in files.images:
                 raise PatientError(
-                    f"{mask} has no image {files.name}_{number}.tif beside it; "
+                    f"{mask} has no matching image {files.name}_{number}.tif; "
                     "add the image or remove the mask."
                 )
 
@@ -315,9 +179,52 @@ def _check_complete(files: SliceFiles) -> None:
     for before, after in pairwise(numbers):
         if after != before + 1:
             raise PatientError(
-                f"{files.folder / f'{files.name}_{before + 1}{kind}'} is missing, although slices "
-                f"{before} and {after} are there; add it, or open slices one by one."
+                f"{files.folder / f'{files.name}_{before + 1}{kind}'} is missing between slices "
+                f"{before} and {after}; add it, or open slices one by one."
             )
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read_patient(folder: str | os.PathLike[str]) -> Patient:
+    """Read a patient folder in the dataset's layout.
+
+    Parameters
+    ----------
+    folder : path
+        Holds ``<name>_<n>.tif`` and, optionally, ``<name>_<n>_mask.tif``.
+
+    Returns
+    -------
+    Patient
+        With the pixels of the files; grayscale images fill all three sequences, masks become 0 and 1.
+
+    Raises
+    ------
+    PatientError
+        If there are no slices, a slice is missing in between, a mask has no image, slices differ in shape,
+        only some are grayscale, or a file cannot be read.
+    """
+    files = find_slices(Path(folder))
+    _check_complete(files)
+    return _read(files)
+
+
+def read_slices(paths: Sequence[Path]) -> Patient:
+    """Read selected slice files of one patient, together with their masks.
+
+    Raises
+    ------
+    PatientError
+        As :func:`read_patient`, but gaps between the selected slices are allowed.
+    """
+    folder = paths[0].parent
+    chosen = _by_number(paths, folder)
+    masks = {n: mask for n, image in chosen.images.items() if (mask := mask_of(image)).is_file()}
+    files = SliceFiles(chosen.name, folder, chosen.images, {**masks, **chosen.masks})
+    _check_masks(files)
+    return _read(files)
 
 
 def _read(files: SliceFiles) -> Patient:
@@ -330,7 +237,7 @@ def _read(files: SliceFiles) -> Patient:
         if marked.shape[1:] != shape:
             raise PatientError(
                 f"{next(iter(files.masks.values()))} is {_size(marked.shape[1:])} pixels but its image is "
-                f"{_size(shape)}; masks and images must have one size."
+                f"{_size(shape)}; masks and images must have the same size."
             )
         truth = np.zeros((len(numbers), *shape), np.uint8)
         truth[[numbers.index(n) for n in files.masks]] = marked
@@ -355,13 +262,13 @@ def _stack(files: Mapping[int, Path], read: Callable[[Path], UInt8Array]) -> UIn
         elif pixels.ndim != stack.ndim - 1:
             gray, colour = (path, first) if pixels.ndim == 2 else (first, path)
             raise PatientError(
-                f"{gray} is gray but {colour.name} has three channels; give the patient FLAIR alone "
+                f"{gray} is grayscale but {colour.name} has three channels; provide either FLAIR only "
                 "or all three sequences in every slice."
             )
         elif pixels.shape != stack.shape[1:]:
             raise PatientError(
                 f"{path} is {_size(pixels.shape)} pixels but {first.name} is {_size(stack.shape[1:])}; "
-                "the slices of a patient must have one size."
+                "all slices of a patient must have the same size."
             )
         stack[index] = pixels
     assert stack is not None
@@ -369,7 +276,7 @@ def _stack(files: Mapping[int, Path], read: Callable[[Path], UInt8Array]) -> UIn
 
 
 def _with_channels(images: UInt8Array) -> UInt8Array:
-    """Slices with a channel for each sequence: gray ones are FLAIR, which the dataset lets stand in."""
+    """Add the channel axis to grayscale slices: they are FLAIR, which fills the other sequences."""
     return images if images.ndim == 4 else np.repeat(images[..., None], len(SEQUENCES), axis=-1)
 
 
@@ -382,7 +289,7 @@ def _read_image(path: Path) -> UInt8Array:
         )
     if pixels.ndim == 2 and photometric != tifffile.PHOTOMETRIC.MINISBLACK:
         raise PatientError(
-            f"{path} has a palette or counts from white to black; export it again as plain gray FLAIR."
+            f"{path} has a palette or inverted intensities; export it again as plain grayscale FLAIR."
         )
     return np.asarray(pixels, np.uint8)
 
@@ -391,24 +298,24 @@ def _read_mask(path: Path) -> UInt8Array:
     pixels, _ = _read_tiff(path)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise PatientError(
-            f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a mask must be height x width whole "
-            "numbers; export it again in the dataset's layout or remove it."
+            f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a mask must be height x width integers; "
+            "export it again in the dataset's layout or remove it."
         )
     mask: UInt8Array = np.not_equal(pixels, 0).astype(np.uint8)
     return mask
 
 
 def _read_tiff(path: Path) -> tuple[npt.NDArray[np.generic], int]:
-    """The pixels of a whole TIFF of one page, and how they are meant (``tifffile.PHOTOMETRIC``)."""
+    """Pixels of a single-page TIFF and their interpretation (``tifffile.PHOTOMETRIC``)."""
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
             end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
             if len(tiff.pages) > 1 or end > path.stat().st_size:
-                raise ValueError("it is cut short" if len(tiff.pages) == 1 else "it has several pages")
-            # The strips of a slice are few and small: threads for them take longer than they save.
+                raise ValueError("it is truncated" if len(tiff.pages) == 1 else "it has several pages")
+            # A slice has few, small strips: starting threads would cost more time than it saves.
             return page.asarray(maxworkers=1), page.photometric
-    except Exception as error:  # tifffile raises many kinds on broken files; all mean the same
+    except Exception as error:  # tifffile raises many kinds of errors on broken files
         raise PatientError(
             f"{path} cannot be read as a TIFF slice ({_one_line(error)}); copy it again from its source."
         ) from error

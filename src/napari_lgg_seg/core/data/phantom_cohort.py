@@ -1,4 +1,4 @@
-"""A cohort of made patients: heads as the sample patient's, with other folds and gliomas elsewhere."""
+"""A cohort of synthetic patients, which differ in cortical folds and gliomas."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from .patients import Patient
-from .phantom import SEED, Lesion, Point, draw_patient
+from .phantom import SEED, draw_patient
+from .phantom_anatomy import Lesion
+from .phantom_shapes import Point
 
-#: Names of a cohort are in the dataset's manner, with institutions that it does not have.
+#: Names follow the dataset's pattern, with institutions that do not exist in it.
 COHORT_NAME, INSTITUTIONS = "TCGA_{institution}_{number:04d}_20000101", ("XA", "XB")
-#: Where the gliomas of a cohort are, on either side: centres and radii.
+#: Centres and radii of the gliomas, which may be on either side.
 LESION_PLACES: tuple[tuple[Point, Point], ...] = (
     ((29, -31, 31), (18, 20, 24)),  # upper frontal lobe
     ((30, 28, 36), (16, 18, 18)),  # parietal
@@ -19,22 +21,22 @@ LESION_PLACES: tuple[tuple[Point, Point], ...] = (
     ((24, -52, 8), (14, 15, 15)),  # lower frontal
     ((25, 56, 16), (13, 15, 14)),  # occipital
 )
-#: Their sizes, and how far from those places they are, in mm.
+#: Range of their relative sizes, and their maximum displacement along each axis in mm.
 LESION_SIZES, LESION_WANDERS_MM = (0.65, 1.05), 4.0
 
 
 def make_sample_patients(count: int) -> Iterator[Patient]:
-    """Draw a cohort: heads as the sample patient's that differ in their folds, with gliomas elsewhere.
+    """Draw a cohort of synthetic patients that differ in cortical folds and gliomas.
 
     Parameters
     ----------
     count : int
-        How many. The first ones of a larger cohort are those of a smaller one.
+        Number of patients. A larger cohort begins with the patients of a smaller one.
 
     Yields
     ------
     Patient
-        Named in the dataset's manner; otherwise as from :func:`make_sample_patient`.
+        Named like patients of the dataset; otherwise as from :func:`.phantom.make_sample_patient`.
     """
     for number in range(1, count + 1):
         institution = INSTITUTIONS[number % len(INSTITUTIONS)]
@@ -43,7 +45,7 @@ def make_sample_patients(count: int) -> Iterator[Patient]:
 
 
 def _draw_lesion(number: int) -> Lesion:
-    """The glioma of a cohort's patient: one place after the other, on a side and of a size by chance."""
+    """The glioma of a patient: locations in turn, with random side, size and displacement."""
     rng = np.random.default_rng(number)
     centre, radii = LESION_PLACES[(number - 1) % len(LESION_PLACES)]
     side = -1 if rng.random() < 0.5 else 1

@@ -1,4 +1,4 @@
-"""What a result was made from, kept beside it: by this a later run knows which patients are finished."""
+"""Provenance of a result, stored with it, from which a later run knows which patients are finished."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What decides a result, and what computed it.
+    """What a result was made from, and by which engine.
 
-    Two runs with equal origins give the same labels, but for single voxels that lie at the threshold and
-    come out differently with another engine, device or batch; so these are not compared.
+    Equal provenance means equal labels, except for single voxels at the threshold whose label depends on
+    engine, device or batch size. Therefore those are not compared.
 
     Attributes
     ----------
     images : str
-        CRC-32 of the patient's voxels, wherever the files are.
+        CRC-32 of the patient's voxels, independent of the location of the files.
     model : str
-        SHA-256 of the model file, wherever it is.
+        SHA-256 of the model file.
     options : dict
-        Those of :class:`napari_lgg_seg.core.options.SegmentOptions` that change labels; the engine only if
-        that computes in 8 bits.
+        Those of :class:`napari_lgg_seg.core.options.SegmentOptions` that affect labels; the engine only if it
+        is int8.
     version : str
-        Of this package.
+        Version of this package.
     engine : str
-        What computed the network: "torch", "openvino" or "torch-compile"; empty as long as nothing did.
+        Engine that ran the network, for instance "torch" or "openvino"; empty before that. Records of version
+        0.1.0 may name the former engine "torch-compile".
     """
 
     images: str
@@ -51,28 +52,28 @@ class Provenance:
     engine: str = field(default="", compare=False)
 
     def to_json(self) -> str:
-        """The record's text."""
+        """The content of the provenance file."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     def differences(self, other: Provenance) -> str:
-        """How another result was made differently, in words that follow "made"; empty if it was not."""
-        words = []
+        """How another result differs, as a phrase that follows "made"; empty if it does not."""
+        found = []
         if other.images != self.images:
-            words.append("from other images")
+            found.append("from other images")
         if other.model != self.model:
-            words.append("with another model")
+            found.append("with another model")
         changed = [
             k for k in {**self.options, **other.options} if self.options.get(k) != other.options.get(k)
         ]
         if changed:
-            words.append(f"with another {' and '.join(name.replace('_', ' ') for name in changed)}")
+            found.append(f"with another {' and '.join(name.replace('_', ' ') for name in changed)}")
         if other.version != self.version:
-            words.append(f"by version {other.version}")
-        return ", ".join(words)
+            found.append(f"by version {other.version}")
+        return ", ".join(found)
 
 
 def provenance_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Provenance:
-    """The origin of the result for a patient's volume; ``model`` is from :func:`model_checksum`."""
+    """Provenance of the result for a volume, (z, y, x, 3); ``model`` is from :func:`model_checksum`."""
     images = zlib.crc32(np.ascontiguousarray(volume).data, zlib.crc32(repr(volume.shape).encode()))
     return Provenance(f"{images:08x}", model, label_options(options.as_dict()), __version__)
 
@@ -93,14 +94,14 @@ def model_checksum(path: Path) -> str:
 
 
 def provenance_file(file_format: str) -> str:
-    """Name of the hidden file in a patient's folder of results; one for each format."""
+    """Name of the hidden provenance file in a patient's results folder; one per format."""
     return f".lgg-{file_format}.json"
 
 
 def read_provenance(folder: Path, file_format: str) -> Provenance | None:
-    """What the results in a patient's folder were made from, if that is known."""
+    """Provenance of the results in a patient's folder, or None if unknown."""
     try:
         values = json.loads((folder / provenance_file(file_format)).read_text(encoding="utf-8"))
         return Provenance(**values) if isinstance(values["options"], dict) else None
-    except (OSError, ValueError, TypeError, KeyError):  # none, half of one, or somebody else's
+    except (OSError, ValueError, TypeError, KeyError):  # missing, truncated, or not a provenance file
         return None

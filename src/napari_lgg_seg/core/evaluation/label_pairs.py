@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..data.discover import has_slices
 from ..data.label_files import find_labels, read_labels
-from ..data.patients import UInt8Array, find_slices, has_slices, read_patient
+from ..data.patients import UInt8Array, find_slices, read_patient
 from ..errors import PatientError
 from .compare import format_shape
 

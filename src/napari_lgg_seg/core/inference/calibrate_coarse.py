@@ -1,4 +1,4 @@
-"""From which probability on a quick look of a model is worth a closer one: measured on patients."""
+"""Calibrate coarse-to-fine inference: find the candidate threshold of a model on patients."""
 
 from __future__ import annotations
 
@@ -24,67 +24,74 @@ if TYPE_CHECKING:
     from .engines import Engine
     from .postprocess import Labels
 
-#: What is tried, in this order: the higher, the less is looked at closely.
-LIMITS = (0.01, 0.003, 0.001, 0.0003, 0.0001)
-#: Labels must agree with those of a close look so far: Dice over all voxels, and for each patient.
-OVERALL, EACH = 0.999, 0.99
-#: The most that the network may see, of what it sees in a close look, for a quick one to be worth it.
-_WORK = 0.9
+#: Candidate thresholds to try, in this order: the higher, the less is computed at full resolution.
+THRESHOLDS = (0.01, 0.003, 0.001, 0.0003, 0.0001)
+#: Required Dice with the labels of full resolution everywhere: over all voxels, and for each patient.
+MIN_OVERALL_DICE, MIN_PATIENT_DICE = 0.999, 0.99
+#: Coarse-to-fine inference must compute at most this fraction of the pixels.
+_MAX_PIXEL_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What a limit does.
+class ThresholdResult:
+    """Agreement and cost of coarse-to-fine inference with one candidate threshold.
 
     Attributes
     ----------
-    limit : float
-        Probability from which a closer look is worth it.
+    threshold : float
+        Probability from which a voxel is a candidate.
     overall, worst : float
-        Dice with the labels of a close look at everything: over all voxels, and in the worst patient.
-    work : float
-        Pixels that the network sees, of those in a close look.
+        Dice with the labels of full resolution everywhere: over all voxels, and of the worst patient.
+    pixel_share : float
+        Pixels that the network computes, as a fraction of those of full resolution everywhere.
     """
 
-    limit: float
+    threshold: float
     overall: float
     worst: float
-    work: float
+    pixel_share: float
 
     @property
-    def keeps(self) -> bool:
-        """Whether labels agree and work is saved."""
-        return self.overall >= OVERALL and self.worst >= EACH and self.work <= _WORK
+    def acceptable(self) -> bool:
+        """Whether the labels agree and computation is saved."""
+        return (
+            self.overall >= MIN_OVERALL_DICE
+            and self.worst >= MIN_PATIENT_DICE
+            and self.pixel_share <= _MAX_PIXEL_SHARE
+        )
 
 
-def try_limits(model: Model, patients: Sequence[Patient], device: DeviceChoice = "auto") -> Iterator[Tried]:
-    """Try one limit after the other, to the first that keeps labels.
+def calibrate(
+    model: Model, patients: Sequence[Patient], device: DeviceChoice = "auto"
+) -> Iterator[ThresholdResult]:
+    """Try candidate thresholds from high to low until one is acceptable.
 
     Parameters
     ----------
     model : Model
-        Its own threshold is used, and its clean-up if that drops minor pieces, else "minor".
+        Its own threshold is used, and its clean-up if that drops minor components, else "minor".
     patients : sequence of Patient
-        With images; such as did not train the model.
+        Patients with images that the model was not trained on.
     device : str
-        Where the network runs, computed by PyTorch.
+        Where the network runs; the engine is PyTorch.
 
     Yields
     ------
-    Tried
-        The last one is the model's, if it keeps labels. There is none where no lower limit could save work.
+    ThresholdResult
+        The last one is the model's threshold if it is acceptable. The search ends early once lower
+        thresholds could not save any computation.
     """
     card = model.card
     clean_up = card.clean_up if card.clean_up in DROPS_MINOR else "minor"
     options = SegmentOptions(card.threshold, clean_up)
-    closely, pixels = _labels(model, patients, options, device, None)
-    for limit in LIMITS:
-        quickly, seen = _labels(model, patients, options, device, limit)
-        pairs = list(zip(closely, quickly, strict=True))
-        overall = dice(*(np.concatenate([labels.ravel() for labels in side]) for side in (closely, quickly)))
-        tried = Tried(limit, overall, min(dice(*pair) for pair in pairs), seen / max(pixels, 1))
-        yield tried
-        if tried.keeps or tried.work > _WORK:
+    full, full_pixels = _labels(model, patients, options, device, None)
+    for threshold in THRESHOLDS:
+        coarse, pixels = _labels(model, patients, options, device, threshold)
+        overall = dice(*(np.concatenate([labels.ravel() for labels in side]) for side in (full, coarse)))
+        worst = min(dice(*pair) for pair in zip(full, coarse, strict=True))
+        result = ThresholdResult(threshold, overall, worst, pixels / max(full_pixels, 1))
+        yield result
+        if result.acceptable or result.pixel_share > _MAX_PIXEL_SHARE:
             return
 
 
@@ -93,12 +100,12 @@ def _labels(
     patients: Sequence[Patient],
     options: SegmentOptions,
     device: DeviceChoice,
-    limit: float | None,
+    threshold: float | None,
 ) -> tuple[list[Labels], int]:
-    """Labels of each patient with a limit, and the pixels that the network saw."""
-    tried = dataclasses.replace(model, card=dataclasses.replace(model.card, coarse_threshold=limit))
-    predictor = Predictor(tried, device, engine="torch", coarse_to_fine=True)
-    predictor.engine = counting = _Counting(predictor.engine)
+    """Labels of each patient with a candidate threshold, and the number of pixels computed."""
+    changed = dataclasses.replace(model, card=dataclasses.replace(model.card, coarse_threshold=threshold))
+    predictor = Predictor(changed, device, engine="torch", coarse_to_fine=True)
+    predictor.engine = counting = _CountingEngine(predictor.engine)
     labels = []
     for patient in patients:
         assert patient.volume is not None
@@ -106,8 +113,8 @@ def _labels(
     return labels, counting.pixels
 
 
-class _Counting:
-    """An engine that counts the pixels that another one sees."""
+class _CountingEngine:
+    """Wraps an engine and counts the pixels that it computes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self.name, self.pixels = engine, engine.name, 0

@@ -1,10 +1,10 @@
-"""Where a closer look is worth it: what a quick look, at half the size, makes of a volume.
+"""Coarse-to-fine inference: which regions of a volume need full resolution.
 
-The same network answers for every second slice at half the working size. Where that gives next to no
-probability, nor in the slices beside, the network at its full size would find nothing either, and the
-answer of the quick look stays: an eighth of the work tells where the rest is to be done. What it misses are
-weak pieces that lie apart, which clean-up would drop: with that, labels agree with those of a close look at
-everything. From which probability on a closer look is worth it differs from model to model:
+Every second slice is computed at half resolution first; only candidate regions are computed at full
+resolution. Where the coarse pass finds next to no probability in a slice and its neighbours, full resolution
+would not find anything either, and the coarse result stays. This pass costs an eighth of a full one. It can
+miss small faint components, but clean-up drops those, so that the final labels agree with those of full
+resolution everywhere. The probability from which a voxel is a candidate differs between models;
 :mod:`.calibrate_coarse` finds it.
 """
 
@@ -24,133 +24,138 @@ if TYPE_CHECKING:
 
 Probability = npt.NDArray[np.float32]
 
-#: Fewer slices are soon done, and may have little to do with each other.
-FEWEST = 8
+#: Volumes with fewer slices are computed at full resolution: that takes little time, and the slices may not
+#: be neighbours.
+MIN_SLICES = 8
 
-#: Each so many-th slice is looked at.
-_EVERY = 2
+#: The coarse pass computes every n-th slice.
+_SLICE_STEP = 2
 
-#: What the network has to see around such voxels, in pixels of the working size; :mod:`.windows` adds as
-#: much again.
-_AROUND = 16
+#: Margin around candidate voxels, in pixels of the working size; :mod:`.windows` adds as much again.
+_MARGIN = 16
 
 
 def coarse_size(working_size: int, multiple: int) -> int:
-    """The size for a quick look, in pixels.
+    """Height and width of slices in the coarse pass, in pixels.
 
     Parameters
     ----------
     working_size : int
-        The model's, in pixels.
+        The model's working size in pixels.
     multiple : int
-        By what the network divides the size of a slice on its way down.
+        The result is a multiple of this, since the network downsamples a slice by this factor.
     """
     return math.ceil(working_size / 2 / multiple) * multiple
 
 
 def coarse_slices(slices: Sequence[int]) -> list[int]:
-    """The slices for a quick look, of all that may hold tumour: every second one, and the last."""
-    return sorted({*slices[::_EVERY], *slices[-1:]})
+    """The slices of the coarse pass: every second one of ``slices``, and the last."""
+    return sorted({*slices[::_SLICE_STEP], *slices[-1:]})
 
 
-def fill_between(probability: Probability, slices: Sequence[int], looked: Sequence[int]) -> None:
-    """Give the slices that were left out the higher probability of the two beside them, in place.
+def fill_skipped_slices(probability: Probability, slices: Sequence[int], computed: Sequence[int]) -> None:
+    """Set skipped slices to the voxel-wise maximum of the computed slices on either side, in place.
 
     Parameters
     ----------
     probability : ndarray of float32
         Shape (z, y, x).
-    slices, looked : sequence of int
-        Those that may hold tumour, ascending, and which of them were looked at: :func:`looked_at`.
+    slices : sequence of int
+        Slices that may hold tumour, ascending.
+    computed : sequence of int
+        Those of them that were computed, from :func:`coarse_slices`.
     """
-    places = np.searchsorted(looked, slices)
+    places = np.searchsorted(computed, slices)
     for z, place in zip(slices, places, strict=True):
-        if looked[place] != z:
-            np.maximum(probability[looked[place - 1]], probability[looked[place]], out=probability[z])
+        if computed[place] != z:
+            np.maximum(probability[computed[place - 1]], probability[computed[place]], out=probability[z])
 
 
 def refine_regions(
     probability: Probability,
-    limit: float,
+    threshold: float,
     slices: Sequence[int],
     extents: Sequence[Rectangle | None],
     box: Box,
     size: int,
 ) -> tuple[Rectangle | None, ...]:
-    """The part of each slice that is worth a closer look, by the slice itself and those beside it.
+    """The region of each slice to compute at full resolution: candidates in it and in adjacent slices.
 
     Parameters
     ----------
     probability : ndarray of float32
-        Shape (z, y, x), from a quick look.
-    limit : float
-        The probability from which a voxel is worth it.
+        Shape (z, y, x), from the coarse pass.
+    threshold : float
+        Probability from which a voxel is a candidate.
     slices : sequence of int
-        Those that may hold tumour, ascending.
+        Slices that may hold tumour, ascending.
     extents : sequence of Rectangle or None
-        Where the head lies in each slice of the volume.
+        Rectangle of the head in each slice of the volume.
     box : Box
-        What is resampled to ``size``.
+        The square that is resampled to ``size``.
     size : int
         Working size in pixels.
 
     Returns
     -------
     tuple of Rectangle or None
-        For each slice of the volume, on its own grid; None where nothing is.
+        One per slice, on the volume's grid; None where there is no candidate.
     """
-    around = round(_AROUND * box.side / size)
+    margin = round(_MARGIN * box.side / size)
     found: list[Rectangle | None] = [None] * len(probability)
     for z in slices:
-        found[z] = _span_of(probability[z] >= limit)
-    grown: list[Rectangle | None] = [None] * len(probability)
+        found[z] = _bounding_box(probability[z] >= threshold)
+    regions: list[Rectangle | None] = [None] * len(probability)
     for before, z, after in zip((None, *slices), slices, (*slices[1:], None), strict=False):
-        near = _union([e for i in (before, z, after) if i is not None and (e := found[i]) is not None])
+        nearby = _union([e for i in (before, z, after) if i is not None and (e := found[i]) is not None])
         head = extents[z]
-        if near is not None and head is not None:
-            grown[z] = near.grown(around).within(head)
-    return tuple(grown)
+        if nearby is not None and head is not None:
+            regions[z] = nearby.grown(margin).within(head)
+    return tuple(regions)
 
 
-class Remainder:
-    """What only the quick look has seen, brought to the level of a close one.
+class CoarseProbability:
+    """Result of the coarse pass, into which the full-resolution result is merged.
 
-    At half the size next to nothing is a little more, or less, than at the full size. Each voxel of it counts
-    for little, but there are so many that an automatic threshold
-    (:func:`napari_lgg_seg.core.inference.postprocess.best_threshold`) depends on their sum.
+    The tiny probabilities far from any candidate differ systematically between the two resolutions. Each is
+    negligible, but there are so many that an automatic threshold
+    (:func:`napari_lgg_seg.core.inference.postprocess.best_threshold`) depends on their sum. So they are
+    rescaled by the ratio of the two results where both are known.
 
     Parameters
     ----------
     probability : ndarray of float32
-        Shape (z, y, x), from a quick look; it is changed in place.
-    limit : float
-        The probability from which a voxel is worth a closer look. None that is not keeps more than that.
+        Shape (z, y, x), from the coarse pass; changed in place. It is clipped to ``threshold``, since the
+        coarse pass only finds candidates.
+    threshold : float
+        Probability from which a voxel is a candidate.
     """
 
-    def __init__(self, probability: Probability, limit: float) -> None:
-        np.minimum(probability, limit, out=probability)
-        self._probability, self._limit = probability, np.float32(limit)
-        self._remains = np.ones(probability.shape, bool)
-        self._quick = self._close = 0.0
+    def __init__(self, probability: Probability, threshold: float) -> None:
+        np.minimum(probability, threshold, out=probability)
+        self._probability, self._threshold = probability, np.float32(threshold)
+        self._coarse_only = np.ones(probability.shape, bool)
+        self._coarse_sum = self._full_sum = 0.0
 
-    def replace(self, z: int, plane: Probability) -> None:
-        """Put in what a close look gives of a slice, shape (y, x), 0 where it did not look."""
-        seen, quick = plane > 0, self._probability[z]
-        both = seen & (quick < self._limit)
-        self._quick += float(quick[both].sum(dtype=np.float64))
-        self._close += float(np.minimum(plane[both], self._limit).sum(dtype=np.float64))
-        np.copyto(quick, plane, where=seen)
-        self._remains[z] &= ~seen
+    def merge(self, z: int, plane: Probability) -> None:
+        """Insert the full-resolution result of a slice, shape (y, x), which is 0 outside its region."""
+        refined, coarse = plane > 0, self._probability[z]
+        both = refined & (coarse < self._threshold)
+        self._coarse_sum += float(coarse[both].sum(dtype=np.float64))
+        self._full_sum += float(np.minimum(plane[both], self._threshold).sum(dtype=np.float64))
+        np.copyto(coarse, plane, where=refined)
+        self._coarse_only[z] &= ~refined
 
-    def level(self) -> None:
-        """Give what remains as much, on the average, as a close look gave where both had looked."""
-        if self._quick and self._close:
-            probability, remains = self._probability, self._remains
-            np.multiply(probability, np.float32(self._close / self._quick), out=probability, where=remains)
-            np.minimum(probability, self._limit, out=probability, where=remains)
+    def rescale(self) -> None:
+        """Rescale what only the coarse pass has computed to the level of full resolution."""
+        if self._coarse_sum and self._full_sum:
+            probability, where = self._probability, self._coarse_only
+            ratio = np.float32(self._full_sum / self._coarse_sum)
+            np.multiply(probability, ratio, out=probability, where=where)
+            np.minimum(probability, self._threshold, out=probability, where=where)
 
 
-def _span_of(plane: npt.NDArray[np.bool_]) -> Rectangle | None:
+def _bounding_box(plane: npt.NDArray[np.bool_]) -> Rectangle | None:
     rows = np.flatnonzero(plane.any(axis=1))
     if not len(rows):
         return None

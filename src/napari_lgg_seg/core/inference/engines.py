@@ -1,16 +1,16 @@
-"""What computes a network: PyTorch on any device, as it is or compiled, or OpenVINO on the CPU.
+"""Engines that run a network: PyTorch on any device, OpenVINO on the CPU.
 
-Which of them, with how many threads and in which number format is decided in :mod:`.devices`; what the
-network sees and what becomes of its answer, in :mod:`.predict`.
+:mod:`.devices` decides which one runs, in which number format and with how many threads; :mod:`.predict`
+prepares the input and uses the output.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .. import devices, memory
-from ..errors import EngineError, reason
+from .. import devices
 from .fold import fold_batch_norm
+from .openvino import OpenVinoEngine
 
 if TYPE_CHECKING:
     import torch
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A network made ready for one device, its batch normalisation folded."""
+    """A network prepared for one device, with batch normalisation folded."""
 
     @property
     def name(self) -> str:
         """One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`, without "auto"."""
 
     def logits(self, slices: Tensor) -> Tensor:
-        """What the network says of slices.
+        """Run the network on a batch of slices.
 
         Parameters
         ----------
@@ -42,16 +42,16 @@ class Engine(Protocol):
         Raises
         ------
         RuntimeError, MemoryError
-            As PyTorch raises them, if the device fails or has too little memory.
+            As raised by PyTorch if the device fails or runs out of memory.
         EngineError
-            If the engine fails and PyTorch may still do.
+            If the engine fails but PyTorch may still work.
         """
 
 
 def make_engine(
     name: str, network: nn.Module, channels: int, device: torch.device, card: ModelCard | None = None
 ) -> Engine:
-    """Make a network ready; it is copied, not changed.
+    """Prepare a network for inference; the network is copied, not changed.
 
     Parameters
     ----------
@@ -60,35 +60,31 @@ def make_engine(
     network : Module
         One of :mod:`napari_lgg_seg.core.model.networks`.
     channels : int
-        Input channels of a slice.
+        Input channels per slice.
     device : torch.device
-        Where it computes.
+        Where the network runs.
     card : ModelCard, optional
-        The model's; "openvino-int8" needs it.
+        The model's card; required by "openvino-int8".
 
     Raises
     ------
     RuntimeError
-        As PyTorch raises it, if the device does not take the network.
+        As raised by PyTorch if the network cannot be moved to the device.
     EngineError
-        If OpenVINO cannot take the network.
+        If OpenVINO cannot convert the network.
     ValueError
-        If there is no card for "openvino-int8".
+        If "openvino-int8" is asked for without a card.
     """
-    if name == "torch-compile":
-        return CompiledEngine(network, device)
     if name.startswith("openvino"):
-        from .openvino import OpenVinoEngine
-
-        rounded = name == devices.INT8_ENGINE
-        if rounded and card is None:
-            raise ValueError("To round a network to 8 bits takes the card of its model.")
-        return OpenVinoEngine(network, channels, card if rounded else None)
+        int8 = name == devices.INT8_ENGINE
+        if int8 and card is None:
+            raise ValueError("Quantizing a network to int8 requires the model's card.")
+        return OpenVinoEngine(network, channels, card if int8 else None)
     return TorchEngine(network, device)
 
 
 class TorchEngine:
-    """PyTorch, in the number format that suits the device."""
+    """PyTorch, in the number format that is fastest on the device."""
 
     name = "torch"
 
@@ -109,22 +105,3 @@ class TorchEngine:
         x = slices.to(self._dtype).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self._network(x)[:, 0].float()
         return logits
-
-
-class CompiledEngine(TorchEngine):
-    """PyTorch with code that is made for the network and the device, by the compiler that is there."""
-
-    name = "torch-compile"
-
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        super().__init__(network, device)
-        self._network = devices.compiled(self._network)
-
-    def logits(self, slices: Tensor) -> Tensor:
-        """See :class:`Engine`."""
-        try:
-            return super().logits(slices)
-        except Exception as error:  # compilers fail in many ways; all mean the same
-            if memory.is_out_of_memory(error):
-                raise
-            raise EngineError(f"torch.compile failed ({reason(error)})") from error

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it."""
+"""Fold batch normalisation into the preceding convolutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose batch normalisations are part of the convolutions before them."""
+    """A copy of a network in eval mode with batch normalisation folded into the preceding convolutions."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 

@@ -1,11 +1,10 @@
-"""A network rounded to 8 bits, weights and activations, for OpenVINO to compute with whole numbers.
+"""Quantize a network to int8, weights and activations, for OpenVINO.
 
-Rounded are the inner levels, two thirds of the work: labels then agree with those of the exact network as
-those of any two engines do. The two upper levels on the way down and the topmost on the way up would add more
-error than all of the rest (``docs/speed-8-bit.md``).
+Only the inner levels are quantized, which are two thirds of the computation. The first two levels of the
+encoder and the last one of the decoder would add more error than all the rest (``docs/speed-8-bit.md``).
 
-How far activations reach is measured on the made sample patient: that needs nobody's data, any model can be
-rounded so when it is first used, and it comes out the same everywhere.
+The ranges of activations are calibrated on the synthetic sample patient: this needs no real data, works for
+any model when it is first used, and gives the same result everywhere.
 """
 
 from __future__ import annotations
@@ -28,54 +27,55 @@ from ..model.preprocess import crop_and_resample, measure, normalise
 if TYPE_CHECKING:
     from ..model.checkpoint import ModelCard
 
-#: Each so many-th slice of the sample patient is looked at: neighbours are much alike.
-_EVERY = 2
-#: So many values of each ReLU and slice, drawn by chance, tell how far its values should reach; and the parts
-#: of the highest of all that are tried for it.
-_VALUES, _PARTS = 20_000, np.linspace(0.1, 1, 46)
+#: Every n-th slice of the sample patient is used: neighbouring slices are similar.
+_SLICE_STEP = 2
+#: Number of values sampled from each ReLU and slice.
+_SAMPLES = 20_000
+#: Upper limits of the range to try for a ReLU, as fractions of its highest value.
+_FRACTIONS = np.linspace(0.1, 1, 46)
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def example_slices(card: ModelCard) -> Tensor:
-    """Slices of the made sample patient as a model's network sees them, shape (n, c, h, w)."""
+    """Slices of the synthetic sample patient as network input of a model, shape (n, c, h, w)."""
     volume = make_sample_patient().volume
     assert volume is not None
     volume = volume[..., [SEQUENCES.index(sequence) for sequence in card.sequences]]
     preparation = measure(volume, card.preprocess)
     raw = crop_and_resample(volume, preparation.box, card.preprocess.working_size)
-    with_head = np.flatnonzero([extent is not None for extent in preparation.extents])[::_EVERY]
+    with_head = np.flatnonzero([extent is not None for extent in preparation.extents])[::_SLICE_STEP]
     around = with_neighbours(with_head, len(volume), card.neighbouring_slices)
     return normalise(raw, preparation)[torch.from_numpy(around)].flatten(1, 2)
 
 
 def quantize(network: nn.Module, examples: Tensor) -> nn.Module:
-    """A copy that rounds what its inner convolutions are given, and their weights, channel by channel.
+    """A copy whose inner convolutions have quantized inputs, and weights quantized per channel.
 
     Parameters
     ----------
     network : Module
-        With batch normalisation folded, in fp32 and eval mode. It runs its modules one after the other, in
-        the same order for all slices.
+        With batch normalisation folded, in fp32 and eval mode. It must run its modules in the same order for
+        all slices.
     examples : Tensor
-        Slices, shape (n, c, h, w), that make activations reach as far as they usually do.
+        Slices, shape (n, c, h, w), with typical activations, see :func:`example_slices`.
     """
-    rounded = deepcopy(network)
-    steps = _steps(rounded, examples)
+    quantized = deepcopy(network)
+    steps = _steps(quantized, examples)
     full = steps[0].size
-    # From the first convolution of the third level on, until slices have their full size again.
+    # From the first convolution of the third level until slices have their full size again.
     inner = dropwhile(lambda pair: 4 * pair[1].size[0] > full[0], pairwise(steps))
     for relu, convolution in takewhile(lambda pair: pair[1].size != full, inner):
-        # What is given something else than the values of a ReLU stays as it is.
+        # Convolutions whose input is not the output of a ReLU stay as they are.
         if isinstance(relu.module, nn.ReLU) and isinstance(convolution.module, _CONVOLUTIONS):
-            _replace(rounded, relu.module, _RoundedReLU(relu.module, _best_range(relu)))
-            _replace(rounded, convolution.module, _RoundedConvolution(convolution.module))
-    return rounded.eval()
+            _replace(quantized, relu.module, _QuantizedReLU(relu.module, _best_range(relu)))
+            _replace(quantized, convolution.module, _QuantizedConvolution(convolution.module))
+    return quantized.eval()
 
 
 @dataclass
 class _Step:
-    """A convolution or ReLU as it ran: the height and width that came out; of a ReLU, what values."""
+    """A convolution or ReLU that ran: height and width of its output; for a ReLU, also a sample of it."""
 
     module: nn.Module
     size: tuple[int, ...]
@@ -84,19 +84,19 @@ class _Step:
 
 
 def _steps(network: nn.Module, examples: Tensor) -> list[_Step]:
-    """What ran, in this order; values are from all of the examples."""
+    """Convolutions and ReLUs in the order in which they ran, with samples from all examples."""
     steps: dict[nn.Module, _Step] = {}
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
+    def record(module: nn.Module, _: object, output: Tensor) -> None:
         step = steps.setdefault(module, _Step(module, tuple(output.shape[-2:])))
         if isinstance(module, nn.ReLU):
-            drawn = torch.randint(output.numel(), (_VALUES,), generator=chance)
+            drawn = torch.randint(output.numel(), (_SAMPLES,), generator=generator)
             step.values.append(output.flatten()[drawn])
             step.highest = max(step.highest, float(output.max()))
 
     watched = [m for m in network.modules() if isinstance(m, (nn.ReLU, *_CONVOLUTIONS))]
-    hooks = [module.register_forward_hook(note) for module in watched]
+    hooks = [module.register_forward_hook(record) for module in watched]
     with torch.inference_mode():
         for one in examples:
             network(one[None])
@@ -106,9 +106,9 @@ def _steps(network: nn.Module, examples: Tensor) -> list[_Step]:
 
 
 def _best_range(relu: _Step) -> float:
-    """Up to which value 256 steps reach best; what is above is cut off.
+    """Upper limit of the range of 256 steps that gives the least error; higher values are clipped.
 
-    By the fourth power of the errors: by their square, too much of the high values would be cut off.
+    The error is the mean fourth power: with the mean square, too many high values would be clipped.
     """
     values = torch.cat(relu.values)
 
@@ -116,7 +116,7 @@ def _best_range(relu: _Step) -> float:
         rounded = torch.fake_quantize_per_tensor_affine(values, _step(highest), 0, 0, 255)
         return float((rounded - values).pow(4).mean())
 
-    return min((float(part) * relu.highest for part in _PARTS), key=error)
+    return min((float(fraction) * relu.highest for fraction in _FRACTIONS), key=error)
 
 
 def _step(highest: float) -> float:
@@ -124,7 +124,7 @@ def _step(highest: float) -> float:
 
 
 def _replace(network: nn.Module, module: nn.Module, by: nn.Module) -> None:
-    """Put a module in the place of another one."""
+    """Replace a module of a network."""
     for parent in network.modules():
         for name, child in parent.named_children():
             if child is module:
@@ -132,8 +132,8 @@ def _replace(network: nn.Module, module: nn.Module, by: nn.Module) -> None:
                 return
 
 
-class _RoundedReLU(nn.Module):
-    """A ReLU whose values are whole multiples, 0 to 255, of a step."""
+class _QuantizedReLU(nn.Module):
+    """A ReLU with output quantized to uint8."""
 
     def __init__(self, relu: nn.Module, highest: float) -> None:
         super().__init__()
@@ -146,8 +146,8 @@ class _RoundedReLU(nn.Module):
         return rounded
 
 
-class _RoundedConvolution(nn.Module):
-    """A convolution whose weights are whole multiples, -127 to 127, of a step of each output channel."""
+class _QuantizedConvolution(nn.Module):
+    """A convolution with weights quantized symmetrically to int8, with one step per output channel."""
 
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""OpenVINO on the CPU: the network converted from PyTorch, kept on disk, and nothing told to anybody.
+"""Run a network with OpenVINO on the CPU: convert it from PyTorch and cache it on disk.
 
-Importing OpenVINO sends usage figures over the network unless that is prevented before. Therefore
-:func:`load_openvino` is the only place that imports it.
+OpenVINO telemetry is disabled. Since importing OpenVINO already sends usage statistics, :func:`load_openvino`
+is the only place that imports it.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
 
     from ..model.checkpoint import ModelCard
 
-#: Converted networks that are kept, about 40 MiB each; every fine-tuned model has one of its own.
-_KEPT = 4
-#: Seconds after which what another process began to write is taken for abandoned.
+#: Number of converted networks to keep in the cache, about 40 MiB each.
+_CACHE_SIZE = 4
+#: Seconds after which another process's temporary files are considered abandoned.
 _ABANDONED = 24 * 3600
 _FILE = "network.xml"
 _TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoEngine:
-    """A network in OpenVINO; see :class:`napari_lgg_seg.core.inference.engines.Engine`.
+    """A network in OpenVINO, see :class:`napari_lgg_seg.core.inference.engines.Engine`.
 
     Parameters
     ----------
     network : Module
-        Any whose forward can be traced; it is copied, not changed.
+        Must be traceable; it is copied, not changed.
     channels : int
-        Input channels of a slice.
-    eight_bits_for : ModelCard, optional
-        Compute the inner levels in 8 bits, rounded as suits the slices that this model sees.
+        Input channels per slice.
+    int8_card : ModelCard, optional
+        Quantize the inner levels to int8, calibrated on input as described by this model's card.
 
     Raises
     ------
     EngineError
-        If OpenVINO is not there, cannot be loaded, or does not take the network.
+        If OpenVINO is not installed, cannot be loaded, or cannot convert the network.
     """
 
     name = "openvino"
 
-    def __init__(self, network: nn.Module, channels: int, eight_bits_for: ModelCard | None = None) -> None:
-        if eight_bits_for is not None:
+    def __init__(self, network: nn.Module, channels: int, int8_card: ModelCard | None = None) -> None:
+        if int8_card is not None:
             self.name = devices.INT8_ENGINE
         try:
-            self._request = _compiled(network, channels, eight_bits_for).create_infer_request()
-        except Exception as error:  # OpenVINO's converter raises many kinds; all mean the same
+            self._request = _compiled(network, channels, int8_card).create_infer_request()
+        except Exception as error:  # OpenVINO's converter raises many kinds of errors
             raise _failure(error) from error
 
     def logits(self, slices: Tensor) -> Tensor:
@@ -76,11 +76,10 @@ class OpenVinoEngine:
 
 
 def load_openvino() -> Any:
-    """The module ``openvino``, whose telemetry is kept from loading, whatever is installed.
+    """Import the module ``openvino`` with its telemetry disabled.
 
-    OpenVINO does without ``openvino_telemetry`` where that cannot be imported: it is made so, for the
-    whole process. If somebody else has imported OpenVINO with it before, it is taken away from the
-    converter, which alone uses it.
+    OpenVINO runs without ``openvino_telemetry`` if that cannot be imported, which is enforced for the whole
+    process. If OpenVINO was imported before, telemetry is replaced in its converter, the only part to use it.
     """
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # importing it raises ImportError
     import openvino
@@ -95,25 +94,24 @@ def load_openvino() -> Any:
 
 
 def cache_folder() -> Path:
-    """Where converted networks are kept."""
+    """Folder of converted networks."""
     from platformdirs import user_cache_path
 
     return user_cache_path("napari-lgg-seg", appauthor=False) / "openvino"
 
 
 def _compiled(network: nn.Module, channels: int, card: ModelCard | None) -> Any:
-    """The network ready to run: compiled from the cache if it is there, else converted and put there.
+    """The compiled network, from the cache if possible, else converted and cached.
 
-    What is kept is the converted network. To compile it takes a fifteenth of the time of converting it,
-    and what that gives suits this processor, these settings and this OpenVINO alone: OpenVINO's own cache,
-    which is not safe for several processes at once, would save little. A cache that is damaged, full or
-    not writable is done without, and begun anew the next time.
+    The cache holds converted networks. Compiling takes only a fifteenth of the time of converting, and its
+    result depends on processor, settings and version: OpenVINO's own cache, which is not safe for concurrent
+    processes, would save little. If the cache is damaged, full or read-only, it is ignored.
     """
     openvino = load_openvino()
     core, settings = openvino.Core(), devices.openvino_settings()
     folder = cache_folder() / _key(network, openvino.__version__, card)
     if folder.is_dir():
-        with suppress(OSError):  # a folder that is for reading only is as good
+        with suppress(OSError):  # a read-only cache works as well
             os.utime(folder)
         try:
             return core.compile_model(folder / _FILE, "CPU", settings)
@@ -121,12 +119,12 @@ def _compiled(network: nn.Module, channels: int, card: ModelCard | None) -> Any:
             shutil.rmtree(folder, ignore_errors=True)
     model = _converted(openvino, network, channels, card)
     with suppress(OSError, RuntimeError):
-        _keep(openvino, model, folder)
+        _store(openvino, model, folder)
     return core.compile_model(model, "CPU", settings)
 
 
 def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
-    """A name for what is kept of a network: by its structure, its weights, and the versions at work."""
+    """Cache key of a network: a hash of its structure, weights, int8 calibration and package versions."""
     digest = hashlib.sha256(f"{__version__} {version} {network}".encode())
     if card is not None:
         seen = f"{card.preprocess} {card.sequences} {card.neighbouring_slices}"
@@ -138,9 +136,9 @@ def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
 
 
 def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard | None) -> Any:
-    """The network as OpenVINO's, for any number and size of slices; its weights as exact as they are.
+    """Convert a network for any number and size of slices, with its weights in full precision.
 
-    With a model's card its inner levels are rounded to 8 bits.
+    With a model's card, its inner levels are quantized to int8.
     """
     import torch
 
@@ -154,23 +152,23 @@ def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard
     return model
 
 
-def _keep(openvino: Any, model: Any, folder: Path) -> None:
-    """Put a converted network on disk, whole or not at all, and drop those that were not used for long."""
+def _store(openvino: Any, model: Any, folder: Path) -> None:
+    """Write a converted network to the cache atomically, and remove the least recently used ones."""
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=cache) as temporary:
         written = Path(temporary) / folder.name
         written.mkdir()
         openvino.save_model(model, written / _FILE, compress_to_fp16=False)
-        written.rename(folder)  # refused where another process was quicker
-    kept = sorted((f.stat().st_mtime, f) for f in cache.iterdir())
-    whole = [f for _, f in kept if not f.name.startswith(".")]
-    abandoned = [f for changed, f in kept if f.name.startswith(".") and changed < time.time() - _ABANDONED]
-    for old in (*whole[:-_KEPT], *abandoned):
+        written.rename(folder)  # fails if another process was faster
+    entries = sorted((f.stat().st_mtime, f) for f in cache.iterdir())
+    complete = [f for _, f in entries if not f.name.startswith(".")]
+    abandoned = [f for changed, f in entries if f.name.startswith(".") and changed < time.time() - _ABANDONED]
+    for old in (*complete[:-_CACHE_SIZE], *abandoned):
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _failure(error: Exception) -> EngineError:
-    """The last line of OpenVINO's message says what is wrong; those before it, where in its sources."""
+    """An error with the last line of OpenVINO's message; the others name locations in its source code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return EngineError(f"OpenVINO failed ({(lines or [type(error).__name__])[-1].rstrip('.')})")

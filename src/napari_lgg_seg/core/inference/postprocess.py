@@ -1,4 +1,4 @@
-"""Probabilities -> labels: threshold, clean-up of separate pieces, holes."""
+"""Probabilities -> labels: threshold, clean-up of connected components, hole filling."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from ..options import SegmentOptions
 Labels = npt.NDArray[np.uint8]
 
 
-#: An automatic threshold is never below this: where nothing is likely, something would always be found.
+#: Lower limit of automatic thresholds; without it, something would be found in every patient.
 LOWEST_THRESHOLD = 0.1
 
 
 def best_threshold(probability: npt.NDArray[np.floating]) -> float:
-    """The threshold that promises the largest Dice of a volume, if the probabilities are right.
+    """The threshold that maximises the expected Dice of a volume, if the probabilities are calibrated.
 
-    Of the voxels above a threshold a share is expected to be tumour, and so is a share of the others: that
-    is the expected Dice, nearly. Its best threshold is half of it (Lipton et al. 2014,
-    https://arxiv.org/abs/1402.1892; Dai and Li 2023, https://jmlr.org/papers/v24/22-0712.html), thus nearly
-    0.5 where the network is sure, and lower where it doubts.
+    The best threshold is half the expected Dice that it achieves (Lipton et al. 2014,
+    https://arxiv.org/abs/1402.1892; Dai and Li 2023, https://jmlr.org/papers/v24/22-0712.html): close to 0.5
+    where the network is certain, and lower where it is not.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ def best_threshold(probability: npt.NDArray[np.floating]) -> float:
     Returns
     -------
     float
-        From :data:`LOWEST_THRESHOLD` to 1; 0.5 where no voxel reaches that.
+        From :data:`LOWEST_THRESHOLD` to 1; 0.5 if no voxel reaches the former.
     """
     likely = np.sort(probability[probability >= LOWEST_THRESHOLD])[::-1]
     if not len(likely):
@@ -42,21 +41,21 @@ def best_threshold(probability: npt.NDArray[np.floating]) -> float:
 
 
 def threshold_of(probability: npt.NDArray[np.floating], threshold: Threshold | None) -> float:
-    """A threshold as a number: that of the volume where it is "auto", 0.5 where there is none."""
+    """Resolve a threshold to a number: "auto" to the volume's :func:`best_threshold`, None to 0.5."""
     if threshold is None:
         return 0.5
     return best_threshold(probability) if isinstance(threshold, str) else threshold
 
 
 def to_labels(probability: npt.NDArray[np.floating], threshold: Threshold) -> Labels:
-    """Tumour where the probability reaches the threshold.
+    """Label voxels whose probability reaches the threshold.
 
     Parameters
     ----------
     probability : ndarray of float
         Any shape, 0 to 1.
     threshold : float or "auto"
-        Between 0 and 1, or :func:`best_threshold`.
+        From 0 to 1; "auto" is :func:`best_threshold`.
 
     Returns
     -------
@@ -67,15 +66,15 @@ def to_labels(probability: npt.NDArray[np.floating], threshold: Threshold) -> La
 
 
 def postprocess(probability: npt.NDArray[np.floating], options: SegmentOptions) -> Labels:
-    """Labels from a volume's probability, as the options ask.
+    """Labels from a volume's probability: threshold, clean-up and hole filling.
 
     Parameters
     ----------
     probability : ndarray of float
         Shape (z, y, x), 0 to 1.
     options : SegmentOptions
-        Threshold, clean-up and hole filling are used; :meth:`.SegmentOptions.complete` gives a model's own.
-        Without them: 0.5 and "off".
+        Missing values default to a threshold of 0.5 and no clean-up; :meth:`.ModelCard.complete` fills in
+        the model's own.
 
     Returns
     -------
@@ -86,19 +85,19 @@ def postprocess(probability: npt.NDArray[np.floating], options: SegmentOptions) 
     cleans = options.clean_up not in (None, "off")
     if not cleans and not options.fill_holes:
         return labels
-    # Only the part that holds tumour is looked at: a tenth of the time on most patients.
+    # Working on the tumour's bounding box takes a tenth of the time for most patients.
     if cleans and (box := _bounding_box(labels)) is not None:
-        labels[box] = _drop_pieces(labels[box], options)
+        labels[box] = _drop_components(labels[box], options)
     if options.fill_holes:
         _fill_holes(labels)
     return labels
 
 
 def _bounding_box(labels: Labels) -> tuple[slice, ...] | None:
-    """The part of a slice or volume, of uint8, that holds all of its tumour."""
+    """Bounding box of the tumour in a slice or volume of uint8; None without tumour."""
     spans = []
     for axis in range(labels.ndim):
-        # The quickest of many ways: the last axis first leaves least to the others.
+        # Reducing the last axis first is the fastest order.
         flat = labels
         for other in reversed(range(labels.ndim)):
             if other != axis:
@@ -110,15 +109,12 @@ def _bounding_box(labels: Labels) -> tuple[slice, ...] | None:
     return tuple(spans)
 
 
-def _drop_pieces(labels: Labels, options: SegmentOptions) -> Labels:
-    """Without the pieces that the options call too small.
-
-    Voxels that touch by a corner belong to one piece.
-    """
+def _drop_components(labels: Labels, options: SegmentOptions) -> Labels:
+    """Remove the 26-connected components that are too small for the options."""
     from scipy.ndimage import label
 
-    pieces, count = label(labels, structure=np.ones((3, 3, 3)))
-    volumes = np.bincount(pieces.ravel(), minlength=count + 1)
+    components, count = label(labels, structure=np.ones((3, 3, 3)))
+    volumes = np.bincount(components.ravel(), minlength=count + 1)
     volumes[0] = 0
     if options.clean_up == "largest":
         keep = np.arange(count + 1) == volumes.argmax()
@@ -126,12 +122,12 @@ def _drop_pieces(labels: Labels, options: SegmentOptions) -> Labels:
         smallest = options.smallest_volume if options.clean_up == "small" else MINOR * volumes.max()
         keep = volumes >= smallest
     keep[0] = False
-    kept: Labels = keep[pieces].astype(np.uint8)
+    kept: Labels = keep[components].astype(np.uint8)
     return kept
 
 
 def _fill_holes(labels: Labels) -> None:
-    """Fill holes within slices, in place; slices are thick, so that a hole in 3D is rare and means less."""
+    """Fill holes within each slice, in place; slices are too thick for holes in 3D."""
     from scipy.ndimage import binary_fill_holes
 
     for page in labels:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SlicesDone:
-    """Progress: this many slices of the volume are finished."""
+    """Progress: ``done`` of ``total`` slices of the volume are finished."""
 
     done: int
     total: int
@@ -43,7 +43,7 @@ class SlicesDone:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user should know, in one sentence; the work goes on."""
+    """A message for the user, in one sentence; the computation continues."""
 
     text: str
 
@@ -52,24 +52,24 @@ Event = SlicesDone | Notice
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How a volume is looked at: which part of each slice, at which size."""
+class _Pass:
+    """One pass over a volume: which region of each slice is computed, and at which size."""
 
     volume: npt.NDArray[np.generic]
-    #: Of each slice that is asked for, itself and its neighbours in the volume.
+    #: For each requested slice, the indices of itself and its neighbours in the volume.
     around: IntArray
     preparation: Preparation
     size: int
-    #: Slices at once to begin with.
+    #: Initial batch size.
     batch: int
-    #: Slices that need no look any more.
+    #: Slices that are finished already.
     done: int = 0
-    #: What an earlier, quick look found.
-    earlier: coarse.Remainder | None = None
+    #: The result of a coarse pass before this one.
+    coarse_result: coarse.CoarseProbability | None = None
 
 
 class Predictor:
-    """A model made ready for one device; use it for as many volumes as you like.
+    """A model prepared for one device; it can be used for any number of volumes.
 
     Parameters
     ----------
@@ -78,30 +78,30 @@ class Predictor:
     device : str
         "auto", "cuda", "mps" or "cpu".
     batch_size : int, optional
-        Slices at once; chosen from the device's memory by default.
+        Slices per batch; by default chosen from the device's memory.
     tta : bool
-        Test-time augmentation: average the answers for each slice and its mirror image.
+        Test-time augmentation: average the results for each slice and its mirror image.
     engine : str
         One of :data:`napari_lgg_seg.core.devices.ENGINE_CHOICES`.
     coarse_to_fine : bool
-        Look closely only where a quick look finds a chance of tumour: see :mod:`.quick_look`. With a model
-        that has no limit for it, and of a few slices, everything is looked at closely all the same.
+        Compute only candidate regions at full resolution, see :mod:`.coarse`. Everything is computed at
+        full resolution if the model has no coarse threshold, or for a few slices.
     whole_slices : bool
-        Let the network see slices without head and the air around heads, too: to measure what that is worth.
+        Do not skip slices without head or air around the head; for benchmarks.
 
     Attributes
     ----------
     device : torch.device
-        Where the network runs; another one after it had too little memory.
+        Where the network runs; changes to the CPU if the device runs out of memory.
     coarse_to_fine : bool
-        Whether there are quick looks.
+        Whether coarse-to-fine inference is used.
     engine : Engine
-        What computes the network; another one after it failed.
+        What runs the network; changes to PyTorch if another engine fails.
 
     Raises
     ------
     DeviceError
-        If the device is not present, or the engine not installed or not for the device.
+        If the device is not available, or the engine not installed or not for this device.
     """
 
     def __init__(
@@ -120,13 +120,13 @@ class Predictor:
         self.coarse_to_fine = coarse_to_fine and model.card.coarse_threshold is not None and not whole_slices
         self._model = model
         self._batch_size = batch_size
-        self._wanted_engine = engine
+        self._chosen_engine = engine
         self._notices: list[Notice] = []
         self._move_to(devices.choose_device(device, engine))
 
     def _move_to(self, device: torch.device) -> None:
         self.device = device
-        name = devices.choose_engine(self._wanted_engine, device)
+        name = devices.choose_engine(self._chosen_engine, device)
         try:
             self._use(name)
         except EngineError as error:
@@ -142,14 +142,14 @@ class Predictor:
             raise devices.failure(self.device, error) from error
 
     def _use_torch(self, error: EngineError) -> Notice:
-        """After another engine failed."""
-        self._wanted_engine = "torch"
+        """Fall back to PyTorch after another engine failed."""
+        self._chosen_engine = "torch"
         self._use("torch")
-        return Notice(f"{error}: going on with PyTorch.")
+        return Notice(f"{error}: continuing with PyTorch.")
 
     @property
     def runs_on(self) -> str:
-        """Device and engine for people, for instance ``CPU (OpenVINO)``."""
+        """Display name of device and engine, for instance ``CPU (OpenVINO)``."""
         device = devices.describe_device(self.device)
         name = self.engine.name
         return device if name == "torch" else f"{device} ({devices.ENGINE_NAMES[name]})"
@@ -162,11 +162,11 @@ class Predictor:
         Parameters
         ----------
         volume : ndarray
-            Shape (z, y, x, 3), channels as in :data:`napari_lgg_seg.core.data.patients.SEQUENCES`; any
-            real dtype and range, since intensities are normalised per volume.
+            Shape (z, y, x, 3), channels as in :data:`napari_lgg_seg.core.data.patients.SEQUENCES`; any real
+            dtype and range, since intensities are normalised per volume.
         slices : sequence of int, optional
-            Indices of the slices to compute; all of them by default. Intensities are normalised over
-            the whole volume, and neighbours are taken from it, all the same.
+            Indices of the slices to compute; by default all. Normalisation and neighbouring slices always
+            use the whole volume.
 
         Yields
         ------
@@ -176,12 +176,12 @@ class Predictor:
         Returns
         -------
         ndarray of float32
-            Shape (z, y, x), 0 to 1, on the grid of ``volume``; z counts ``slices`` if given.
+            Shape (z, y, x), 0 to 1, on the grid of ``volume``; with ``slices``, one z per entry.
 
         Raises
         ------
         ImageError
-            If the volume has another shape or is not made of real numbers.
+            If the volume has another shape or does not consist of real numbers.
         DeviceError
             If the device fails, or if there is not enough memory for a single slice.
         """
@@ -194,123 +194,122 @@ class Predictor:
         around = with_neighbours(wanted, len(volume), self.card.neighbouring_slices)
         total = len(wanted)
         probability: Probability = np.zeros((total, *volume.shape[1:3]), np.float32)
-        # Where there is no head there is no tumour: those slices keep 0.
+        # Slices without head hold no tumour and stay 0.
         todo = [i for i, z in enumerate(wanted) if self._whole_slices or preparation.extents[z] is not None]
         yield SlicesDone(0, total)
-        batch = (yield from self._first_batch()) if todo else 1
-        look = _Look(volume, around, preparation, self.card.preprocess.working_size, batch)
-        if self.coarse_to_fine and slices is None and len(todo) >= coarse.FEWEST:
-            look, todo = yield from self._look_quickly(look, todo, probability)
-        yield from self._compute(look, todo, probability)
-        if look.earlier is not None:
-            look.earlier.level()
+        batch = (yield from self._initial_batch_size()) if todo else 1
+        current = _Pass(volume, around, preparation, self.card.preprocess.working_size, batch)
+        if self.coarse_to_fine and slices is None and len(todo) >= coarse.MIN_SLICES:
+            current, todo = yield from self._coarse_pass(current, todo, probability)
+        yield from self._compute(current, todo, probability)
+        if current.coarse_result is not None:
+            current.coarse_result.rescale()
         yield from self._take_notices()
-        if look.done + len(todo) < total:
+        if current.done + len(todo) < total:
             yield SlicesDone(total, total)
         return probability
 
-    def _look_quickly(
-        self, look: _Look, todo: list[int], probability: Probability
-    ) -> Generator[Event, None, tuple[_Look, list[int]]]:
-        """Fill in what a quick look at all slices gives; returns what is left to be looked at, and how."""
-        limit = self.card.coarse_threshold
-        assert limit is not None
-        looked, preparation = coarse.coarse_slices(todo), look.preparation
-        size = coarse.coarse_size(look.size, self._multiple)
-        quick = dataclasses.replace(look, size=size, batch=4 * look.batch)  # of a quarter of the size
-        for event in self._compute(quick, looked, probability):
+    def _coarse_pass(
+        self, full: _Pass, todo: list[int], probability: Probability
+    ) -> Generator[Event, None, tuple[_Pass, list[int]]]:
+        """Fill in the coarse result; returns the pass at full resolution that remains, and its slices."""
+        threshold = self.card.coarse_threshold
+        assert threshold is not None
+        computed, preparation = coarse.coarse_slices(todo), full.preparation
+        size = coarse.coarse_size(full.size, self._multiple)
+        # At half resolution, four times as many slices fit into a batch.
+        for event in self._compute(
+            dataclasses.replace(full, size=size, batch=4 * full.batch), computed, probability
+        ):
             yield SlicesDone(0, len(probability)) if isinstance(event, SlicesDone) else event
-        coarse.fill_between(probability, todo, looked)
-        extents = coarse.refine_regions(
-            probability, limit, todo, preparation.extents, preparation.box, look.size
+        coarse.fill_skipped_slices(probability, todo, computed)
+        regions = coarse.refine_regions(
+            probability, threshold, todo, preparation.extents, preparation.box, full.size
         )
-        # What a quick look finds is no more than a reason for a closer one.
-        earlier = coarse.Remainder(probability, limit)
-        left = [z for z in todo if extents[z] is not None]
-        preparation = dataclasses.replace(preparation, extents=extents)
+        merged = coarse.CoarseProbability(probability, threshold)
+        left = [z for z in todo if regions[z] is not None]
         done = len(probability) - len(left)
-        closely = dataclasses.replace(look, preparation=preparation, done=done, earlier=earlier)
-        if closely.done:
-            yield SlicesDone(closely.done, len(probability))
-        return closely, left
+        preparation = dataclasses.replace(preparation, extents=regions)
+        if done:
+            yield SlicesDone(done, len(probability))
+        return dataclasses.replace(full, preparation=preparation, done=done, coarse_result=merged), left
 
     def _compute(
-        self, look: _Look, todo: list[int], probability: Probability
+        self, current: _Pass, todo: list[int], probability: Probability
     ) -> Generator[Event, None, None]:
-        """Fill in the probability of some slices, batch by batch; where the device allows it, one ahead."""
-        batch = look.batch
-        done = begun = 0
-        under_way: deque[tuple[list[int], Callable[[], Tensor]]] = deque()
+        """Fill in the probability of slices, batch by batch, one batch ahead if the device supports it."""
+        batch = current.batch
+        done = started = 0
+        pending: deque[tuple[list[int], Callable[[], Tensor]]] = deque()
         while done < len(todo):
             yield from self._take_notices()
-            part = todo[begun : begun + batch]
+            part = todo[started : started + batch]
             try:
                 if part:
-                    under_way.append((part, self._begin_batch(look, part)))
-                    begun += len(part)
-                    if begun < len(todo) and len(under_way) <= self._transfer.ahead:
+                    pending.append((part, self._start_batch(current, part)))
+                    started += len(part)
+                    if started < len(todo) and len(pending) <= self._transfer.ahead:
                         continue
-                part, result = under_way[0]
+                part, result = pending[0]
                 found = result().numpy()
             except (RuntimeError, MemoryError, EngineError) as error:
                 batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
-                # What is under way may be lost as well: it is computed again.
-                under_way.clear()
-                begun = done
+                # Pending batches may be lost as well: compute them again.
+                pending.clear()
+                started = done
                 yield notice
                 continue
             for z, plane in zip(part, found, strict=True):
-                if look.earlier is not None:
-                    look.earlier.replace(z, plane)
+                if current.coarse_result is not None:
+                    current.coarse_result.merge(z, plane)
                 else:
                     probability[z] = plane
-            under_way.popleft()
+            pending.popleft()
             done += len(part)
-            yield SlicesDone(look.done + done, len(probability))
+            yield SlicesDone(current.done + done, len(probability))
 
-    def _first_batch(self) -> Generator[Event, None, int]:
-        """How many slices at once to begin with."""
+    def _initial_batch_size(self) -> Generator[Event, None, int]:
         try:
             return self._batch_size or devices.automatic_batch_size(
                 self.device, self.card.preprocess.working_size
             )
-        except RuntimeError as error:  # the device does not answer
+        except RuntimeError as error:  # the device does not respond
             batch, notice = self._recover(error, 1)
             yield notice
             return batch
 
     def _take_notices(self) -> list[Notice]:
-        """What is to be told since the last volume or batch: that an engine could not be used."""
+        """Notices since the last call, for instance that an engine could not be used."""
         taken, self._notices = self._notices, []
         return taken
 
-    def _begin_batch(self, look: _Look, part: list[int]) -> Callable[[], Tensor]:
-        """Of some of the slices that are asked for; returns what waits for their probability, (m, y, x)."""
+    def _start_batch(self, current: _Pass, part: list[int]) -> Callable[[], Tensor]:
+        """Start computing some slices; the returned function waits for their probability, (m, y, x)."""
         import torch
 
-        volume, preparation, around = look.volume, look.preparation, look.around[part]
-        # Each slice that is seen is prepared once, however many others it is a neighbour of.
+        volume, preparation, around = current.volume, current.preparation, current.around[part]
+        # Prepare each slice once, even if it is a neighbour of several others.
         needed, places = np.unique(around, return_inverse=True)
-        box, size, transfer = preparation.box, look.size, self._transfer
-        window = self._window([preparation.extents[z] for z in needed], look)
+        box, size, transfer = preparation.box, current.size, self._transfer
+        window = self._window([preparation.extents[z] for z in needed], current)
         with torch.inference_mode():
             raw = window.cut(crop_and_resample(volume[needed], box, size, transfer.send_raw))
             x = normalise_each(transfer.send(raw), transfer.send(intensity_stats_of(preparation)))
-            seen = transfer.send(torch.from_numpy(places.reshape(around.shape)))
-            values = window.put_back(self._probability(x[seen].flatten(1, 2)), size)
+            stacked = transfer.send(torch.from_numpy(places.reshape(around.shape)))
+            values = window.put_back(self._probability(x[stacked].flatten(1, 2)), size)
             height, width = volume.shape[1:3]
             return transfer.fetch(back_to_grid(values, box, (height, width)))
 
-    def _window(self, extents: Sequence[Rectangle | None], look: _Look) -> Rectangle:
-        """What the network sees of resampled slices."""
+    def _window(self, extents: Sequence[Rectangle | None], current: _Pass) -> Rectangle:
+        """The region of resampled slices that the network computes."""
         if self._whole_slices:
-            return Rectangle(0, look.size, 0, look.size)
-        air = AIR * look.size // self.card.preprocess.working_size
-        return window_around(extents, look.preparation.box, look.size, self._multiple, air)
+            return Rectangle(0, current.size, 0, current.size)
+        air = AIR * current.size // self.card.preprocess.working_size
+        return window_around(extents, current.preparation.box, current.size, self._multiple, air)
 
     @property
     def _multiple(self) -> int:
-        """By what the network divides the size of a slice."""
+        """Factor by which the network downsamples a slice."""
         from ..model.networks import NETWORKS
 
         return NETWORKS[self.card.architecture].multiple
@@ -325,7 +324,7 @@ class Predictor:
         return values
 
     def _recover(self, error: BaseException, batch: int) -> tuple[int, Notice]:
-        """After a failure: PyTorch, half the batch, then the CPU; anything else becomes a DeviceError."""
+        """After a failure: try PyTorch, half the batch, then the CPU; else raise a DeviceError."""
         device = self.device
         if isinstance(error, EngineError):
             return batch, self._use_torch(error)
@@ -334,7 +333,7 @@ class Predictor:
         memory.reclaim_memory(device)
         if batch > 1:
             return batch // 2, Notice(
-                f"Out of memory: going on with {batch // 2} instead of {batch} slices at once."
+                f"Out of memory: continuing with {batch // 2} instead of {batch} slices per batch."
             )
         if device.type == "cpu":
             raise DeviceError(
@@ -342,11 +341,11 @@ class Predictor:
             ) from error
         self._move_to(devices.choose_device("cpu"))
         memory.reclaim_memory(device)
-        return 1, Notice(f"{device.type.upper()} is out of memory: going on with the CPU.")
+        return 1, Notice(f"{device.type.upper()} is out of memory: continuing on the CPU.")
 
 
 def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
-    """A predictor as a user's options ask for it."""
+    """A predictor with a user's options."""
     return Predictor(
         model,
         options.device,
@@ -357,11 +356,11 @@ def predictor_for(model: Model, options: SegmentOptions) -> Predictor:
     )
 
 
-def run_to_end(work: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
-    """Run a prediction to its end, passing its events on; returns its result."""
+def run_to_end(steps: Generator[Event, None, T], show: Callable[[Event], None] | None = None) -> T:
+    """Run a prediction to its end, passing its events to ``show``; returns its result."""
     while True:
         try:
-            event = next(work)
+            event = next(steps)
         except StopIteration as stop:
             result: T = stop.value
             return result
@@ -370,7 +369,7 @@ def run_to_end(work: Generator[Event, None, T], show: Callable[[Event], None] | 
 
 
 def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...]) -> npt.NDArray[np.generic]:
-    """Check a volume and take the model's sequences from it, finite and not negative."""
+    """Check a volume and select the model's sequences, made finite and non-negative."""
     if volume.ndim != 4 or volume.shape[-1] != len(SEQUENCES) or 0 in volume.shape:
         raise ImageError(
             f"An image of shape {volume.shape} cannot be segmented; it must be slices x height x width x 3."
@@ -381,9 +380,9 @@ def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...
         volume = volume[..., [SEQUENCES.index(s) for s in sequences]]
     if volume.dtype.kind in "if":
         with np.errstate(over="ignore"):
-            numbers = volume.astype(np.float32)  # one copy, that the rest is done in
+            numbers = volume.astype(np.float32)  # a copy, modified in place below
         np.nan_to_num(numbers, copy=False, nan=0, posinf=0, neginf=0)
-        np.clip(numbers, -1e37, 1e37, out=numbers)  # sums and differences of such values stay finite
+        np.clip(numbers, -1e37, 1e37, out=numbers)  # so that sums and differences stay finite
         numbers -= np.minimum(numbers.min(axis=(0, 1, 2)), 0)
         volume = numbers
     return volume

@@ -1,4 +1,4 @@
-"""One patient -> labels, probability and figures -> files: the steps of the core in their order."""
+"""One patient -> labels, probability and measurements -> files."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The result for one patient.
+    """Result for one patient.
 
     Attributes
     ----------
     patient : Patient
-        What was segmented.
+        The patient that was segmented.
     labels : ndarray of uint8
         Shape (z, y, x), 0 and 1.
     probability : ndarray of float32
         Shape (z, y, x), 0 to 1.
     options : SegmentOptions
-        As used, the model's own where none were chosen.
+        As used, completed with the model's own values.
     threshold : float
-        From which a voxel is tumour here; a number also where the option is "auto".
+        Probability from which a voxel is labelled; a number even if the option is "auto".
     model : str
         The model's name.
     engine : str
-        What computed it: "torch", "openvino" or "torch-compile".
+        Engine that ran the network, for instance "torch" or "openvino".
     measurements : TumourMeasurements
-        Volume, slices and largest diameter.
+        Volume, number of slices and largest diameter.
     """
 
     patient: Patient
@@ -70,21 +70,21 @@ class Segmentation:
 
     @property
     def uncertainty(self) -> npt.NDArray[np.float32]:
-        """Entropy of each voxel in bits, (z, y, x): 0 sure, 1 not at all."""
+        """Entropy of each voxel in bits, shape (z, y, x), from 0 (certain) to 1."""
         return voxel_entropy(self.probability)
 
     @property
     def mean_uncertainty(self) -> float:
-        """One figure for the patient: mean entropy where tumour was found or is in doubt."""
+        """Mean entropy over tumour and uncertain voxels, in bits."""
         return mean_entropy(self.probability, self.labels)
 
     @property
     def expected_dice(self) -> float | None:
-        """The Dice with the truth that the labels promise, if the probabilities are right."""
+        """Expected Dice with the ground truth, if the probabilities are calibrated."""
         return expected_dice(self.probability, self.labels)
 
     def made_with(self) -> dict[str, Any]:
-        """What the headers of written files say about the labels."""
+        """Model, engine and options, as stored in the headers of label files."""
         return {
             "model": self.model,
             "engine": self.engine,
@@ -93,7 +93,7 @@ class Segmentation:
         }
 
     def label_map(self) -> LabelMap:
-        """The labels with what files should know of them."""
+        """The labels with the metadata for writing them to files."""
         patient = self.patient
         return LabelMap(
             patient.name,
@@ -124,19 +124,19 @@ def segment(
     options : SegmentOptions, optional
         Threshold, clean-up, test-time augmentation, batch size, device, engine.
     predictor : Predictor, optional
-        Made once for many patients; ``model`` and the options about the device are then its own.
+        To be reused for many patients; ``model`` and the options about device and engine are then ignored.
     on_event : callable, optional
         Called with progress and notices.
 
     Returns
     -------
     Segmentation
-        Labels, probability and figures on the patient's own grid.
+        Labels, probability and measurements on the patient's own grid.
 
     Raises
     ------
     ImageError, ModelError, DeviceError
-        One sentence: what is wrong and what to do.
+        If the patient has no images, the model cannot be used, or the device fails.
 
     Examples
     --------
@@ -145,11 +145,11 @@ def segment(
     >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
     >>> result.labels.shape, result.labels.dtype.name
     ((30, 256, 256), 'uint8')
-    >>> result.figures.slices > 5
+    >>> result.measurements.slices > 5
     True
     """
     options = options or SegmentOptions()
-    voxels_of(patient)  # before a model is loaded for nothing
+    voxels_of(patient)  # fail before loading a model
     if predictor is None:
         predictor = predictor_for(model or load_model(), options)
     return run_to_end(segment_stepwise(patient, predictor, options), on_event)
@@ -181,7 +181,7 @@ def voxels_of(patient: Patient) -> UInt8Array:
     Raises
     ------
     ImageError
-        If there are only masks.
+        If the patient has masks only.
     """
     if patient.volume is None:
         raise ImageError(f"{patient.folder} holds masks only; there is nothing to segment.")
@@ -201,16 +201,16 @@ def write_labels(
     Parameters
     ----------
     output : path
-        Made if it is not there.
+        Created if it does not exist.
     segmentation : Segmentation
         From :func:`segment`.
     file_format : {"masks", "tiff", "nifti"}
         The dataset's ``<patient>_<n>_mask.tif``, one ``<patient>_tumour.tif``, or
         ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
     overwrite : bool
-        Replace labels written before.
+        Replace existing labels.
     provenance : str, optional
-        What goes beside them to say what they were made from (:mod:`napari_lgg_seg.core.data.provenance`).
+        Stored with the labels, see :mod:`napari_lgg_seg.core.data.provenance`.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def write_labels(
     Raises
     ------
     ExportError
-        One sentence: what is in the way and what to do.
+        If labels exist already, or files cannot be written.
 
     Examples
     --------

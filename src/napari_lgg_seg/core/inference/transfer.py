@@ -1,4 +1,4 @@
-"""Copies to a device and back, next to its computing."""
+"""Copies to and from a device, overlapped with its computation where it supports that."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class DeviceTransfer:
-    """The way to a device and back: one batch after the other.
+    """Copies batches to a device and results back, synchronously.
 
     Attributes
     ----------
     ahead : int
-        Batches that may be under way while another one's result is waited for.
+        Number of further batches that may be started before a result is waited for.
     """
 
     ahead = 0
@@ -25,24 +25,23 @@ class DeviceTransfer:
         self.device = device
 
     def send_raw(self, tensor: Tensor) -> Tensor:
-        """Bring slices as they were read to where they are resampled: the CPU."""
+        """Copy raw slices to where they are resampled; here the CPU."""
         return tensor
 
     def send(self, tensor: Tensor) -> Tensor:
-        """Bring what the network needs to the device, if it is not there."""
+        """Copy network input to the device, unless it is there already."""
         return tensor.to(self.device)
 
     def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
-        """Ask for a result; what is returned waits for it and gives it, on the CPU."""
+        """Request a result; the returned function waits for it and returns it on the CPU."""
         return tensor.cpu
 
 
 class CudaTransfer(DeviceTransfer):
-    """The way to a CUDA device: the next batch is prepared and copied while this one is computed.
+    """Prepares and copies the next batch while a CUDA device computes the current one.
 
-    Nothing waits for the device but for a result that is due: copies go from and to pinned memory, in a
-    queue of their own for each direction. Slices are sent as they were read, a quarter of their size in
-    fp32, and resampled there.
+    Copies use pinned memory and one stream per direction, so that the host only waits for results. Slices
+    are sent as raw uint8, a quarter of their size in fp32, and resampled on the device.
     """
 
     ahead = 1
@@ -51,11 +50,11 @@ class CudaTransfer(DeviceTransfer):
         import torch
 
         super().__init__(device)
-        self._there = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._back = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._upload = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._download = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send_raw(self, tensor: Tensor) -> Tensor:
-        """See :class:`DeviceTransfer`; to the device."""
+        """See :class:`DeviceTransfer`; here the device."""
         return self.send(tensor)
 
     def send(self, tensor: Tensor) -> Tensor:
@@ -65,24 +64,24 @@ class CudaTransfer(DeviceTransfer):
         if tensor.device.type == "cuda":
             return tensor
         computing = torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(self._there):
+        with torch.cuda.stream(self._upload):
             sent = tensor.pin_memory().to(self.device, non_blocking=True)
-        computing.wait_stream(self._there)
-        sent.record_stream(computing)  # else its memory would be free for the next copy too early
+        computing.wait_stream(self._upload)
+        sent.record_stream(computing)  # otherwise its memory could be reused while it is still needed
         return sent
 
     def fetch(self, tensor: Tensor) -> Callable[[], Tensor]:
         """See :class:`DeviceTransfer`."""
         import torch
 
-        self._back.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._back):
+        self._download.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._download):
             fetched = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             fetched.copy_(tensor, non_blocking=True)
-            # Waiting for it leaves the core to what is done beside.
+            # A blocking event sleeps instead of spinning, which leaves the core to other threads.
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
-        tensor.record_stream(self._back)
+        tensor.record_stream(self._download)
 
         def wait() -> Tensor:
             arrived.synchronize()
@@ -92,5 +91,5 @@ class CudaTransfer(DeviceTransfer):
 
 
 def transfer_to(device: torch.device) -> DeviceTransfer:
-    """The way to a device and back."""
+    """The transfer that suits a device."""
     return CudaTransfer(device) if device.type == "cuda" else DeviceTransfer(device)

@@ -1,7 +1,7 @@
-"""How sure a network is of one patient's tumour: voxel by voxel, and as figures of the patient.
+"""Uncertainty of a segmentation, per voxel and per patient.
 
-All are made from the probability alone. With test-time augmentation that is the mean of what the network
-says of each slice and of its mirror image, so that they also count where the two differ.
+Everything is computed from the probability. With test-time augmentation, that is the mean of the results for
+each slice and its mirror image, so that disagreement between the two contributes as well.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-#: Probabilities between these are in doubt, whatever the threshold.
-DOUBTFUL = (0.05, 0.95)
-#: Below this the logarithm is that of this, so that the entropy of 0 and 1 is 0.
+#: Voxels with probabilities between these count as uncertain, whatever the threshold.
+UNCERTAIN = (0.05, 0.95)
+#: Smaller probabilities have an entropy of 0.
 _SMALLEST = 1e-12
 
 
 def voxel_entropy(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Entropy of each voxel in bits.
 
-    ``-p log2(p) - (1 - p) log2(1 - p)``: 0 where the network is sure either way, 1 where p is a half.
+    ``-p log2(p) - (1 - p) log2(1 - p)``: 0 for probabilities of 0 and 1, and 1 for a probability of 0.5.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def voxel_entropy(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.float
         Same shape, 0 to 1.
     """
     entropy = np.zeros(probability.shape, np.float32)
-    # Most of a volume is sure to be none: only the rest is worth a logarithm.
+    # Most of a volume has a probability of almost 0: compute logarithms for the rest only.
     unsure = (probability > _SMALLEST) & (probability < 1)
     p = probability[unsure].astype(np.float64)
     entropy[unsure] = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
@@ -41,28 +41,27 @@ def voxel_entropy(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.float
 def mean_entropy(
     probability: npt.NDArray[np.floating], labels: npt.NDArray[np.generic] | None = None
 ) -> float:
-    """Mean :func:`voxel_entropy`, in bits per voxel, of the voxels that are tumour or might be.
+    """Mean :func:`voxel_entropy`, in bits per voxel, over voxels that are, or might be, tumour.
 
-    It is averaged over the voxels in doubt (:data:`DOUBTFUL`) together with those labelled as tumour. Of
-    the rest of the head, which is many times larger and sure to be none, nothing enters, so that the
-    figure depends neither on the size of the picture nor on that of the head; a large tumour that is sure
-    but for its rim has a low figure, a small or faint one, of which most is rim, a high one.
+    The mean is over uncertain voxels (:data:`UNCERTAIN`) and those labelled as tumour. The rest of the head
+    is excluded, so that the value does not depend on the size of the image or the head. It is low for a large
+    tumour that is uncertain only at its border, and high for a small or faint one that is mostly border.
 
-    It says where to look first, not how wrong a result is: what the network is sure of can be wrong, and
-    a lesion that it passed over without doubt leaves no trace. That is why a patient in whom nothing was
-    found deserves a look whatever the figure is.
+    It ranks patients for review but does not measure errors: the network can be confidently wrong, and a
+    lesion that it missed leaves no trace. A patient without any findings should therefore be reviewed
+    regardless of this value.
 
     Parameters
     ----------
     probability : ndarray of float
         Any shape, 0 to 1.
     labels : ndarray of bool or integers, optional
-        Same shape; non-zero is tumour. Without them only the voxels in doubt count.
+        Same shape; non-zero is tumour. Without labels, only uncertain voxels count.
 
     Returns
     -------
     float
-        0 to 1; 0 where no voxel is tumour or in doubt.
+        0 to 1; 0 if no voxel is tumour or uncertain.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def mean_entropy(
     """
     if labels is not None and labels.shape != probability.shape:
         raise ValueError(f"labels of shape {labels.shape} for a probability of {probability.shape}")
-    low, high = DOUBTFUL
+    low, high = UNCERTAIN
     counted = (probability > low) & (probability < high)
     if labels is not None:
         counted |= labels != 0
@@ -79,10 +78,10 @@ def mean_entropy(
 
 
 def expected_dice(probability: npt.NDArray[np.floating], labels: npt.NDArray[np.generic]) -> float | None:
-    """The Dice that labels would have with the truth, nearly, if the probabilities were right.
+    """Expected Dice of labels with the ground truth (approximately), if the probabilities are calibrated.
 
-    Of the voxels labelled, and of all voxels, a share is expected to be tumour: that of
-    :func:`.postprocess.best_threshold`, with the labels as they are after the clean-up.
+    Twice the summed probability of the labelled voxels, divided by the summed probability of all voxels plus
+    the number of labelled ones; see :func:`.postprocess.best_threshold`. Clean-up is taken into account.
 
     Parameters
     ----------
@@ -94,8 +93,7 @@ def expected_dice(probability: npt.NDArray[np.floating], labels: npt.NDArray[np.
     Returns
     -------
     float or None
-        0 to 1; None where nothing is labelled and no voxel is the least likely, as there is nothing to
-        agree about.
+        0 to 1; None if nothing is labelled and all probabilities are 0, since Dice is undefined then.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 from ...core.cohort.index import PatientStatus
-from ...core.cohort.patient_summary import PatientSummary, list_patients
+from ...core.cohort.patient_summary import PatientSummary
 from ...core.cohort.results import CohortResults
 from ...core.cohort.run import (
     PatientStarted,
@@ -17,7 +17,8 @@ from ...core.cohort.run import (
     ResultsEvent,
     segment_patients,
 )
-from ...core.cohort.summary_cache import SummaryCache, look_at
+from ...core.cohort.summary_cache import SummaryCache, cached_summary
+from ...core.data.discover import list_patients
 from ...core.data.masks import write_masks
 from ...core.data.patients import find_slices
 from ...core.errors import ExistingMasksError, LggSegError
@@ -61,7 +62,7 @@ def scan_dataset(
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
         for folder in folders:
-            summaries[folder.name] = look_at(folder, results, cache)
+            summaries[folder.name] = cached_summary(folder, results, cache)
             if monotonic() - reported > _REPORT_SECONDS:
                 yield summaries
                 summaries, reported = {}, monotonic()
@@ -123,7 +124,7 @@ def run_segment(job: SegmentJob) -> Generator[ResultsEvent, None, None]:
         with SummaryCache(job.cache_file) as cache:
             for event in work:
                 if isinstance(event, PredictionStored):
-                    cache.keep(event.folder, job.results, event.details)
+                    cache.update(event.folder, job.results, event.summary)
                 yield event
     finally:
         device = predictor.device

@@ -258,7 +258,7 @@ class Runs:
             run.notice = event.text
         elif isinstance(event, PredictionStored):
             run.done += 1
-            self._model.update(event.folder.name, status=event.status, summary=event.details)
+            self._model.update(event.folder.name, status=event.status, summary=event.summary)
             if (row := self._model.row_of(event.folder.name)) is not None:
                 self._segmented(row)
             self._changed()

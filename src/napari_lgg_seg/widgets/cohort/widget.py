@@ -261,13 +261,13 @@ class CohortBrowser(Container):
 
     def _saved(self, saved: SavedEdits) -> None:
         if self._results is not None and saved.results.folder == self._results.folder:
-            self.patients.update(saved.name, status=saved.status, summary=saved.details)
-            if saved.work.by_hand and self._folders is not None:
+            self.patients.update(saved.name, status=saved.status, summary=saved.summary)
+            if saved.edits.by_hand and self._folders is not None:
                 self.resume_banner.note(self._folders, saved.name)
 
     def _patient_read(self, opened: Opened) -> None:
         if self._is_ours(opened.source):
-            self.patients.update(opened.source.name, status=opened.status, summary=opened.details)
+            self.patients.update(opened.source.name, status=opened.status, summary=opened.summary)
 
     def _read_failed(self, source: Source, message: str) -> None:
         if self._is_ours(source):

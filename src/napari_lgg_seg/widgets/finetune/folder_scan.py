@@ -10,7 +10,8 @@ from typing import Any
 from napari.qt.threading import create_worker
 
 from ...core.cohort.corrected import CorrectedPatient, corrected_patients
-from ...core.data.patients import find_slices, is_patient_folder, patient_folders
+from ...core.data.discover import is_patient_folder, patient_folders
+from ...core.data.patients import find_slices
 from ...core.errors import PatientError, TrainingError
 from ..shared.messages import counted
 from ..shared.worker import Failure, returns_failure

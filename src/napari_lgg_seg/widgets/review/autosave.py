@@ -165,7 +165,7 @@ class EditAutosaver(QObject):
             self._timer.start(0)
         try:
             for layer, now in self._unsaved(layers):
-                self._note(id(layer), now, edit_files.keep(_edit_of(layer)))
+                self._note(id(layer), now, edit_files.save(_edit_of(layer)))
         except LggSegError as error:
             _warn(str(error))
 
@@ -200,7 +200,7 @@ class EditWriter:
                 with self._lock:
                     if self.is_stopped:
                         return []
-                    self._written.append((layer, now, edit_files.keep(edit)))
+                    self._written.append((layer, now, edit_files.save(edit)))
         except LggSegError as error:
             return str(error)
         return self._written

@@ -213,7 +213,7 @@ class OpenPatient:
         ResultsError, ExportError
             If a file cannot be written.
         """
-        return self.source.keep(edits, self._patient)
+        return self.source.save(edits, self._patient)
 
     def _other_edited_labels(self, main: Labels | None) -> list[Labels]:
         def is_edited(layer: Labels) -> bool:

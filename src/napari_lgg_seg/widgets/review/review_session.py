@@ -203,8 +203,8 @@ class ReviewSession:
     def _mark_saved(self, patient: OpenPatient | None, saved: SavedEdits) -> None:
         """Announce saved edits, so that nothing else keeps them in case of a crash."""
         if patient is not None:
-            patient.mark_saved(saved.work)
-        for labels in saved.work.painted if not saved.work.is_old.is_set() else ():
+            patient.mark_saved(saved.edits)
+        for labels in saved.edits.painted if not saved.edits.is_old.is_set() else ():
             labels_saved(labels)
         self.saved.emit(saved)
 
@@ -228,7 +228,7 @@ class ReviewSession:
 
     def _edits_to_save(self, *, accept: bool = False, leaving: bool = False) -> Edits | None:
         """Edits of the open patient, if its source can store them."""
-        if self.patient is None or not self.patient.source.can_keep:
+        if self.patient is None or not self.patient.source.can_save:
             return None
         return self.patient.edits(accept=accept, leaving=leaving)
 
@@ -310,7 +310,7 @@ class ReviewSession:
     def _switch_to(self, opened: Opened | None) -> None:
         """Remove the open patient and show another one, if given."""
         patient = self.patient
-        if patient is not None and (patient.source.can_keep or patient.edits(leaving=True) is None):
+        if patient is not None and (patient.source.can_save or patient.edits(leaving=True) is None):
             self._is_switching = True
             try:
                 self._visibility = patient.remove()

@@ -9,14 +9,8 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.data.patients import (
-    Patient,
-    is_patient_folder,
-    parse_name,
-    patient_folders,
-    read_patient,
-    read_slices,
-)
+from ...core.data.discover import is_patient_folder, patient_folders
+from ...core.data.patients import Patient, parse_name, read_patient, read_slices
 from ...core.errors import PatientError
 from ...layers import add_layers, layers_of, patients_in
 from .worker import Failure, returns_failure

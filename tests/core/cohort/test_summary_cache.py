@@ -1,0 +1,107 @@
+"""The cache of patient summaries: when it is used, and that everything works without it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+
+from napari_lgg_seg.core.cohort import summary_cache
+from napari_lgg_seg.core.cohort.patient_summary import PatientSummary, read_summary
+from napari_lgg_seg.core.cohort.summary_cache import SummaryCache, cached_summary
+from napari_lgg_seg.core.data.label_files import LabelMap
+
+NAME = "TCGA_DU_0001_19990101"
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Folders of the patients that were read from disk."""
+    read, seen = summary_cache.read_summary, []
+
+    def spy(folder, labels):
+        seen.append(folder.name)
+        return read(folder, labels)
+
+    monkeypatch.setattr(summary_cache, "read_summary", spy)
+    return seen
+
+
+def summary_of(folder, results, path):
+    with SummaryCache(path) as cache:
+        return cached_summary(folder, results, cache)
+
+
+def assert_same(one, other):
+    for name in PatientSummary.__dataclass_fields__:
+        np.testing.assert_equal(getattr(one, name), getattr(other, name))
+
+
+def test_unchanged_patients_are_read_once(folder, results, tmp_path, reads):
+    first = summary_of(folder, results, tmp_path / "deep" / "cache")
+    second = summary_of(folder, results, tmp_path / "deep" / "cache")
+    assert reads == [NAME]
+    assert_same(first, second)
+    assert second.thumbnail is not None
+
+
+@pytest.mark.parametrize("change", ["touch", "rewrite", "add", "remove", "labels"])
+def test_changed_patients_are_read_again(folder, results, tmp_path, reads, patient, change):
+    summary_of(folder, results, tmp_path / "cache")
+    file = folder / f"{NAME}_6.tif"
+    if change == "touch":
+        os.utime(file, ns=(1, 1))
+    elif change == "rewrite":
+        file.write_bytes(file.read_bytes() + b"0")
+    elif change == "add":
+        (folder / f"{NAME}_8.tif").write_bytes(file.read_bytes())
+    elif change == "remove":
+        file.unlink()
+    else:
+        results.write_corrected(NAME, LabelMap(NAME, patient.truth))
+    summary = summary_of(folder, results, tmp_path / "cache")
+    assert reads == [NAME, NAME]
+    assert (summary.dice == 1) == (change == "labels")
+
+
+def test_broken_patients_are_read_again(folder, results, tmp_path, reads):
+    (folder / f"{NAME}_3.tif").unlink()
+    for _ in range(2):
+        assert summary_of(folder, results, tmp_path / "cache").problem
+    assert reads == [NAME, NAME]
+
+
+def test_broken_labels_become_the_problem(folder, results, tmp_path):
+    results.labels_file(NAME).parent.mkdir(parents=True)
+    results.labels_file(NAME).write_bytes(b"no TIFF")
+    assert results.labels_file(NAME).name in summary_of(folder, results, tmp_path / "cache").problem
+
+
+def test_an_updated_summary_is_found(folder, results, tmp_path, reads):
+    summary = read_summary(folder, None)
+    with SummaryCache(tmp_path / "cache") as cache:
+        cache.update(folder, results, summary)
+    assert_same(summary_of(folder, results, tmp_path / "cache"), summary)
+    assert reads == []
+
+
+def test_a_damaged_cache_is_replaced(folder, results, tmp_path, reads):
+    path = tmp_path / "cache"
+    path.write_bytes(b"no database, but long enough to be taken for one" * 100)
+    for _ in range(2):
+        assert summary_of(folder, results, path).slices == 6
+    assert reads == [NAME]
+
+
+def test_everything_works_without_a_cache(folder, results, tmp_path, reads):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "cache", tmp_path):
+        assert summary_of(folder, results, path).slices == 6
+    # Another window has locked it.
+    summary_of(folder, results, tmp_path / "cache")
+    other = sqlite3.connect(tmp_path / "cache", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert summary_of(folder, results, tmp_path / "cache").slices == 6
+    other.close()
