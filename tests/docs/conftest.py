@@ -65,8 +65,12 @@ def quick(
     tmp_path: Path, make_patient: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """Small networks, sample patients and trainings; gives the model in place of the shipped one."""
-    from napari_lgg_seg import api  # noqa: F401 - every module that names the shipped model must be loaded
+    import napari_lgg_seg as lgg
+
     from napari_lgg_seg.core.data import phantom, phantom_cohort
+
+    for name in lgg.__all__:  # every module that names the shipped model must be loaded
+        getattr(lgg, name)
 
     def sample(name: str = "LGG_sample", seed: int = 0) -> Any:
         return make_patient(name, shape=(4, 32, 32), seed=seed)

@@ -24,7 +24,7 @@ from ..memory import return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
 from ..options import SegmentOptions, label_options
 from ..prefetch import read_ahead
-from .cluster import check_installed, spread
+from .dask.spread import check_installed, spread
 from .index import PatientStatus
 from .patient_job import (
     CohortJob,

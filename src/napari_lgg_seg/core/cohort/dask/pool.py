@@ -16,11 +16,11 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-from ..._version import __version__
-from ..errors import ClusterError, reason
-from ..inference.predict import Notice
-from .cluster_worker import TOPIC, RemoteJob, Unusable, check_worker, run_patient
-from .patient_job import Outcome, PatientFailed, PatientProgress
+from ...._version import __version__
+from ...errors import ClusterError, reason
+from ...inference.predict import Notice
+from ..patient_job import Outcome, PatientFailed, PatientProgress
+from .worker import TOPIC, RemoteJob, Unusable, check_worker, run_patient
 
 #: How often a patient is given to a worker.
 ATTEMPTS = 3

@@ -18,7 +18,9 @@ import pytest
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
-from napari_lgg_seg.core.cohort import cluster, cluster_pool, cluster_worker
+from napari_lgg_seg.core.cohort.dask import pool as cluster_pool
+from napari_lgg_seg.core.cohort.dask import spread as cluster
+from napari_lgg_seg.core.cohort.dask import worker as cluster_worker
 from napari_lgg_seg.core.cohort.patient_job import (
     PatientFailed,
     PatientProgress,

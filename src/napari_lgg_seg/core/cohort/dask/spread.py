@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from ..errors import ClusterError, ExportError, reason
-from .cluster_pool import Event, Pool
-from .cluster_worker import RemoteJob
-from .patient_job import CohortJob
+from ...errors import ClusterError, ExportError, reason
+from ..patient_job import CohortJob
+from .pool import Event, Pool
+from .worker import RemoteJob
 
 #: Seconds to wait for a scheduler.
 _CONNECT_TIMEOUT = 15.0

@@ -8,17 +8,17 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..._version import __version__
-from ..data.provenance import model_checksum
-from ..devices import join_device
-from ..errors import LggSegError
-from ..inference.predict import Predictor, predictor_for
-from ..memory import return_main_memory
-from ..model.checkpoint import DEFAULT_MODEL, load_model
-from .patient_job import CohortJob, Outcome, PatientFailed, segment_patient
+from ...._version import __version__
+from ...data.provenance import model_checksum
+from ...devices import join_device
+from ...errors import LggSegError
+from ...inference.predict import Predictor, predictor_for
+from ...memory import return_main_memory
+from ...model.checkpoint import DEFAULT_MODEL, load_model
+from ..patient_job import CohortJob, Outcome, PatientFailed, segment_patient
 
 if TYPE_CHECKING:
-    from ..options import SegmentOptions
+    from ...options import SegmentOptions
 
 #: dask topic for progress messages.
 TOPIC = "napari-lgg-seg"

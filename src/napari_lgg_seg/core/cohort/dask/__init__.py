@@ -1,0 +1,1 @@
+"""A run spread over processes or machines with dask."""
