@@ -1,5 +1,4 @@
 # The public Python API: read a patient, load a model, segment, write labels; cohorts; compare; train.
-from ._version import __version__ as __version__
 from .core.cohort.patient_job import PatientFailed as PatientFailed
 from .core.cohort.patient_job import PatientProgress as PatientProgress
 from .core.cohort.patient_job import PatientSegmented as PatientSegmented
@@ -30,3 +29,4 @@ from .core.training.options import TrainOptions as TrainOptions
 from .core.training.train import train as train
 
 __all__: list[str]
+__version__: str

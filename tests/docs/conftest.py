@@ -66,7 +66,6 @@ def quick(
 ) -> Iterator[Path]:
     """Small networks, sample patients and trainings; gives the model in place of the shipped one."""
     import napari_lgg_seg as lgg
-
     from napari_lgg_seg.core.data import phantom, phantom_cohort
 
     for name in lgg.__all__:  # every module that names the shipped model must be loaded

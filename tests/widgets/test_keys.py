@@ -27,7 +27,7 @@ def napari_keys(window):
 
 
 def test_shortcuts_are_unique(viewer, wait_until):
-    pytest.importorskip("monai")
+    pytest.importorskip("pyqtgraph")
     pytest.importorskip("pyqtgraph")
     window = viewer.window.main_menu.window()
     theirs = napari_keys(window)

@@ -73,7 +73,7 @@ def test_segment_reports_a_preferred_model_that_cannot_be_used(opened, prefer, n
 
 
 def test_fine_tune_starts_with_the_preferences(opened, prefer, small_model, patient_on_disk, wait_until):
-    pytest.importorskip("monai")
+    pytest.importorskip("pyqtgraph")
     pytest.importorskip("pyqtgraph")
     for name in (NAME, NAME.replace("1_", "2_")):
         folder = patient_on_disk(name).parent
@@ -86,7 +86,7 @@ def test_fine_tune_starts_with_the_preferences(opened, prefer, small_model, pati
 
 
 def test_fine_tune_reports_a_preferred_model_that_cannot_be_used(opened, prefer, no_model, small_model):
-    pytest.importorskip("monai")
+    pytest.importorskip("pyqtgraph")
     pytest.importorskip("pyqtgraph")
     prefer(model=str(no_model))
     widget = opened("Fine-tune")

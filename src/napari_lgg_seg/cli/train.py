@@ -213,7 +213,6 @@ class _Display:
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._progress = make_progress(console)
         self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
         self._best = -1.0

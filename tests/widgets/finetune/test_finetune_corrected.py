@@ -10,7 +10,7 @@ from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 from window import threads_done
 
-pytest.importorskip("monai")
+pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.cohort.corrected import CorrectedPatient

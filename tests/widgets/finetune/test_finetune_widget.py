@@ -11,7 +11,7 @@ import pytest
 from flair_model import write_flair_model
 from window import assert_message, threads_done, visible_text
 
-pytest.importorskip("monai")
+pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.data.patients import Patient

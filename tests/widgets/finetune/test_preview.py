@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("monai")
+pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.model.checkpoint import read_card

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from window import assert_message, layer_of
 
-pytest.importorskip("monai")
+pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
 

@@ -118,10 +118,6 @@ class UNet(nn.Module):
         logits: Tensor = self.head(x)
         return logits[..., :height, :width]
 
-    def encoder(self) -> list[nn.Module]:
-        """The encoder's levels, from the first to the bottleneck."""
-        return list(self.down)
-
 
 def _buda_block(name: str, inputs: int, outputs: int) -> nn.Sequential:
     """Two blocks of 3 x 3 convolution without bias, batch normalisation, ReLU; published names."""
@@ -192,7 +188,7 @@ class BudaUNet(nn.Module):
             Shape (n, 1, h, w), before the sigmoid.
         """
         height, width = slices.shape[-2:]
-        *levels, bottleneck = self.encoder()
+        *levels, bottleneck = self._encoder()
         x = _pad_to_multiple(slices, self.multiple)
         skips: list[Tensor] = []
         for level in levels:
@@ -210,7 +206,7 @@ class BudaUNet(nn.Module):
         logits: Tensor = self.conv(x)
         return logits[..., :height, :width]
 
-    def encoder(self) -> list[nn.Module]:
+    def _encoder(self) -> list[nn.Module]:
         """The encoder's levels, from the first to the bottleneck."""
         return [self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.bottleneck]
 

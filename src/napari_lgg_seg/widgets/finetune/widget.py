@@ -49,7 +49,7 @@ class FineTuneWidget(Container):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
-        if any(find_spec(package) is None for package in ("monai", "pyqtgraph")):
+        if find_spec("pyqtgraph") is None:
             self._show_only(messages.NEEDS_EXTRA)
             return
         self._viewer = napari_viewer
