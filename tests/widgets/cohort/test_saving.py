@@ -111,7 +111,7 @@ def test_a_failure_to_write_keeps_the_patient_open(
 def test_painting_during_a_save_is_saved_as_well(
     viewer, segmented, open_row, cohort, wait_until, monkeypatch
 ):
-    keep, layers = sources.keep, []
+    keep, layers = sources.save_edits, []
 
     def save_and_paint(name, work, results):
         kept = keep(name, work, results)
@@ -122,7 +122,7 @@ def test_painting_during_a_save_is_saved_as_well(
 
     widget = segmented()
     open_row(widget, FIRST)
-    monkeypatch.setattr(sources, "keep", save_and_paint)
+    monkeypatch.setattr(sources, "save_edits", save_and_paint)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     open_row(widget, SECOND)
     kept = results_of(cohort).read_labels(FIRST)
@@ -343,8 +343,8 @@ def test_closing_saves_edits(viewer, segmented, open_row, cohort, close, wait_un
 def test_a_late_worker_does_not_overwrite_edits_saved_on_closing(
     viewer, segmented, open_row, cohort, wait_until, monkeypatch
 ):
-    resume, keep = threading.Event(), sources.keep
-    monkeypatch.setattr(sources, "keep", lambda *args: (resume.wait(3), keep(*args))[1])
+    resume, keep = threading.Event(), sources.save_edits
+    monkeypatch.setattr(sources, "save_edits", lambda *args: (resume.wait(3), keep(*args))[1])
     widget = segmented()
     open_row(widget, FIRST)
     layer = tumour_of(viewer, FIRST)

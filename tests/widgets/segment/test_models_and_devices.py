@@ -141,7 +141,7 @@ def test_pytorch_takes_over_from_failing_openvino(openvino, viewer, open_patient
     open_patient()
     widget = dock()
     run(widget)
-    assert "OpenVINO failed (No such operation): going on with PyTorch." in widget.status.value
+    assert "OpenVINO failed (No such operation): continuing with PyTorch." in widget.status.value
     assert viewer.layers[f"{NAME} tumour"].metadata["lgg"]["made_with"]["engine"] == "torch"
 
 
