@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
+from flair_model import write_flair_model
 from program import Done
 
 from napari_lgg_seg.cli import app as cli
@@ -116,6 +117,12 @@ def openvino(_torch_by_default: None, monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(devices, "available_engines", lambda: ("openvino", "torch"))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     return openvino_engine.load_openvino()
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file that is fast and finds the tumour of synthetic patients."""
+    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -7,16 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from flair_model import write_flair_model
 from program import NAME, Done
 
 from napari_lgg_seg.core.data.masks import write_patient
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory) -> Path:
-    """A quick model file that finds the tumour of made patients."""
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture

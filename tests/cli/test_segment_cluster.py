@@ -11,17 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from flair_model import write_flair_model
 
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 
 NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(6))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +32,11 @@ def cohort(tmp_path_factory, make_patient) -> Path:
     [([], signal.SIGINT), (["--workers", "2"], signal.SIGINT), (["--workers", "2"], signal.SIGTERM)],
     ids=["one process", "workers", "workers, told by the system"],
 )
-def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, model, tmp_path, where, number):
+def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, small_model, tmp_path, where, number):
     if where:
         pytest.importorskip("distributed")
     out = tmp_path / "out"
-    words = ["segment", cohort, "--output", out, "--model", model, "--device", "cpu", "--batch-size", 1]
+    words = ["segment", cohort, "--output", out, "--model", small_model, "--device", "cpu", "--batch-size", 1]
     words += ["--engine", "torch"]
     command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]
     # In a session of its own, so that all its processes hear Ctrl-C, as in a terminal.
@@ -90,9 +84,9 @@ def test_wrong_usage_exits_with_2(run, cohort, tmp_path, where):
 
 
 @pytest.mark.parametrize("where", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])
-def test_a_missing_extra_is_one_sentence(run, cohort, model, tmp_path, monkeypatch, where):
+def test_a_missing_extra_is_one_sentence(run, cohort, small_model, tmp_path, monkeypatch, where):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    done = run("segment", cohort, "--output", tmp_path / "out", "--model", model, *where)
+    done = run("segment", cohort, "--output", tmp_path / "out", "--model", small_model, *where)
     assert done.code == 1
     assert done.err.startswith("Error: Several workers need the package distributed")
     assert "pip install 'napari-lgg-seg[cluster]'" in done.err

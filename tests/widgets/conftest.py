@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from flair_model import write_flair_model
 
 from napari_lgg_seg.core.data.patients import Patient
 
@@ -189,12 +188,6 @@ def patient_on_disk(tmp_path: Path, make_patient: Callable[..., Patient]) -> Cal
         return folder
 
     return write
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file that is fast and finds the tumour of synthetic patients."""
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flair_model import write_flair_model
 
 from napari_lgg_seg.core.cohort.results import CohortResults
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import Patient
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """A model file whose network labels what is bright in FLAIR."""
-    return write_flair_model(tmp_path_factory.mktemp("models") / "bright FLAIR.safetensors")
 
 
 @pytest.fixture
@@ -57,3 +50,9 @@ def probability() -> np.ndarray:
 def labels(probability) -> np.ndarray:
     """The labels of ``probability`` at a threshold of 0.5."""
     return (probability >= 0.5).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def model(small_model) -> Path:
+    """A model file whose network labels what is bright in FLAIR."""
+    return small_model
