@@ -128,6 +128,7 @@ def test_train_names_the_patients_that_it_leaves_out(run, write, dataset, output
     assert done.err.count("Left out: ") == 3
     for folder in ("TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "once more"):
         assert str(dataset / folder) in done.err
+    assert f"a second time, after {dataset / 'TCGA_DU_0003_19990101'}" in done.err
     assert sorted(names(pretend["training"]) + names(pretend["validation"])) == [
         f"TCGA_DU_000{number}_19990101" for number in (0, 3, 4, 5)
     ]
