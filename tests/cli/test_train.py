@@ -177,6 +177,19 @@ def test_train_on_corrected_labels(run, dataset, corrected, output, pretend):
     assert all(source.read().truth.any() for source in sources)
 
 
+def test_train_names_a_second_folder_of_a_corrected_patient(run, dataset, corrected, output, pretend):
+    shutil.copytree(dataset / NAMES[1], dataset / "again")
+    patient = read_patient(dataset / "again")
+    label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
+    CohortResults(corrected).write_corrected("again", label_map)
+    done = run("train", dataset, "--corrected", corrected, "--output", output)
+    assert done.code == 0
+    assert done.err.count("Left out: ") == 1
+    assert str(dataset / "again") in done.err
+    assert str(dataset / NAMES[1]) in done.err
+    assert "2 patients for training, 1 for validation" in done.err
+
+
 def test_train_on_too_few_corrected_patients_is_a_sentence(run, dataset, corrected, output, tmp_path):
     for number in (0, 1):
         CohortResults(corrected).labels_file(NAMES[number]).unlink()

@@ -82,7 +82,7 @@ def evaluate(
 ) -> None:
     """Score masks against the ground truth: Dice per patient over the whole volume.
 
-    A patient that cannot be scored is named, and the others are scored all the same.
+    A patient that cannot be scored is named and not counted; the others are scored nevertheless.
     """
     import dataclasses
 

@@ -99,15 +99,19 @@ def has_slices(folder: Path) -> bool:
 
 
 def _first_name(folder: Path) -> str | None:
-    """The patient's name in one of a folder's slices; None if there are none."""
+    """The patient's name in one of a folder's slices; None if there are none, or it cannot be opened."""
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                parsed = parse_name(Path(entry.path))
-                if parsed is not None and not _is_folder(entry):
-                    return parsed[0]
+        return _name_of_a_slice(folder)
     except (OSError, ValueError):
         return None
+
+
+def _name_of_a_slice(folder: Path) -> str | None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parsed = parse_name(Path(entry.path))
+            if parsed is not None and not _is_folder(entry):
+                return parsed[0]
     return None
 
 
@@ -147,8 +151,8 @@ def find_by_name(content: Content, *paths: Path) -> Found:
     Parameters
     ----------
     content : {"images", "labels", "images and masks"}
-        What a patient's folder must hold. A folder with images but no labels counts for "labels" as well,
-        so that reading it says what is missing.
+        What a patient's folder must hold. A patient with images and no labels anywhere is found for
+        "labels" as well, so that reading it says what is missing.
     *paths : Path
         Patients' folders, folders of them or, for "labels", files.
     """
@@ -164,6 +168,7 @@ def find_by_name(content: Content, *paths: Path) -> Found:
 def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Found]:
     """As :func:`find_by_name`, but pause before each folder, so that the search can be stopped."""
     patients: dict[str, Path] = {}
+    without_labels: dict[str, Path] = {}
     problems: list[str] = []
     empty: list[str] = []
     for path in paths:
@@ -171,22 +176,29 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
         for folder in _folders_to_search(path):
             yield
             try:
-                here = _SEARCHES[content](folder)
+                here, unlabelled = _SEARCHES[content](folder)
             except PatientError as error:
-                here, nothing = {}, False
-                problems.append(str(error))
-            for name, file in here.items():
+                here = unlabelled = {}
                 nothing = False
-                first = patients.setdefault(name, file)
-                if os.path.realpath(first) != os.path.realpath(file):
-                    problems.append(
-                        f"{file} holds {name} a second time, after {first}; rename one of them, or use it "
-                        "separately."
-                    )
+                problems.append(str(error))
+            nothing = nothing and not here and not unlabelled
+            problems += _add(patients, here)
+            problems += _add(without_labels, unlabelled)
         problems += _other_patients_inside(path)
         if nothing:
             empty.append(f"{path} contains no patient's {content}; choose another folder.")
+    patients |= {name: folder for name, folder in without_labels.items() if name not in patients}
     return Found(patients, tuple(dict.fromkeys(problems)), tuple(empty))
+
+
+def _add(found: dict[str, Path], here: Mapping[str, Path]) -> Iterator[str]:
+    """Add patients, and yield a sentence about each that is there already and read from elsewhere."""
+    for name, file in here.items():
+        first = found.setdefault(name, file)
+        if os.path.realpath(first) != os.path.realpath(file):
+            yield (
+                f"{file} holds {name} a second time, after {first}; rename one of them, or use it separately."
+            )
 
 
 def _folders_to_search(path: Path) -> list[Path]:
@@ -235,24 +247,28 @@ def _slices(folder: Path, files: Iterable[Path]) -> SliceFiles | None:
     return find_slices(folder) if any(parse_name(file) is not None for file in files) else None
 
 
-def _images_in(folder: Path) -> dict[str, Path]:
+#: Patients of one folder by name: those with what is searched for, and those with images but no labels.
+_Here = tuple[Mapping[str, Path], Mapping[str, Path]]
+
+
+def _images_in(folder: Path) -> _Here:
     slices = _slices(folder, _files(folder))
-    return {slices.name: folder} if slices is not None and slices.images else {}
+    return ({slices.name: folder}, {}) if slices is not None and slices.images else ({}, {})
 
 
-def _images_and_masks_in(folder: Path) -> dict[str, Path]:
+def _images_and_masks_in(folder: Path) -> _Here:
     slices = _slices(folder, _files(folder))
     if slices is None:
-        return {}
+        return {}, {}
     if not slices.images or not slices.masks:
         raise PatientError(f"{folder} has no {'masks' if slices.images else 'images'}; training needs both.")
-    return {slices.name: folder}
+    return {slices.name: folder}, {}
 
 
-def _labels_in(path: Path) -> dict[str, Path]:
+def _labels_in(path: Path) -> _Here:
     if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it never raises
         label_file = _parse_label_file(path)
-        return {path.name if label_file is None else label_file[0]: path}
+        return {path.name if label_file is None else label_file[0]: path}, {}
     files = _files(path)
     slices = _slices(path, files)
     found: dict[str, Path] = {}
@@ -261,9 +277,7 @@ def _labels_in(path: Path) -> dict[str, Path]:
     named = [(parsed, file) for file in files if (parsed := _parse_label_file(file)) is not None]
     for (name, _), file in sorted(named, key=lambda item: item[0][1]):
         found.setdefault(name, file)
-    if slices is not None:
-        found.setdefault(slices.name, path)
-    return found
+    return found, {} if slices is None or slices.masks else {slices.name: path}
 
 
 def _parse_label_file(path: Path) -> tuple[str, int] | None:
@@ -274,7 +288,7 @@ def _parse_label_file(path: Path) -> tuple[str, int] | None:
     return match["name"], (*TIFF_ENDINGS, *NIFTI_ENDINGS).index(match["ending"].lower())
 
 
-_SEARCHES: Mapping[Content, Callable[[Path], dict[str, Path]]] = {
+_SEARCHES: Mapping[Content, Callable[[Path], _Here]] = {
     "images": _images_in,
     "labels": _labels_in,
     "images and masks": _images_and_masks_in,
@@ -309,8 +323,8 @@ def find_patients(folders: Sequence[Path]) -> list[Path]:
 
 def _may_have_slices(folder: Path) -> bool:
     try:
-        return any(parse_name(file) is not None for file in _files(folder))
-    except PatientError:
+        return _name_of_a_slice(folder) is not None
+    except OSError:
         return True
 
 
