@@ -10,7 +10,8 @@ import tifffile
 from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
-from napari_lgg_seg.core.data.label_files import find_labels, read_labels
+from napari_lgg_seg.core.data.discover import find_by_name
+from napari_lgg_seg.core.data.label_files import read_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import ImageError
 
@@ -42,7 +43,7 @@ def test_read_segment_write_and_read_back(tmp_path, patient, model, file_format)
     result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu"))
     files = lgg.write_labels(tmp_path / "out", result, file_format)
     assert files
-    (found,) = find_labels(tmp_path / "out").values()
+    (found,) = find_by_name("labels", tmp_path / "out").patients.values()
     np.testing.assert_array_equal(read_labels(found), result.labels)
     assert result.measurements.voxels == int(result.labels.sum()) > 0
 

@@ -103,6 +103,16 @@ def test_a_bad_patient_does_not_stop_the_report(against_truth, write, tmp_path):
     assert len(list((tmp_path / "report" / "sheets").iterdir())) == 2
 
 
+def test_report_names_a_second_folder_of_a_patient(against_truth, write, tmp_path, make_patient):
+    write()
+    write_masks(tmp_path / "masks" / "again", NAME, make_patient(NAME).truth)
+    done = against_truth()
+    assert done.code == 1
+    assert f"Failed: {tmp_path / 'masks' / 'again'} holds {NAME} a second time" in done.err
+    assert str(tmp_path / "masks" / NAME) in done.err
+    assert "1 of 2 patients" in done.out
+
+
 def test_report_of_bad_patients_only_writes_nothing(against_truth, write, tmp_path):
     bad = write() / f"{NAME}_4_mask.tif"
     bad.unlink()

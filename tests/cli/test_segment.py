@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import shutil
 
 import numpy as np
 import pytest
@@ -65,8 +66,18 @@ def test_segment_with_an_engine_that_fails(segment, write, masks, openvino, monk
     monkeypatch.setattr(openvino, "convert_model", fail)
     done = segment(write(), "--device", "cpu")
     assert done.code == 0
-    assert "OpenVINO failed (No such operation): going on with PyTorch." in done.err
+    assert "OpenVINO failed (No such operation): continuing with PyTorch." in done.err
     assert "on CPU." in done.out
+
+
+def test_segment_names_a_second_folder_of_a_patient(segment, write, dataset):
+    shutil.copytree(write(), dataset / "again")
+    done = segment(dataset)
+    assert done.code == 1
+    assert done.err.count("Failed: ") == 1
+    assert NAME in done.err
+    assert str(dataset / "again") in done.err
+    assert "1 of 2 patients" in done.out
 
 
 def test_segment_takes_a_dataset_folder(segment, write, masks):

@@ -128,6 +128,7 @@ def test_train_names_the_patients_that_it_leaves_out(run, write, dataset, output
     assert done.err.count("Left out: ") == 3
     for folder in ("TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "once more"):
         assert str(dataset / folder) in done.err
+    assert f"a second time, after {dataset / 'TCGA_DU_0003_19990101'}" in done.err
     assert sorted(names(pretend["training"]) + names(pretend["validation"])) == [
         f"TCGA_DU_000{number}_19990101" for number in (0, 3, 4, 5)
     ]
@@ -174,6 +175,19 @@ def test_train_on_corrected_labels(run, dataset, corrected, output, pretend):
     sources = [*pretend["training"], *pretend["validation"]]
     assert sorted(source.name for source in sources) == NAMES[:3]
     assert all(source.read().truth.any() for source in sources)
+
+
+def test_train_names_a_second_folder_of_a_corrected_patient(run, dataset, corrected, output, pretend):
+    shutil.copytree(dataset / NAMES[1], dataset / "again")
+    patient = read_patient(dataset / "again")
+    label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
+    CohortResults(corrected).write_corrected("again", label_map)
+    done = run("train", dataset, "--corrected", corrected, "--output", output)
+    assert done.code == 0
+    assert done.err.count("Left out: ") == 1
+    assert str(dataset / "again") in done.err
+    assert str(dataset / NAMES[1]) in done.err
+    assert "2 patients for training, 1 for validation" in done.err
 
 
 def test_train_on_too_few_corrected_patients_is_a_sentence(run, dataset, corrected, output, tmp_path):

@@ -20,7 +20,16 @@ from .shape import associate, shape
 from .train import EPILOG, train
 
 if TYPE_CHECKING:
-    from ..core.evaluation.metrics import Summary
+    from rich.console import Console
+
+#: Entries of a summary without any patient.
+_NOTHING_SCORED: dict[str, Any] = {
+    "patients": 0,
+    "mean": None,
+    "median": None,
+    "below_half": (),
+    "missed": (),
+}
 
 app = typer.Typer(
     name="napari-lgg-seg",
@@ -71,25 +80,53 @@ def evaluate(
         Path | None, typer.Option("--json", help="Also write the results to this JSON file.")
     ] = None,
 ) -> None:
-    """Score masks against the ground truth: Dice per patient over the whole volume."""
-    from rich.table import Table
+    """Score masks against the ground truth: Dice per patient over the whole volume.
 
-    from ..core.evaluation.compare_folders import evaluate_folders
+    A patient that cannot be scored is named and not counted; the others are scored nevertheless.
+    """
+    import dataclasses
 
-    scores, summary, missing = evaluate_folders(predictions, truth)
+    from ..core.evaluation.compare_folders import PairsFound, compare_folders
+    from ..core.evaluation.metrics import summarise
+
+    scores: dict[str, float] = {}
+    missing: list[str] = []
+    failed: list[str] = []
+    for event in compare_folders(predictions, truth):
+        if isinstance(event, PairsFound):
+            missing = list(event.without_prediction)
+            failed = list(event.problems)
+        elif event.metrics is None:
+            failed.append(f"{event.pair.name}: {event.problem}")
+        elif event.metrics.agreement is not None:
+            scores[event.pair.name] = event.metrics.agreement.dice
     console = make_console()
-    table = Table("Patient", "Dice", title="Dice per patient over the volume")
-    for name, score in scores.items():
-        table.add_row(name, f"{score:.4f}")
-    console.print(table)
+    if scores:
+        _show_scores(scores, console)
     for name in missing:
         console.print(
             f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
         )
-    console.print(dice_summary(summary))
+    for sentence in failed:
+        make_console(stderr=True).print(f"Not counted: {sentence}", style="red", markup=False, soft_wrap=True)
+    # Without a score, there are no mean and median, but a file of an earlier run must not stay.
+    summary = summarise(scores) if scores else None
+    console.print(dice_summary(summary) if summary is not None else "No patient could be scored.")
     if json_file is not None:
-        results = {**_as_dict(summary), "dice": scores, "without_prediction": missing}
+        results = _NOTHING_SCORED if summary is None else dataclasses.asdict(summary)
+        results = {**results, "dice": scores, "without_prediction": missing, "failed": failed}
         write_text(json_file, json.dumps(results, indent=2) + "\n")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_scores(scores: dict[str, float], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table("Patient", "Dice", title="Dice per patient over the volume")
+    for name, score in scores.items():
+        table.add_row(name, f"{score:.4f}")
+    console.print(table)
 
 
 @app.command()
@@ -173,9 +210,3 @@ app.command()(report)
 app.command(epilog=EPILOG)(train)
 app.command()(shape)
 app.command()(associate)
-
-
-def _as_dict(summary: Summary) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(summary)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import LggSegError, PatientError
+from ..core.errors import LggSegError
 from .console import make_console, write_text
 
 if TYPE_CHECKING:
@@ -37,17 +36,19 @@ def shape(
     """
     from rich.progress import track
 
+    from ..core.data.discover import find_by_name
     from ..core.data.label_files import read_labels
     from ..core.evaluation.study.shape import measure_shape
     from ..core.evaluation.study.shape_table import check_table, write_shapes
 
     check_table(csv, overwrite=overwrite)
     console = make_console(stderr=True)
-    patients, failures = _find_masks(masks)
+    found = find_by_name("labels", *masks)
+    failures = [*found.problems, *found.empty]
     for failure in failures:
         _print_failure(failure, console)
     shapes: dict[str, Shape] = {}
-    for name, path in track(patients.items(), "Measuring", console=console, transient=True):
+    for name, path in track(found.patients.items(), "Measuring", console=console, transient=True):
         try:
             shapes[name] = measure_shape(read_labels(path))
         except LggSegError as error:
@@ -86,33 +87,6 @@ def associate(
     _show_study(study, clusters)
     if json_file is not None:
         write_text(json_file, json.dumps(dataclasses.asdict(study), indent=2) + "\n")
-
-
-def _find_masks(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
-    """Find the masks of each patient in the given paths, and what is wrong with those that cannot be used."""
-    found: dict[str, Path] = {}
-    failures: list[str] = []
-    for path in paths:
-        here, problems = _masks_in(path)
-        failures += problems
-        if not here and not problems:
-            failures.append(f"{path} contains no masks; choose a patient's folder or a folder of patients.")
-        for name, masks in here.items():
-            if found.setdefault(name, masks).resolve() != masks.resolve():
-                failures.append(f"{masks} contains {name} a second time; measure it separately.")
-    return found, failures
-
-
-def _masks_in(path: Path) -> tuple[dict[str, Path], list[str]]:
-    from ..core.data.label_files import find_labels
-    from ..core.evaluation.label_pairs import search_folder
-
-    if path.is_file():
-        return {path.name.partition("_tumour.")[0]: path}, []
-    try:
-        return search_folder(path, find_labels)
-    except PatientError as error:
-        return {}, [str(error)]
 
 
 def _print_failure(sentence: str, console: Console) -> None:

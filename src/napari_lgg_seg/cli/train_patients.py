@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import LggSegError, TrainingError
+from ..core.errors import TrainingError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..core.data.discover import Found
     from ..core.training.options import TrainOptions
     from ..core.training.patients import Source
 
@@ -51,22 +52,17 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
     results : Path or None
         The results folder.
     console : Console
-        For a line about each patient that is left out.
+        For a line about each folder that is left out.
     """
     from ..core.cohort.corrected import corrected_patients
+    from ..core.data.discover import find_by_name
 
     if results is None:
-        return Patients(_usable(cohort, console), cohort)
-    found: dict[str, Source] = {}
-    for patient in corrected_patients(cohort, results):
-        try:
-            if patient.name in found:
-                raise TrainingError(f"{patient.folder} holds {patient.name} a second time.")
-        except LggSegError as error:
-            _left_out(error, console)
-            continue
-        found[patient.name] = patient
-    return Patients(found, cohort, results)
+        return Patients(_with_masks(cohort, console), cohort)
+    corrected = {patient.folder: patient for patient in corrected_patients(cohort, results)}
+    found = find_by_name("images", *corrected)
+    _show_left_out(found, console)
+    return Patients({name: corrected[folder] for name, folder in found.patients.items()}, cohort, results)
 
 
 def split(
@@ -121,33 +117,23 @@ def old_patients(
     """
     from ..core.training.split import draw_rehearsal
 
-    found = {name: path for name, path in _usable(folder, console).items() if name not in patients.sources}
+    earlier = _with_masks(folder, console)
+    found = {name: path for name, path in earlier.items() if name not in patients.sources}
     chosen = draw_rehearsal(found, training, share, seed)
     text = f"{len(chosen)} of {len(found)} earlier patients in {folder} are trained on as well."
     console.print(text, markup=False, soft_wrap=True)
     return [found[name] for name in chosen]
 
 
-def _usable(cohort: Path, console: Console) -> dict[str, Path]:
-    """Name -> folder of the patients with images and masks; others are reported and left out."""
-    from ..core.data.discover import has_slices
-    from ..core.data.patients import find_slices
+def _with_masks(cohort: Path, console: Console) -> Mapping[str, Path]:
+    """Name -> folder of the patients with images and masks; what is left out is named."""
+    from ..core.data.discover import find_by_name
 
-    found: dict[str, Path] = {}
-    folders = [cohort] if has_slices(cohort) else [f for f in sorted(cohort.iterdir()) if has_slices(f)]
-    for folder in folders:
-        try:
-            files = find_slices(folder)
-            if not files.images or not files.masks:
-                raise TrainingError(f"{folder} has no images or no masks.")
-            if files.name in found:
-                raise TrainingError(f"{folder} holds {files.name} a second time.")
-        except LggSegError as error:
-            _left_out(error, console)
-            continue
-        found[files.name] = folder
-    return found
+    found = find_by_name("images and masks", cohort)
+    _show_left_out(found, console)
+    return found.patients
 
 
-def _left_out(error: LggSegError, console: Console) -> None:
-    console.print(f"Left out: {error}", style="yellow", markup=False, soft_wrap=True)
+def _show_left_out(found: Found, console: Console) -> None:
+    for sentence in (*found.problems, *found.empty):
+        console.print(f"Left out: {sentence}", style="yellow", markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@ import tifffile
 
 from napari_lgg_seg.core.cohort.edits import Edits, save_edits
 from napari_lgg_seg.core.cohort.index import INDEX_NAME
-from napari_lgg_seg.core.data.label_files import LabelMap, find_labels
+from napari_lgg_seg.core.data.discover import find_by_name
+from napari_lgg_seg.core.data.label_files import LabelMap
 
 NAME = "TCGA_DU_0001_19990101"
 
@@ -44,7 +45,7 @@ def test_further_labels_get_separate_files(results, labels):
     assert results.status(NAME).state == "new"
     # They are taken neither for slices, which would block labels, nor for the patient's result.
     save_edits(NAME, Edits(label_map(labels), by_hand=True), results)
-    assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
+    assert find_by_name("labels", results.folder).patients == {NAME: results.labels_file(NAME)}
     assert {file.name for file in results.folder.iterdir()} == {NAME, INDEX_NAME}
 
 

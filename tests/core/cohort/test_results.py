@@ -8,7 +8,8 @@ import tifffile
 
 from napari_lgg_seg.core.cohort.index import PatientStatus
 from napari_lgg_seg.core.cohort.results import CohortResults, default_results_folder
-from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
+from napari_lgg_seg.core.data.discover import find_by_name
+from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import CorrectedError, ExportError, PatientError, ResultsError
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
@@ -36,7 +37,7 @@ def test_a_prediction_is_read_back(results, labels, probability):
 
 def test_files_are_compressed_and_found_as_labels(results, labels, probability):
     results.write_prediction(NAME, label_map(labels), probability)
-    assert find_labels(results.folder) == {NAME: results.labels_file(NAME)}
+    assert find_by_name("labels", results.folder).patients == {NAME: results.labels_file(NAME)}
     np.testing.assert_array_equal(read_labels(results.labels_file(NAME)), labels)
     for file in (results.labels_file(NAME), results.probability_file(NAME)):
         with tifffile.TiffFile(file) as tiff:

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 
 from napari_lgg_seg.core.data.discover import (
+    find_by_name,
     find_patients,
+    has_slices,
     is_dataset_folder,
     is_patient_folder,
     is_slice_file,
     list_patients,
     patient_folders,
+    search,
 )
+from napari_lgg_seg.core.data.label_files import read_labels
 from napari_lgg_seg.core.data.patients import read_patient, read_slices
 from napari_lgg_seg.core.errors import PatientError
 
 PIXELS = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
+
+
+CONTENTS = ("images", "labels", "images and masks")
+
+
+def touch(folder: Path, *names: str) -> Path:
+    """Write empty files: searches go by the names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def touch_patient(folder: Path, name: str = "p") -> Path:
+    return touch(folder, f"{name}_1.tif", f"{name}_1_mask.tif")
+
+
+@pytest.fixture
+def locked(monkeypatch):
+    """Factory: make a folder one that may not be opened, even by root."""
+    scandir = os.scandir
+
+    def lock(folder: Path) -> Path:
+        def refuse(path):
+            if Path(path) == folder:
+                raise PermissionError(13, "Permission denied", str(folder))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        return folder
+
+    return lock
 
 
 def other_folder(tmp_path, kind):
@@ -79,6 +118,9 @@ def test_other_folders_and_files_are_not_recognised(tmp_path, kind):
     assert not is_slice_file(folder / "x_1.tif")
     assert not is_slice_file(folder / "picture.tif")
     assert not is_slice_file(folder / "._x_1.tif")
+    for content in CONTENTS:
+        assert find_by_name(content, tmp_path / "nothing here").patients == {}
+        assert set(find_by_name(content, folder).patients) <= {"x", "file"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +158,7 @@ def test_patient_folders_of_a_dataset(tmp_path, write_slices):
     (tmp_path / "notes").mkdir()
     (tmp_path / "data.csv").write_text("Patient")
     assert patient_folders(tmp_path) == [tmp_path / "TCGA_CS_1_1", tmp_path / "TCGA_HT_2_1"]
+    assert patient_folders(tmp_path / "TCGA_CS_1_1") == [tmp_path / "TCGA_CS_1_1"]
 
 
 def test_only_some_subfolders_are_checked(tmp_path, write_slices):
@@ -137,6 +180,158 @@ def test_grayscale_slices_with_masks_are_recognised(tmp_path, write_grayscale):
     )
 
 
+# --- patients and labels by name ---------------------------------------------------------------
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    touch_patient(tmp_path / ".half written")
+    touch(tmp_path / "a", "._p_1.tif", "._p_1_mask.tif", "._p_tumour.tif", ".p_tumour.nii")
+    for content in CONTENTS:
+        found = find_by_name(content, tmp_path)
+        assert (found.patients, found.problems) == ({}, ())
+    assert find_patients([tmp_path]) == [tmp_path]
+    assert list_patients(tmp_path) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_links_are_followed_and_each_folder_counts_once(tmp_path, content):
+    elsewhere = touch_patient(tmp_path / "elsewhere" / "folder")
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    try:
+        for name in ("a", "b"):
+            (dataset / name).symlink_to(elsewhere, target_is_directory=True)
+        (dataset / "gone").symlink_to(tmp_path / "gone", target_is_directory=True)
+        (dataset / "itself").symlink_to(dataset / "itself", target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    found = find_by_name(content, dataset, elsewhere)
+    assert (found.patients, found.problems, found.empty) == ({"p": dataset / "a"}, (), ())
+    assert find_patients([dataset, elsewhere]) == [dataset / "a"]
+    assert list_patients(dataset) == [dataset / "a", dataset / "b"]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_patients_name_is_that_in_its_files(tmp_path, content):
+    names = {"1": "z", "2": "a", "B": "m"}
+    for folder, name in names.items():
+        touch_patient(tmp_path / folder, name)
+    touch(tmp_path / "empty")
+    found = find_by_name(content, tmp_path)
+    assert list(found.patients.items()) == [(name, tmp_path / folder) for folder, name in names.items()]
+    assert (found.problems, found.empty) == ((), ())
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_the_subfolders_of_a_patients_own_folder_are_not_searched(tmp_path, content):
+    touch_patient(tmp_path, "p")
+    touch_patient(tmp_path / "earlier", "p")
+    found = find_by_name(content, tmp_path)
+    assert (found.patients, found.problems) == ({"p": tmp_path}, ())
+    touch_patient(tmp_path / "other", "q")
+    found = find_by_name(content, tmp_path)
+    assert found.patients == {"p": tmp_path}
+    (problem,) = found.problems
+    assert problem.startswith(f"{tmp_path / 'other'} is inside {tmp_path}")
+    assert find_patients([tmp_path]) == [tmp_path]
+
+
+FORMATS = ["p_1_mask.tif", "p_tumour.tif", "p_TUMOUR.TIFF", "p_tumour.nii.gz", "p_tumour.nii"]
+
+
+@pytest.mark.parametrize("first", range(len(FORMATS)))
+def test_one_format_comes_first(tmp_path, first):
+    touch(tmp_path / "f", *FORMATS[first:], "q_tumour.nii", "p_probability.tif", "p edited.tif")
+    found = find_by_name("labels", tmp_path)
+    file = tmp_path / "f" / FORMATS[first]
+    assert found.patients == {"p": file if first else tmp_path / "f", "q": tmp_path / "f" / "q_tumour.nii"}
+    assert found.problems == ()
+    assert find_by_name("labels", file).patients.keys() == {"p" if first else file.name}
+
+
+def test_label_files_may_be_in_one_folder_and_in_subfolders(tmp_path):
+    touch(tmp_path, "p_tumour.tif", "q_tumour.nii.gz")
+    touch(tmp_path / "r", "r_tumour.tif")
+    found = find_by_name("labels", tmp_path)
+    assert list(found.patients) == ["p", "q", "r"]
+    assert found.problems == ()
+
+
+def test_label_files_are_preferred_to_images_without_masks(tmp_path, write_slices):
+    write_slices(tmp_path / "p", "p", 2, masks=False)
+    (folder,) = find_by_name("labels", tmp_path).patients.values()
+    with pytest.raises(PatientError, match="holds no masks"):
+        read_labels(folder)
+    for folder in ("p", "separate"):
+        file = touch(tmp_path / folder, "p_tumour.nii") / "p_tumour.nii"
+        found = find_by_name("labels", tmp_path)
+        assert (found.patients, found.problems) == ({"p": file}, ())
+        file.unlink()
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_second_folder_of_a_patient_is_named_with_the_first(tmp_path, content):
+    for folder in ("a", "b", "c"):
+        touch_patient(tmp_path / folder, "p")
+    found = find_by_name(content, tmp_path / "c", tmp_path)
+    assert found.patients == {"p": tmp_path / "c"}
+    assert len(found.problems) == 2
+    for folder, problem in zip("ab", found.problems, strict=True):
+        assert problem.startswith(f"{tmp_path / folder} holds p a second time, after {tmp_path / 'c'};")
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_folders_that_cannot_be_used_are_named(tmp_path, locked, content):
+    touch_patient(tmp_path / "good")
+    touch(tmp_path / "mixed", "one_1.tif", "two_1.tif")
+    touch(tmp_path / "twice", "t_1.tif", "t_01.tif")
+    locked(touch_patient(tmp_path / "locked", "l"))
+    found = find_by_name(content, tmp_path)
+    assert found.patients == {"p": tmp_path / "good"}
+    named = [next(f for f in ("locked", "mixed", "twice") if str(tmp_path / f) in p) for p in found.problems]
+    assert named == ["locked", "mixed", "twice"]
+    assert all(problem.endswith(".") for problem in found.problems)
+    assert find_patients([tmp_path]) == [tmp_path / f for f in ("good", "locked", "mixed", "twice")]
+    assert not has_slices(tmp_path / "locked")
+
+
+def test_patients_to_train_on_have_images_and_masks(tmp_path):
+    both = touch_patient(tmp_path / "both")
+    touch(tmp_path / "images", "i_1.tif")
+    touch(tmp_path / "masks", "m_1_mask.tif")
+    found = find_by_name("images and masks", tmp_path)
+    assert found.patients == {"p": both}
+    assert [problem.partition(";")[0] for problem in found.problems] == [
+        f"{tmp_path / 'images'} has no masks",
+        f"{tmp_path / 'masks'} has no images",
+    ]
+    assert list(find_by_name("images", tmp_path).patients) == ["p", "i"]
+
+
+def test_paths_without_patients_are_named(tmp_path):
+    touch_patient(tmp_path / "full" / "p")
+    touch(tmp_path / "nothing", "notes.txt")
+    found = find_by_name("labels", tmp_path / "full", tmp_path / "nothing", tmp_path / "full" / "p")
+    assert found.patients == {"p": tmp_path / "full" / "p"}
+    assert found.problems == ()
+    (sentence,) = found.empty
+    assert sentence.startswith(f"{tmp_path / 'nothing'} contains no patient's labels;")
+
+
+def test_a_thousand_patients_are_found_by_their_names_alone(tmp_path):
+    for number in range(1000):
+        touch_patient(tmp_path / f"{number:04}", f"p{number}")
+    for content in CONTENTS:
+        assert len(find_by_name(content, tmp_path).patients) == 1000
+    assert len(list_patients(tmp_path)) == len(find_patients([tmp_path])) == 1000
+
+
+def test_a_search_pauses_before_each_folder(tmp_path):
+    for name in "abc":
+        touch_patient(tmp_path / name, name)
+    assert len(list(search("images", [tmp_path]))) == 4
+
+
 # --- listing -----------------------------------------------------------------------------------
 
 
@@ -144,6 +339,8 @@ def test_patients_are_found_among_and_inside_folders(tmp_path, write_slices):
     for name in "abc":
         write_slices(tmp_path / name, name, 1)
     missing = tmp_path / "missing"
+    (tmp_path / "b" / "notes_1.tif").mkdir()
+    (tmp_path / "slices_1.tif").mkdir()
     found = find_patients([tmp_path / "b", tmp_path, missing])
     assert found == [tmp_path / "b", tmp_path / "a", tmp_path / "c", missing]
 

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 
 from napari_lgg_seg.core.data import label_files as formats
-from napari_lgg_seg.core.data.label_files import LabelMap, find_labels, read_labels, write_labels
+from napari_lgg_seg.core.data.discover import find_by_name
+from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
 from napari_lgg_seg.core.errors import ExistingMasksError, ExportError, PatientError
-from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
 
 ALL_FORMATS = ("masks", "tiff", "nifti")
 
@@ -25,12 +25,17 @@ def labels() -> np.ndarray:
     return volume
 
 
+def read_only_labels(folder: Path) -> np.ndarray:
+    """The labels of the one patient in a folder."""
+    (found,) = find_by_name("labels", folder).patients.values()
+    return read_labels(found)
+
+
 @pytest.mark.parametrize("file_format", ALL_FORMATS)
 def test_each_format_reads_back_equal(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
     files = write_labels(tmp_path, LabelMap("p", labels), file_format)
     assert all(file.is_file() for file in files)
-    (found,) = find_labels(tmp_path).values()
-    np.testing.assert_array_equal(read_labels(found), labels)
+    np.testing.assert_array_equal(read_only_labels(tmp_path), labels)
 
 
 def test_files_have_the_documented_names(tmp_path: Path, labels: np.ndarray) -> None:
@@ -130,9 +135,9 @@ def test_nothing_is_replaced_without_permission(tmp_path: Path, labels: np.ndarr
     write_labels(tmp_path, LabelMap("p", labels), file_format)
     with pytest.raises(ExistingMasksError):
         write_labels(tmp_path, LabelMap("p", 1 - labels), file_format)
-    np.testing.assert_array_equal(read_labels(*find_labels(tmp_path).values()), labels)
+    np.testing.assert_array_equal(read_only_labels(tmp_path), labels)
     write_labels(tmp_path, LabelMap("p", 1 - labels), file_format, overwrite=True)
-    np.testing.assert_array_equal(read_labels(*find_labels(tmp_path).values()), 1 - labels)
+    np.testing.assert_array_equal(read_only_labels(tmp_path), 1 - labels)
 
 
 def test_a_full_disk_leaves_the_old_file_whole(
@@ -157,21 +162,6 @@ def test_a_missing_nibabel_is_named(
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
     with pytest.raises(ExportError, match=r"pip install 'napari-lgg-seg\[nifti\]'"):
         write_labels(tmp_path, LabelMap("p", labels), "nifti")
-
-
-@pytest.mark.parametrize("file_format", ALL_FORMATS)
-def test_evaluate_reads_every_format(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
-    half = labels.copy()
-    half[2] = 0
-    for name in ("a", "b"):
-        write_labels(tmp_path / "truth", LabelMap(name, labels))
-    write_labels(tmp_path / "mine", LabelMap("a", labels), file_format)
-    write_labels(tmp_path / "mine", LabelMap("b", half), file_format)
-    scores, summary, missing = evaluate_folders(tmp_path / "mine", tmp_path / "truth")
-    assert scores["a"] == 1.0
-    assert scores["b"] == pytest.approx(2 * half.sum() / (half.sum() + labels.sum()))
-    assert summary.patients == 2
-    assert missing == []
 
 
 def test_error_names_a_broken_file(tmp_path: Path) -> None:

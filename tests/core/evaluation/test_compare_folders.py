@@ -32,6 +32,28 @@ def test_all_patients_in_both_folders(cohort):
     assert all(one.pair.images is not None and one.problem == "" for one in done)
 
 
+@pytest.mark.parametrize("file_format", ["masks", "tiff", "nifti"])
+def test_labels_of_every_format_are_compared(tmp_path, make_patient, file_format):
+    labels = make_patient(FIRST).truth
+    half = labels.copy()
+    half[: len(half) // 2] = 0
+    for name, mine in ((FIRST, labels), (SECOND, half)):
+        write_labels(tmp_path / "truth", LabelMap(name, labels))
+        write_labels(tmp_path / "out", LabelMap(name, mine), file_format)
+    _, *done = compare_folders(tmp_path / "out", tmp_path / "truth")
+    expected = 2 * half.sum() / (half.sum() + labels.sum())
+    assert [one.metrics.agreement.dice for one in done] == pytest.approx([1, expected])
+
+
+def test_a_second_folder_of_a_patient_is_named(cohort, make_patient):
+    write_masks(cohort / "out" / "again", SECOND, make_patient(FIRST).truth)
+    found, *done = compare_folders(cohort / "out", cohort / "truth")
+    (problem,) = found.problems
+    assert str(cohort / "out" / "again") in problem
+    assert str(cohort / "out" / SECOND) in problem
+    assert [one.pair.labels.name for one in done] == [f"{FIRST}_tumour.tif", SECOND]
+
+
 def test_a_bad_patient_does_not_stop_the_others(cohort):
     (cohort / "out" / FIRST / f"{FIRST}_tumour.tif").write_bytes(b"no TIFF")
     _, bad, good = compare_folders(cohort / "out", cohort / "truth")

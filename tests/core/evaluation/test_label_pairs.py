@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -50,21 +51,35 @@ def test_images_may_be_in_a_folder_of_their_own(tmp_path, make_patient):
     np.testing.assert_array_equal(read_pair(pair).images, patient.volume)
 
 
+def mix_patients(folder, first, second, labels):
+    """Write the masks of two patients to one folder."""
+    write_masks(folder, first, labels)
+    for file in list(folder.iterdir()):
+        shutil.copy(file, folder / file.name.replace(first, second))
+
+
 def test_a_folder_with_two_patients_does_not_affect_others(tmp_path, make_patient):
     truth = make_patient(NAME).truth
     write_masks(tmp_path / "out" / NAME, NAME, truth)
-    for name in (OTHER, "third"):
-        write_masks(tmp_path / name, name, truth)
-        for file in (tmp_path / name).iterdir():
-            (tmp_path / "out" / "mixed").mkdir(exist_ok=True)
-            file.rename(tmp_path / "out" / "mixed" / file.name)
+    mix_patients(tmp_path / "out" / "mixed", OTHER, "third", truth)
     found = find_pairs(tmp_path / "out")
     assert [pair.name for pair in found.pairs] == [NAME]
     (problem,) = found.problems
     assert "two patients" in problem
     assert str(tmp_path / "out" / "mixed") in problem
-    with pytest.raises(PatientError, match="two patients"):
-        find_pairs(tmp_path / "out" / "mixed")
+    alone = find_pairs(tmp_path / "out" / "mixed")
+    assert (alone.pairs, alone.problems) == ((), (problem,))
+
+
+def test_a_patient_left_over_is_not_matched_with_another_name(tmp_path, make_patient):
+    """The only usable prediction need not be that of the only patient with ground truth."""
+    truth = make_patient(NAME).truth
+    write_masks(tmp_path / "truth" / NAME, NAME, truth)
+    write_masks(tmp_path / "out" / OTHER, OTHER, truth)
+    mix_patients(tmp_path / "out" / NAME, NAME, "third", truth)
+    found = find_pairs(tmp_path / "out", tmp_path / "truth")
+    assert [(pair.name, pair.truth) for pair in found.pairs] == [(OTHER, None)]
+    assert found.without_prediction == (NAME,)
 
 
 @pytest.mark.parametrize("empty", ["predictions", "truth", "images"])

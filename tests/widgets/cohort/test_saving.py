@@ -27,7 +27,7 @@ from window import assert_message, threads_done
 from napari_lgg_seg.core.cohort import autosave as edit_files
 from napari_lgg_seg.core.cohort import sources
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.core.evaluation.compare_folders import evaluate_folders
+from napari_lgg_seg.core.evaluation.compare_folders import compare_folders
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.widgets.review.autosave import enable_autosave
 
@@ -55,8 +55,9 @@ def test_edits_are_saved_when_another_patient_is_opened(viewer, segmented, open_
     all_read(widget)
     assert states(widget)[FIRST] == "corrected"
     assert viewer.layers == []
-    scores, _, _ = evaluate_folders(results_of(cohort).folder, cohort)
-    assert scores[FIRST] == pytest.approx(dice(painted, truth))
+    _, *compared = compare_folders(results_of(cohort).folder, cohort)
+    (first,) = (one.metrics for one in compared if one.pair.name == FIRST)
+    assert first.agreement.dice == pytest.approx(dice(painted, truth))
 
 
 def test_opening_patients_changes_no_files(viewer, segmented, open_row, cohort):

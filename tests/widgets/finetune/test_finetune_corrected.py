@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,20 @@ def test_corrected_labels_are_used_as_ground_truth(choose, train, asked, cohort)
         truth = source.read().truth
         assert truth[0, 3, 3] == 1
         assert truth.sum() == read_patient(cohort[0] / source.name).truth.sum() + 1
+
+
+def test_a_second_folder_of_a_corrected_patient_is_named(dock_finetune, cohort, wait_until):
+    dataset, results = cohort
+    shutil.copytree(dataset / NAMES[0], dataset / "again")
+    patient = read_patient(dataset / "again")
+    label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
+    CohortResults(results).write_corrected("again", label_map)
+    c = dock_finetune().controls
+    c.source.value = CORRECTED
+    c.patients.value, c.results.value = cohort
+    wait_until(lambda: c.found.value.startswith("3 corrected patients. Left out: "))
+    assert str(dataset / "again") in c.found.value
+    assert str(dataset / NAMES[0]) in c.found.value
 
 
 def test_message_if_no_patient_is_corrected(dock_finetune, cohort, wait_until, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from window import assert_message, layer_of
@@ -137,9 +139,22 @@ def test_patients_of_a_folder_are_used_for_training(
     assert "Choose the folder" in widget.status.value
     choose_patients_folder(widget, folders[FIRST].parent)
     found = widget.controls.found.value
-    assert found == "2 patients with images and masks; 1 without images or masks left out."
+    assert found.startswith("2 patients with images and masks. Left out: ")
+    assert f"{folders[THIRD]} has no masks" in found
     train(widget)
     assert {*asked.training, *asked.validation} == {folders[FIRST], folders[SECOND]}
+
+
+def test_a_second_folder_of_a_patient_is_named(patient_on_disk, dock_finetune, choose_patients_folder):
+    first = patient_on_disk(FIRST)
+    for name in ("second", "third"):
+        shutil.copytree(first, first.parent / f"{first.name} {name}")
+    widget = dock_finetune()
+    choose_patients_folder(widget, first.parent)
+    found = widget.controls.found.value
+    assert found.startswith("1 patient with images and masks. Left out: ")
+    assert f"{first} second holds {FIRST} a second time, after {first};" in found
+    assert found.endswith("(and 1 more).")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "patient"])

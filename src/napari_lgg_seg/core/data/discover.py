@@ -1,4 +1,16 @@
-"""Which folders hold patients, and which files are slices: the only code that searches folders for them.
+"""Which patients and label files are in a folder: the only code that searches folders for them.
+
+The rules, which every search follows:
+
+- Hidden files and folders are ignored, links are followed, and folders are searched in the order of their
+  names.
+- A folder with slices (``<patient>_<n>.tif``, ``<patient>_<n>_mask.tif``) is one patient's own, and its
+  subfolders are not searched. In any other folder, the direct subfolders are.
+- A patient's name is the one in its files, whatever the folder is called.
+- Labels are masks, ``<patient>_tumour.tif[f]`` or ``<patient>_tumour.nii[.gz]``; in a folder with several
+  formats, the first of these counts.
+- A folder that cannot be used, and a second one of the same patient, are reported in a sentence; the first
+  one counts.
 
 Everything here is quick: names are checked first, and at most one file's header is read per folder.
 """
@@ -6,14 +18,26 @@ Everything here is quick: names are checked first, and at most one file's header
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tifffile
 
 from ..errors import PatientError
-from .patients import mask_of, parse_name
+from .patients import SliceFiles, find_slices, mask_of, parse_name
+
+#: What a search looks for; "labels" are masks or label files.
+Content = Literal["images", "labels", "images and masks"]
+
+#: Endings of label files, the preferred one first.
+TIFF_ENDINGS = (".tif", ".tiff")
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+
+_LABEL_FILE = re.compile(r"(?P<name>.+)_tumour(?P<ending>\.tiff?|\.nii(\.gz)?)", re.IGNORECASE)
 
 #: Subfolders checked before a folder counts as "not a dataset".
 _MAX_SUBFOLDERS = 64
@@ -31,7 +55,7 @@ def is_patient_folder(folder: Path) -> bool:
         for entry in os.scandir(folder):
             path = Path(entry.path)
             parsed = parse_name(path)
-            if parsed is None or entry.is_dir():
+            if parsed is None or _is_folder(entry):
                 continue
             name, number, is_mask = parsed
             if is_mask:
@@ -71,48 +95,237 @@ def is_dataset_folder(folder: Path) -> bool:
 
 def has_slices(folder: Path) -> bool:
     """Whether a folder holds files named like slices or masks, valid or not. Never raises."""
+    return _first_name(folder) is not None
+
+
+def _first_name(folder: Path) -> str | None:
+    """The patient's name in one of a folder's slices; None if there are none, or it cannot be opened."""
     try:
-        return any(parse_name(Path(entry.path)) is not None for entry in os.scandir(folder))
-    except OSError:
+        return _name_of_a_slice(folder)
+    except (OSError, ValueError):
+        return None
+
+
+def _name_of_a_slice(folder: Path) -> str | None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parsed = parse_name(Path(entry.path))
+            if parsed is not None and not _is_folder(entry):
+                return parsed[0]
+    return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; mostly known without asking the disk again."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be read
         return False
 
 
-def patient_folders(dataset: Path) -> list[Path]:
-    """Valid patient folders directly inside a dataset folder, sorted by name."""
-    return list(_patient_folders(dataset, None))
+# --- patients and labels by name ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """Patients in folders, and what was left out.
+
+    Attributes
+    ----------
+    patients : dict of str to Path
+        By the name in their files, in the order of the folders: the patient's folder, or a label file.
+    problems : tuple of str
+        One sentence for each folder or file that is left out.
+    empty : tuple of str
+        One sentence for each given path that holds nothing of the kind.
+    """
+
+    patients: Mapping[str, Path]
+    problems: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+
+
+def find_by_name(content: Content, *paths: Path) -> Found:
+    """Find patients by the name in their files. Never raises.
+
+    Parameters
+    ----------
+    content : {"images", "labels", "images and masks"}
+        What a patient's folder must hold. A patient with images and no labels anywhere is found for
+        "labels" as well, so that reading it says what is missing.
+    *paths : Path
+        Patients' folders, folders of them or, for "labels", files.
+    """
+    steps = search(content, paths)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: Found = done.value
+            return found
+
+
+def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Found]:
+    """As :func:`find_by_name`, but pause before each folder, so that the search can be stopped."""
+    patients: dict[str, Path] = {}
+    without_labels: dict[str, Path] = {}
+    problems: list[str] = []
+    empty: list[str] = []
+    for path in paths:
+        nothing = True
+        for folder in _folders_to_search(path):
+            yield
+            try:
+                here, unlabelled = _SEARCHES[content](folder)
+            except PatientError as error:
+                here = unlabelled = {}
+                nothing = False
+                problems.append(str(error))
+            nothing = nothing and not here and not unlabelled
+            problems += _add(patients, here)
+            problems += _add(without_labels, unlabelled)
+        problems += _other_patients_inside(path)
+        if nothing:
+            empty.append(f"{path} contains no patient's {content}; choose another folder.")
+    patients |= {name: folder for name, folder in without_labels.items() if name not in patients}
+    return Found(patients, tuple(dict.fromkeys(problems)), tuple(empty))
+
+
+def _add(found: dict[str, Path], here: Mapping[str, Path]) -> Iterator[str]:
+    """Add patients, and yield a sentence about each that is there already and read from elsewhere."""
+    for name, file in here.items():
+        first = found.setdefault(name, file)
+        if os.path.realpath(first) != os.path.realpath(file):
+            yield (
+                f"{file} holds {name} a second time, after {first}; rename one of them, or use it separately."
+            )
+
+
+def _folders_to_search(path: Path) -> list[Path]:
+    return [path] if has_slices(path) else [path, *_subfolders(path)]
+
+
+def _other_patients_inside(folder: Path) -> Iterator[str]:
+    """A sentence about the first subfolder of a patient's own folder that holds another patient."""
+    own = _first_name(folder)
+    if own is None:
+        return
+    for subfolder in _subfolders(folder):
+        name = _first_name(subfolder)
+        if name not in (None, own):
+            yield (
+                f"{subfolder} is inside {folder}, which holds slices of {own}, and is not searched; move "
+                "these slices to a separate folder."
+            )
+            return
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Visible subfolders; hidden ones can be half-written results of a killed process."""
+    try:
+        return [folder / entry.name for entry in _visible(folder) if _is_folder(entry)]
+    except (OSError, ValueError):
+        return []
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [folder / entry.name for entry in _visible(folder) if not _is_folder(entry)]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PatientError(
+            f"{folder} cannot be opened ({reason}); check that it is there and may be read."
+        ) from error
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _slices(folder: Path, files: Iterable[Path]) -> SliceFiles | None:
+    return find_slices(folder) if any(parse_name(file) is not None for file in files) else None
+
+
+#: Patients of one folder by name: those with what is searched for, and those with images but no labels.
+_Here = tuple[Mapping[str, Path], Mapping[str, Path]]
+
+
+def _images_in(folder: Path) -> _Here:
+    slices = _slices(folder, _files(folder))
+    return ({slices.name: folder}, {}) if slices is not None and slices.images else ({}, {})
+
+
+def _images_and_masks_in(folder: Path) -> _Here:
+    slices = _slices(folder, _files(folder))
+    if slices is None:
+        return {}, {}
+    if not slices.images or not slices.masks:
+        raise PatientError(f"{folder} has no {'masks' if slices.images else 'images'}; training needs both.")
+    return {slices.name: folder}, {}
+
+
+def _labels_in(path: Path) -> _Here:
+    if os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it never raises
+        label_file = _parse_label_file(path)
+        return {path.name if label_file is None else label_file[0]: path}, {}
+    files = _files(path)
+    slices = _slices(path, files)
+    found: dict[str, Path] = {}
+    if slices is not None and slices.masks:
+        found[slices.name] = path
+    named = [(parsed, file) for file in files if (parsed := _parse_label_file(file)) is not None]
+    for (name, _), file in sorted(named, key=lambda item: item[0][1]):
+        found.setdefault(name, file)
+    return found, {} if slices is None or slices.masks else {slices.name: path}
+
+
+def _parse_label_file(path: Path) -> tuple[str, int] | None:
+    """Patient name and rank of the format, the preferred one 0; None if it is no label file."""
+    match = _LABEL_FILE.fullmatch(path.name)
+    if match is None:
+        return None
+    return match["name"], (*TIFF_ENDINGS, *NIFTI_ENDINGS).index(match["ending"].lower())
+
+
+_SEARCHES: Mapping[Content, Callable[[Path], _Here]] = {
+    "images": _images_in,
+    "labels": _labels_in,
+    "images and masks": _images_and_masks_in,
+}
+
+
+# --- patients' folders -------------------------------------------------------------------------
+
+
+def patient_folders(folder: Path) -> list[Path]:
+    """The folder itself if it is a patient's, else those of its subfolders that are, sorted by name."""
+    return [folder] if is_patient_folder(folder) else list(_patient_folders(folder, None))
 
 
 def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
-    try:
-        folders = sorted(
-            Path(entry.path)
-            for entry in os.scandir(dataset)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    except (OSError, ValueError):
-        return
-    yield from (folder for folder in folders[:limit] if is_patient_folder(folder))
+    return (folder for folder in _subfolders(dataset)[:limit] if is_patient_folder(folder))
 
 
 def find_patients(folders: Sequence[Path]) -> list[Path]:
     """Patient folders among, or directly inside, the given folders; each once, in the given order.
 
-    Folders without slices and missing ones are included: reading them reports what is wrong.
+    Folders without slices, missing ones and those that cannot be opened are included: reading them reports
+    what is wrong.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for folder in folders:
-        inside = [] if has_slices(folder) else [f for f in _visible_entries(folder) if has_slices(f)]
+        inside = [] if has_slices(folder) else [f for f in _subfolders(folder) if _may_have_slices(f)]
         for patient in inside or [folder]:
-            found.setdefault(patient.resolve(), patient)
+            found.setdefault(os.path.realpath(patient), patient)
     return list(found.values())
 
 
-def _visible_entries(folder: Path) -> list[Path]:
-    """A folder's entries except hidden ones, which can be half-written results of a killed process."""
+def _may_have_slices(folder: Path) -> bool:
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return _name_of_a_slice(folder) is not None
     except OSError:
-        return []
+        return True
 
 
 def list_patients(dataset: Path, results: Path | None = None) -> list[Path]:
@@ -131,19 +344,21 @@ def list_patients(dataset: Path, results: Path | None = None) -> list[Path]:
         If the folder cannot be opened or has no subfolders.
     """
     try:
-        with os.scandir(dataset) as entries:
-            folders = [Path(e.path) for e in entries if e.is_dir() and not e.name.startswith(".")]
+        os.scandir(dataset).close()
     except OSError as error:
         raise PatientError(
             f"{dataset} cannot be opened ({error.strerror}); choose the folder that holds the patients' "
             "folders."
         ) from error
     excluded = results.resolve() if results is not None else None
-    folders = [folder for folder in folders if excluded is None or folder.resolve() != excluded]
+    folders = [f for f in _subfolders(dataset) if excluded is None or f.resolve() != excluded]
     if not folders:
         kind = "is a patient's own folder" if has_slices(dataset) else "holds no folders"
         raise PatientError(f"{dataset} {kind}; choose the folder that holds the patients' folders.")
-    return sorted(folders)
+    return folders
+
+
+# --- one file ----------------------------------------------------------------------------------
 
 
 def _channels(path: Path) -> int | None:

@@ -17,16 +17,12 @@ import tifffile
 from ..atomic import filling, replacing
 from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError, PatientError
-from .discover import has_slices
+from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
 from .masks import check_folder, mask_name, write_masks
-from .patients import UInt8Array, find_slices, parse_name, read_patient
+from .patients import UInt8Array, parse_name, read_patient
 from .provenance import provenance_file
 
 LabelArray = npt.NDArray[np.generic]
-
-#: File name endings, the preferred one first.
-TIFF_ENDINGS = (".tif", ".tiff")
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 
 _AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
 
@@ -237,24 +233,6 @@ def _nibabel(path: Path) -> Any:
 
 
 # --- reading -----------------------------------------------------------------------------------
-
-
-def find_labels(folder: Path) -> dict[str, Path]:
-    """Find patients' labels in any format: patient's name -> folder of masks, or file.
-
-    ``folder`` may be one patient's folder or a folder of them. If a patient's folder holds several formats,
-    masks take precedence over TIFF, and TIFF over NIfTI.
-    """
-    found: dict[str, Path] = {}
-    subfolders = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    for candidate in [folder, *subfolders]:
-        if has_slices(candidate):
-            found.setdefault(find_slices(candidate).name, candidate)
-            continue
-        for ending in (*TIFF_ENDINGS, *NIFTI_ENDINGS):
-            for file in sorted(candidate.glob(f"*_tumour{ending}")):
-                found.setdefault(file.name.removesuffix(f"_tumour{ending}"), file)
-    return found
 
 
 def read_labels(path: Path) -> UInt8Array:

@@ -6,10 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.label_files import find_labels
-from ..errors import ComparisonError, LggSegError, PatientError
+from ..errors import ComparisonError, LggSegError
 from .label_pairs import LabelPair, find_pairs, read_pair
-from .metrics import Summary, dice, summarise
 from .patient_metrics import PatientMetrics, measure_patient
 
 
@@ -109,54 +107,3 @@ def _compare(pair: LabelPair) -> PairCompared:
         return PairCompared(pair, None, str(error))
     except OSError as error:  # files that were removed in the meantime
         return PairCompared(pair, None, f"{pair.name} cannot be read ({error.strerror or error}).")
-
-
-def evaluate_folders(predictions: Path, truth: Path) -> tuple[dict[str, float], Summary, list[str]]:
-    """Compute the Dice coefficient of each patient over the whole volume.
-
-    Parameters
-    ----------
-    predictions, truth : Path
-        Each a patient's folder or a folder of patients' folders, with dataset masks, TIFF or NIfTI
-        labels. Patients are matched by the names in their files; a single pair is compared whatever its
-        names.
-
-    Returns
-    -------
-    scores : dict of str to float
-        Dice of each patient that is in both folders, by name.
-    summary : Summary
-        Over these patients.
-    missing : list of str
-        Patients with ground truth but without prediction.
-
-    Raises
-    ------
-    PatientError
-        If there is nothing to compare, labels cannot be read, or the grids of a pair differ.
-    """
-    true, predicted = _find(truth), _find(predictions)
-    if len(true) == len(predicted) == 1:
-        predicted = dict(zip(true, predicted.values(), strict=True))
-    scores = {
-        name: _score(LabelPair(name, predicted[name], true[name], None)) for name in true if name in predicted
-    }
-    if not scores:
-        raise PatientError(f"No patient is in both {predictions} and {truth}; choose folders that match.")
-    return scores, summarise(scores), [name for name in true if name not in predicted]
-
-
-def _find(folder: Path) -> dict[str, Path]:
-    found = find_labels(folder)
-    if not found:
-        raise PatientError(
-            f"{folder} contains no labels (<patient>_<n>_mask.tif, <patient>_tumour.tif or "
-            "<patient>_tumour.nii.gz); choose another folder."
-        )
-    return found
-
-
-def _score(pair: LabelPair) -> float:
-    volumes = read_pair(pair, with_images=False)
-    assert volumes.truth is not None
-    return dice(volumes.prediction, volumes.truth)

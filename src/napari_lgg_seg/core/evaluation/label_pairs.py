@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data.discover import has_slices
-from ..data.label_files import find_labels, read_labels
+from ..data.discover import Content, Found, find_by_name
+from ..data.label_files import read_labels
 from ..data.patients import UInt8Array, find_slices, read_patient
 from ..errors import PatientError
 from .compare import format_shape
@@ -49,7 +48,7 @@ class LabelPairs:
     without_prediction : tuple of str
         Patients with ground truth only.
     problems : tuple of str
-        One sentence for each folder that cannot be used.
+        One sentence for each folder that cannot be used, or that repeats a patient.
     """
 
     pairs: tuple[LabelPair, ...]
@@ -63,9 +62,9 @@ def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None
     Parameters
     ----------
     predictions, truth, images : Path
-        Each a patient's folder or a folder of patients' folders. If each holds a single patient, they are
-        matched whatever their names. Without ``images``, images are taken from ``truth``, or else from
-        ``predictions``.
+        Each a patient's folder or a folder of patients' folders. If each holds a single patient, and
+        nothing that cannot be used, they are matched whatever their names. Without ``images``, images are
+        taken from ``truth``, or else from ``predictions``.
 
     Returns
     -------
@@ -77,76 +76,28 @@ def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None
     PatientError
         If a folder contains nothing of the kind.
     """
-    predicted, problems = _found_in(predictions, find_labels, "labels")
-    true, more = _found_in(truth, find_labels, "labels") if truth is not None else ({}, [])
-    problems += more
-    seen, more = _found_in(images or truth or predictions, _find_images, "images" if images else None)
-    problems += more
-    if len(predicted) == len(true) == 1:
-        predicted = dict(zip(true, predicted.values(), strict=True))
-    if len(predicted) == len(seen) == 1:
-        seen = dict(zip(predicted, seen.values(), strict=True))
-    pairs = [LabelPair(name, predicted[name], true.get(name), seen.get(name)) for name in sorted(predicted)]
-    without = tuple(sorted(set(true) - set(predicted)))
-    return LabelPairs(tuple(pairs), without, tuple(dict.fromkeys(problems)))
+    predicted = _find("labels", predictions)
+    true = _find("labels", truth) if truth is not None else Found({})
+    # Without a folder of their own, images are optional.
+    seen = _find("images", images) if images else find_by_name("images", truth or predictions)
+    problems = tuple(dict.fromkeys([*predicted.problems, *true.problems, *seen.problems]))
+    labels = dict(predicted.patients)
+    if not problems and len(labels) == len(true.patients) == 1:
+        labels = dict(zip(true.patients, labels.values(), strict=True))
+    shown = dict(seen.patients)
+    if not problems and len(labels) == len(shown) == 1:
+        shown = dict(zip(labels, shown.values(), strict=True))
+    pairs = (
+        LabelPair(name, labels[name], true.patients.get(name), shown.get(name)) for name in sorted(labels)
+    )
+    return LabelPairs(tuple(pairs), tuple(sorted(set(true.patients) - set(labels))), problems)
 
 
-def _found_in(
-    folder: Path, find: Callable[[Path], dict[str, Path]], wanted: str | None
-) -> tuple[dict[str, Path], list[str]]:
-    found, problems = search_folder(folder, find)
-    if not found and not problems and wanted is not None:
-        raise PatientError(f"{folder} contains no patient's {wanted}; choose another folder.")
-    return found, problems
-
-
-def search_folder(folder: Path, find: Callable[[Path], dict[str, Path]]) -> tuple[dict[str, Path], list[str]]:
-    """Find patients in a folder, also if some of its subfolders cannot be used.
-
-    Parameters
-    ----------
-    folder : Path
-        A patient's folder or a folder of patients' folders.
-    find : callable
-        Searches one folder, with its subfolders; returns name -> path.
-
-    Returns
-    -------
-    found : dict of str to Path
-        By patient.
-    problems : list of str
-        One sentence for each subfolder that cannot be used.
-
-    Raises
-    ------
-    PatientError
-        If the folder is a single patient's and cannot be used.
-    """
-    try:
-        return find(folder), []
-    except PatientError as error:
-        if has_slices(folder):
-            raise
-        whole = str(error)
-    found: dict[str, Path] = {}
-    problems: list[str] = []
-    for subfolder in _subfolders(folder):
-        try:
-            found |= {name: path for name, path in find(subfolder).items() if name not in found}
-        except PatientError as error:
-            problems.append(str(error))
-    return found, problems or [whole]
-
-
-def _find_images(folder: Path) -> dict[str, Path]:
-    """Name -> folder of the patients with images."""
-    with_slices = [f for f in [folder, *_subfolders(folder)] if has_slices(f)]
-    named = [(find_slices(f), f) for f in with_slices]
-    return {files.name: f for files, f in reversed(named) if files.images}
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+def _find(content: Content, folder: Path) -> Found:
+    found = find_by_name(content, folder)
+    if found.empty:
+        raise PatientError(found.empty[0])
+    return found
 
 
 @dataclass(frozen=True)

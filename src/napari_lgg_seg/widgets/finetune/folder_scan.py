@@ -10,9 +10,8 @@ from typing import Any
 from napari.qt.threading import create_worker
 
 from ...core.cohort.corrected import CorrectedPatient, corrected_patients
-from ...core.data.discover import is_patient_folder, patient_folders
-from ...core.data.patients import find_slices
-from ...core.errors import PatientError, TrainingError
+from ...core.data.discover import has_slices, search
+from ...core.errors import TrainingError
 from ..shared.messages import counted
 from ..shared.worker import Failure, returns_failure
 
@@ -21,28 +20,33 @@ SCANNING = "Finding patients..."
 
 @dataclass(frozen=True)
 class FoundPatients:
-    """The patients in a folder.
+    """The patients to train on in a folder.
 
     Attributes
     ----------
-    usable : dict of str to Path
-        Names and folders of patients with images and masks.
-    others : int
-        Number of patients without images or masks, or that cannot be read.
+    usable : dict of str to Path or CorrectedPatient
+        Where each patient is read from, by name.
+    count : str
+        How many, in words.
+    problems : tuple of str
+        One sentence for each folder that is left out.
     """
 
-    usable: dict[str, Path]
-    others: int
+    usable: Mapping[str, Path | CorrectedPatient]
+    count: str
+    problems: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """How many patients were found."""
-        text = f"{counted(len(self.usable), 'patient')} with images and masks"
-        return f"{text}; {self.others} without images or masks left out." if self.others else f"{text}."
+        """How many patients were found, and what is left out."""
+        if not self.problems:
+            return f"{self.count}."
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return f"{self.count}. Left out: {self.problems[0].rstrip('.')}{more}."
 
 
 @returns_failure
 def scan_folder(folder: Path) -> Generator[None, None, FoundPatients]:
-    """Find the patients in a folder by the names of their files.
+    """Find the patients with images and masks in a folder.
 
     Raises
     ------
@@ -52,46 +56,17 @@ def scan_folder(folder: Path) -> Generator[None, None, FoundPatients]:
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is no folder; choose the folder that holds the patients' folders.")
-    usable: dict[str, Path] = {}
-    others = 0
-    for patient in patient_folders(folder):
-        yield  # so that the scan can be stopped
-        try:
-            files = find_slices(patient)
-        except PatientError:
-            others += 1
-            continue
-        if files.images and files.masks and files.name not in usable:
-            usable[files.name] = patient
-        else:
-            others += 1
-    if not usable and not others:
-        problem = "is a patient's own folder" if is_patient_folder(folder) else "holds no patients' folders"
+    found = yield from search("images and masks", [folder])
+    own = has_slices(folder)
+    if own or found.empty:
+        problem = "is a patient's own folder" if own else "holds no patients' folders"
         raise TrainingError(f"{folder} {problem}; choose the folder that holds the patients' folders.")
-    return FoundPatients(usable, others)
-
-
-@dataclass(frozen=True)
-class FoundCorrected:
-    """The patients of a cohort with corrected labels.
-
-    Attributes
-    ----------
-    usable : dict of str to CorrectedPatient
-        Names of the patients and where they are read from.
-    """
-
-    usable: dict[str, CorrectedPatient]
-
-    def summary(self) -> str:
-        """How many patients were found."""
-        if not self.usable:
-            return "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort."
-        return f"{counted(len(self.usable), 'corrected patient')}."
+    count = f"{counted(len(found.patients), 'patient')} with images and masks"
+    return FoundPatients(found.patients, count, found.problems)
 
 
 @returns_failure
-def scan_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundCorrected]:
+def scan_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundPatients]:
     """Find the patients of a cohort whose labels were corrected.
 
     Raises
@@ -103,14 +78,13 @@ def scan_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundC
     for folder, content in ((dataset, "the patients' folders"), (results, "the cohort's results")):
         if not folder.is_dir():
             raise TrainingError(f"{folder} is no folder; choose the folder that holds {content}.")
-    usable: dict[str, CorrectedPatient] = {}
-    for patient in corrected_patients(dataset, results):
-        yield  # so that the scan can be stopped
-        try:
-            usable.setdefault(patient.name, patient)
-        except PatientError:  # the cohort browser shows why it cannot be read
-            continue
-    return FoundCorrected(usable)
+    corrected = {patient.folder: patient for patient in corrected_patients(dataset, results)}
+    if not corrected:
+        nothing = "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort"
+        return FoundPatients({}, nothing)
+    found = yield from search("images", corrected)
+    usable = {name: corrected[folder] for name, folder in found.patients.items()}
+    return FoundPatients(usable, counted(len(usable), "corrected patient"), found.problems + found.empty)
 
 
 class FolderScan:
@@ -125,14 +99,14 @@ class FolderScan:
 
     Attributes
     ----------
-    found : FoundPatients, FoundCorrected, Failure or None
+    found : FoundPatients, Failure or None
         Result of the last scan; None before the first one, and during a scan.
     """
 
     def __init__(self, changed: Callable[[], None], scan: Callable[..., Any] = scan_folder) -> None:
         self._changed, self._scan = changed, scan
         self._worker: Any = None
-        self.found: FoundPatients | FoundCorrected | Failure | None = None
+        self.found: FoundPatients | Failure | None = None
 
     @property
     def patients(self) -> Mapping[str, Path | CorrectedPatient]:
@@ -160,6 +134,6 @@ class FolderScan:
             return self.found.message
         return self.found.summary() if self.found is not None else ""
 
-    def _finish(self, found: FoundPatients | FoundCorrected | Failure) -> None:
+    def _finish(self, found: FoundPatients | Failure) -> None:
         self._worker, self.found = None, found
         self._changed()

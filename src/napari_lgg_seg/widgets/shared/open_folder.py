@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...core.data.discover import is_patient_folder, patient_folders
+from ...core.data.discover import patient_folders
 from ...core.data.patients import Patient, parse_name, read_patient, read_slices
 from ...core.errors import PatientError
 from ...layers import add_layers, layers_of, patients_in
@@ -49,11 +49,11 @@ def read_patients(paths: Sequence[Path]) -> tuple[list[Patient], str | None]:
             if parsed is None:
                 raise PatientError(f"{path} is not a slice named <patient>_<n>.tif; open a patient's folder.")
             slices.setdefault((path.parent, parsed[0]), []).append(path)
-        elif not is_patient_folder(path) and (found := patient_folders(path)):
-            patients.append(read_patient(found[0]))
-            notices.append(_how_to_open_others(path, found))
         else:
-            patients.append(read_patient(path))
+            found = patient_folders(path) or [path]  # reading another folder says what it lacks
+            patients.append(read_patient(found[0]))
+            if found[0] != path:
+                notices.append(_how_to_open_others(path, found))
     patients += [read_slices(files) for files in slices.values()]
     notices += [text for patient in patients if (text := _slices_without_mask(patient))]
     return patients, " ".join(notices) or None
