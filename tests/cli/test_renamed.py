@@ -92,4 +92,4 @@ def test_segment_at_full_resolution_by_its_old_name(segment, write, dataset, mas
     assert "Warning: --thorough is now --full-resolution." in done.err
     assert len(list(masks.rglob("*_mask.tif"))) == 6
     again = segment(dataset / NAME, "--full-resolution")
-    assert "finished before" in again.err
+    assert "already finished" in again.err

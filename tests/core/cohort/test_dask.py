@@ -210,7 +210,7 @@ def test_closing_the_events_stops_the_workers(patients, model, running, address,
 def test_a_broken_model_is_reported(patients, model, address, tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(model.read_bytes()[:-99])
-    with pytest.raises(ModelError, match=r"broken\.safetensors is damaged"):
+    with pytest.raises(ModelError, match=r"broken\.safetensors is not a napari-lgg-seg model or is damaged"):
         list(lgg.segment_cohort(patients, tmp_path / "out", broken, OPTIONS, scheduler=address))
     assert not (tmp_path / "out").exists()
 

@@ -88,11 +88,18 @@ def test_missing_model_file_is_reported(viewer, open_patient, dock, run, generou
     assert f"{NAME} tumour" not in layer_names(viewer)
 
 
-def test_damaged_weights_are_reported(viewer, open_patient, dock, run, generous_model):
+def test_damaged_weights_are_reported(viewer, open_patient, dock, run, small_model, generous_model):
     open_patient()
     widget = dock()
-    generous_model.write_bytes(generous_model.read_bytes()[:-1000])
+    whole = generous_model.read_bytes()
+    generous_model.write_bytes(whole[:-1000])
     widget.offer_model(generous_model)
+    assert_message(widget.status.value)
+    assert str(generous_model) in widget.status.value
+    assert widget.model.value == small_model
+    generous_model.write_bytes(whole)
+    widget.offer_model(generous_model)
+    generous_model.write_bytes(whole[:-1000])  # after it was chosen
     run(widget)
     assert_message(widget.status.value)
     assert str(generous_model) in widget.status.value
