@@ -18,6 +18,7 @@ def main(mode: str, function: str, options: str) -> None:
     # Whatever libraries print goes to standard error, so that standard output holds nothing but results.
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # before a traceback, not after it
 
     def reply(content: Any) -> None:
         results.write(json.dumps(content) + "\n")
