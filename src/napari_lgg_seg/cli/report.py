@@ -73,7 +73,7 @@ def report(
     pairs = find_pairs(predictions, truth, images)
     _check_output(output, pairs, overwrite=overwrite)
     predictor = _load(model, device) if probability or model is not None else None
-    job = _Report(output, pairs, truth, predictor, failed=list(pairs.problems))
+    job = _Report(output, pairs, truth, predictor, failed=list(map(str, pairs.problems)))
     job.draw_all()
     summary = f"{len(job.entries)} of {len(job.entries) + len(job.failed)} patients shown."
     if job.entries:

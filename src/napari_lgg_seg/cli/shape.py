@@ -44,7 +44,7 @@ def shape(
     check_table(csv, overwrite=overwrite)
     console = make_console(stderr=True)
     found = find_by_name("labels", *masks)
-    failures = [*found.problems, *found.empty]
+    failures = [str(problem) for problem in (*found.problems, *found.empty)]
     for failure in failures:
         _print_failure(failure, console)
     shapes: dict[str, Shape] = {}

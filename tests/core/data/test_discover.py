@@ -10,13 +10,12 @@ import pytest
 import tifffile
 
 from napari_lgg_seg.core.data.discover import (
+    Problem,
     find_by_name,
-    find_patients,
     has_slices,
     is_dataset_folder,
     is_patient_folder,
     is_slice_file,
-    list_patients,
     patient_folders,
     search,
 )
@@ -27,7 +26,7 @@ from napari_lgg_seg.core.errors import PatientError
 PIXELS = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
 
 
-CONTENTS = ("images", "labels", "images and masks")
+CONTENTS = ("images", "images to segment", "labels", "images and masks")
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -189,8 +188,6 @@ def test_hidden_files_and_folders_are_ignored(tmp_path):
     for content in CONTENTS:
         found = find_by_name(content, tmp_path)
         assert (found.patients, found.problems) == ({}, ())
-    assert find_patients([tmp_path]) == [tmp_path]
-    assert list_patients(tmp_path) == [tmp_path / "a"]
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -207,8 +204,6 @@ def test_links_are_followed_and_each_folder_counts_once(tmp_path, content):
         pytest.skip("no links here")
     found = find_by_name(content, dataset, elsewhere)
     assert (found.patients, found.problems, found.empty) == ({"p": dataset / "a"}, (), ())
-    assert find_patients([dataset, elsewhere]) == [dataset / "a"]
-    assert list_patients(dataset) == [dataset / "a", dataset / "b"]
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -232,8 +227,8 @@ def test_the_subfolders_of_a_patients_own_folder_are_not_searched(tmp_path, cont
     found = find_by_name(content, tmp_path)
     assert found.patients == {"p": tmp_path}
     (problem,) = found.problems
-    assert problem.startswith(f"{tmp_path / 'other'} is inside {tmp_path}")
-    assert find_patients([tmp_path]) == [tmp_path]
+    assert problem.path == tmp_path / "other"
+    assert str(problem).startswith(f"{tmp_path / 'other'} is inside {tmp_path}")
 
 
 FORMATS = ["p_1_mask.tif", "p_tumour.tif", "p_TUMOUR.TIFF", "p_tumour.nii.gz", "p_tumour.nii"]
@@ -277,7 +272,8 @@ def test_a_second_folder_of_a_patient_is_named_with_the_first(tmp_path, content)
     assert found.patients == {"p": tmp_path / "c"}
     assert len(found.problems) == 2
     for folder, problem in zip("ab", found.problems, strict=True):
-        assert problem.startswith(f"{tmp_path / folder} holds p a second time, after {tmp_path / 'c'};")
+        assert problem.path == tmp_path / folder
+        assert str(problem).startswith(f"{problem.path} holds p a second time, after {tmp_path / 'c'};")
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -288,10 +284,10 @@ def test_folders_that_cannot_be_used_are_named(tmp_path, locked, content):
     locked(touch_patient(tmp_path / "locked", "l"))
     found = find_by_name(content, tmp_path)
     assert found.patients == {"p": tmp_path / "good"}
-    named = [next(f for f in ("locked", "mixed", "twice") if str(tmp_path / f) in p) for p in found.problems]
-    assert named == ["locked", "mixed", "twice"]
-    assert all(problem.endswith(".") for problem in found.problems)
-    assert find_patients([tmp_path]) == [tmp_path / f for f in ("good", "locked", "mixed", "twice")]
+    assert [problem.path.name for problem in found.problems] == ["locked", "mixed", "twice"]
+    for problem in found.problems:
+        assert str(problem.path) in str(problem)
+        assert str(problem).endswith(".")
     assert not has_slices(tmp_path / "locked")
 
 
@@ -301,11 +297,54 @@ def test_patients_to_train_on_have_images_and_masks(tmp_path):
     touch(tmp_path / "masks", "m_1_mask.tif")
     found = find_by_name("images and masks", tmp_path)
     assert found.patients == {"p": both}
-    assert [problem.partition(";")[0] for problem in found.problems] == [
+    assert [str(problem).partition(";")[0] for problem in found.problems] == [
         f"{tmp_path / 'images'} has no masks",
         f"{tmp_path / 'masks'} has no images",
     ]
     assert list(find_by_name("images", tmp_path).patients) == ["p", "i"]
+
+
+def test_masks_alone_cannot_be_segmented(tmp_path):
+    touch_patient(tmp_path / "both")
+    touch(tmp_path / "images", "i_1.tif")
+    masks = touch(tmp_path / "masks", "m_1_mask.tif")
+    for paths in ([tmp_path], [tmp_path / "both", tmp_path / "images", masks]):
+        found = find_by_name("images to segment", *paths)
+        assert found.patients == {"p": tmp_path / "both", "i": tmp_path / "images"}
+        assert found.empty == ()
+        assert found.problems == (Problem(masks, f"{masks} holds masks only; there is nothing to segment."),)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_cannot_be_segmented_is_named_once(tmp_path, locked, inside):
+    closed = locked(touch_patient(tmp_path / "cohort" / "locked"))
+    found = find_by_name("images to segment", tmp_path / "cohort" if inside else closed)
+    (problem,) = (*found.problems, *found.empty)
+    assert problem.path == closed
+    assert str(problem).startswith(f"{closed} cannot be opened (Permission denied)")
+
+
+def test_given_folders_without_anything_to_segment_are_named(tmp_path):
+    touch_patient(tmp_path / "p")
+    empty, missing = touch(tmp_path / "empty", "notes.txt"), tmp_path / "missing"
+    found = find_by_name("images to segment", tmp_path / "p", empty, missing)
+    assert found.patients == {"p": tmp_path / "p"}
+    assert found.empty == (Problem(empty, f"{empty} contains no patient's images; choose another folder."),)
+    (problem,) = found.problems
+    assert problem.path == missing
+    assert str(problem).startswith(f"{missing} cannot be opened (No such file or directory)")
+
+
+@pytest.mark.parametrize("name", ["lost+found", "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin"])
+def test_folders_of_the_system_are_ignored(tmp_path, locked, name):
+    touch_patient(tmp_path / "p")
+    system = touch_patient(tmp_path / name, "q")
+    for _ in ("open", "locked"):
+        for content in CONTENTS:
+            found = find_by_name(content, tmp_path)
+            assert (found.patients, found.problems, found.empty) == ({"p": tmp_path / "p"}, (), ())
+        assert patient_folders(tmp_path) == [tmp_path / "p"]
+        locked(system)
 
 
 def test_paths_without_patients_are_named(tmp_path):
@@ -314,8 +353,9 @@ def test_paths_without_patients_are_named(tmp_path):
     found = find_by_name("labels", tmp_path / "full", tmp_path / "nothing", tmp_path / "full" / "p")
     assert found.patients == {"p": tmp_path / "full" / "p"}
     assert found.problems == ()
-    (sentence,) = found.empty
-    assert sentence.startswith(f"{tmp_path / 'nothing'} contains no patient's labels;")
+    (problem,) = found.empty
+    assert problem.path == tmp_path / "nothing"
+    assert str(problem).startswith(f"{tmp_path / 'nothing'} contains no patient's labels;")
 
 
 def test_a_thousand_patients_are_found_by_their_names_alone(tmp_path):
@@ -323,7 +363,6 @@ def test_a_thousand_patients_are_found_by_their_names_alone(tmp_path):
         touch_patient(tmp_path / f"{number:04}", f"p{number}")
     for content in CONTENTS:
         assert len(find_by_name(content, tmp_path).patients) == 1000
-    assert len(list_patients(tmp_path)) == len(find_patients([tmp_path])) == 1000
 
 
 def test_a_search_pauses_before_each_folder(tmp_path):
@@ -332,35 +371,12 @@ def test_a_search_pauses_before_each_folder(tmp_path):
     assert len(list(search("images", [tmp_path]))) == 4
 
 
-# --- listing -----------------------------------------------------------------------------------
-
-
-def test_patients_are_found_among_and_inside_folders(tmp_path, write_slices):
+def test_patients_to_segment_are_found_among_and_inside_folders(tmp_path, write_slices):
     for name in "abc":
         write_slices(tmp_path / name, name, 1)
     missing = tmp_path / "missing"
     (tmp_path / "b" / "notes_1.tif").mkdir()
     (tmp_path / "slices_1.tif").mkdir()
-    found = find_patients([tmp_path / "b", tmp_path, missing])
-    assert found == [tmp_path / "b", tmp_path / "a", tmp_path / "c", missing]
-
-
-def test_all_folders_are_listed_except_the_results(tmp_path, write_slices):
-    dataset = tmp_path / "cohort"
-    write_slices(dataset / "patient")
-    for name in ("empty", "A", ".hidden", "results"):
-        (dataset / name).mkdir()
-    (dataset / "data.csv").write_text("")
-    assert [f.name for f in list_patients(dataset, dataset / "results")] == ["A", "empty", "patient"]
-
-
-def test_folders_without_patients_are_refused(tmp_path, write_slices):
-    write_slices(tmp_path / "patient")
-    (tmp_path / "nothing").mkdir()
-    for wrong, what in (
-        (tmp_path / "patient", "patient's own"),
-        (tmp_path / "nothing", "no folders"),
-        (tmp_path / "x", "x"),
-    ):
-        with pytest.raises(PatientError, match=what):
-            list_patients(wrong)
+    found = find_by_name("images to segment", tmp_path / "b", tmp_path, missing)
+    assert list(found.patients.items()) == [(name, tmp_path / name) for name in "bac"]
+    assert [problem.path for problem in found.problems] == [missing]

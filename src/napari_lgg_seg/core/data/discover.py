@@ -2,8 +2,8 @@
 
 The rules, which every search follows:
 
-- Hidden files and folders are ignored, links are followed, and folders are searched in the order of their
-  names.
+- Hidden files and folders, and folders that the system makes at the top of a disk, are ignored. Links are
+  followed, and folders are searched in the order of their names.
 - A folder with slices (``<patient>_<n>.tif``, ``<patient>_<n>_mask.tif``) is one patient's own, and its
   subfolders are not searched. In any other folder, the direct subfolders are.
 - A patient's name is the one in its files, whatever the folder is called.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,14 +28,17 @@ import numpy as np
 import tifffile
 
 from ..errors import PatientError
-from .patients import SliceFiles, find_slices, mask_of, parse_name
+from .patients import SliceFiles, find_slices, mask_of, parse_name, settle_for_reading
 
 #: What a search looks for; "labels" are masks or label files.
-Content = Literal["images", "labels", "images and masks"]
+Content = Literal["images", "images to segment", "labels", "images and masks"]
 
 #: Endings of label files, the preferred one first.
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii.gz", ".nii")
+
+#: Folders that systems make at the top of a disk, often unreadable; in lower case.
+_SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin")
 
 _LABEL_FILE = re.compile(r"(?P<name>.+)_tumour(?P<ending>\.tiff?|\.nii(\.gz)?)", re.IGNORECASE)
 
@@ -127,6 +130,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A folder or file that is left out, and why, in one sentence."""
+
+    path: Path
+    sentence: str
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return self.sentence
+
+
+@dataclass(frozen=True)
 class Found:
     """Patients in folders, and what was left out.
 
@@ -134,15 +149,15 @@ class Found:
     ----------
     patients : dict of str to Path
         By the name in their files, in the order of the folders: the patient's folder, or a label file.
-    problems : tuple of str
-        One sentence for each folder or file that is left out.
-    empty : tuple of str
-        One sentence for each given path that holds nothing of the kind.
+    problems : tuple of Problem
+        Folders and files that are left out.
+    empty : tuple of Problem
+        Given paths that hold nothing of the kind.
     """
 
     patients: Mapping[str, Path]
-    problems: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    empty: tuple[Problem, ...] = ()
 
 
 def find_by_name(content: Content, *paths: Path) -> Found:
@@ -150,9 +165,10 @@ def find_by_name(content: Content, *paths: Path) -> Found:
 
     Parameters
     ----------
-    content : {"images", "labels", "images and masks"}
-        What a patient's folder must hold. A patient with images and no labels anywhere is found for
-        "labels" as well, so that reading it says what is missing.
+    content : {"images", "images to segment", "labels", "images and masks"}
+        What a patient's folder must hold. A folder with masks only is ignored for "images", and a problem
+        for "images to segment". A patient with images and no labels anywhere is found for "labels" as well,
+        so that reading it says what is missing.
     *paths : Path
         Patients' folders, folders of them or, for "labels", files.
     """
@@ -169,8 +185,8 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
     """As :func:`find_by_name`, but pause before each folder, so that the search can be stopped."""
     patients: dict[str, Path] = {}
     without_labels: dict[str, Path] = {}
-    problems: list[str] = []
-    empty: list[str] = []
+    problems: list[Problem] = []
+    empty: list[Problem] = []
     for path in paths:
         nothing = True
         for folder in _folders_to_search(path):
@@ -180,51 +196,57 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
             except PatientError as error:
                 here = unlabelled = {}
                 nothing = False
-                problems.append(str(error))
+                problems.append(Problem(folder, str(error)))
             nothing = nothing and not here and not unlabelled
             problems += _add(patients, here)
             problems += _add(without_labels, unlabelled)
         problems += _other_patients_inside(path)
         if nothing:
-            empty.append(f"{path} contains no patient's {content}; choose another folder.")
+            wanted = content.removesuffix(" to segment")
+            empty.append(Problem(path, f"{path} contains no patient's {wanted}; choose another folder."))
     patients |= {name: folder for name, folder in without_labels.items() if name not in patients}
     return Found(patients, tuple(dict.fromkeys(problems)), tuple(empty))
 
 
-def _add(found: dict[str, Path], here: Mapping[str, Path]) -> Iterator[str]:
-    """Add patients, and yield a sentence about each that is there already and read from elsewhere."""
+def _add(found: dict[str, Path], here: Mapping[str, Path]) -> Iterator[Problem]:
+    """Add patients, and yield a problem for each that is there already and read from elsewhere."""
     for name, file in here.items():
         first = found.setdefault(name, file)
         if os.path.realpath(first) != os.path.realpath(file):
-            yield (
-                f"{file} holds {name} a second time, after {first}; rename one of them, or use it separately."
-            )
+            yield second_time(name, file, first)
+
+
+def second_time(name: str, path: Path, first: Path) -> Problem:
+    """The problem of a second folder or file of a patient."""
+    sentence = f"{path} holds {name} a second time, after {first}; rename one of them, or use it separately."
+    return Problem(path, sentence)
 
 
 def _folders_to_search(path: Path) -> list[Path]:
-    return [path] if has_slices(path) else [path, *_subfolders(path)]
+    return [path] if has_slices(path) else [path, *subfolders(path)]
 
 
-def _other_patients_inside(folder: Path) -> Iterator[str]:
-    """A sentence about the first subfolder of a patient's own folder that holds another patient."""
+def _other_patients_inside(folder: Path) -> Iterator[Problem]:
+    """A problem for the first subfolder of a patient's own folder that holds another patient."""
     own = _first_name(folder)
     if own is None:
         return
-    for subfolder in _subfolders(folder):
+    for subfolder in subfolders(folder):
         name = _first_name(subfolder)
         if name not in (None, own):
-            yield (
+            yield Problem(
+                subfolder,
                 f"{subfolder} is inside {folder}, which holds slices of {own}, and is not searched; move "
-                "these slices to a separate folder."
+                "these slices to a separate folder.",
             )
             return
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Visible subfolders; hidden ones can be half-written results of a killed process."""
+def subfolders(folder: Path) -> list[Path]:
+    """The subfolders that searches do not ignore; hidden ones can be half-written results. Never raises."""
     try:
         return [folder / entry.name for entry in _visible(folder) if _is_folder(entry)]
-    except (OSError, ValueError):
+    except (OSError, ValueError, PatientError):
         return []
 
 
@@ -239,8 +261,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    settle_for_reading(folder)
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
+        visible = (entry for entry in entries if not _is_ignored(entry.name))
+        return sorted(visible, key=lambda entry: entry.name)
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _slices(folder: Path, files: Iterable[Path]) -> SliceFiles | None:
@@ -254,6 +282,13 @@ _Here = tuple[Mapping[str, Path], Mapping[str, Path]]
 def _images_in(folder: Path) -> _Here:
     slices = _slices(folder, _files(folder))
     return ({slices.name: folder}, {}) if slices is not None and slices.images else ({}, {})
+
+
+def _images_to_segment_in(folder: Path) -> _Here:
+    slices = _slices(folder, _files(folder))
+    if slices is not None and not slices.images:
+        raise PatientError(f"{folder} holds masks only; there is nothing to segment.")
+    return ({slices.name: folder}, {}) if slices is not None else ({}, {})
 
 
 def _images_and_masks_in(folder: Path) -> _Here:
@@ -290,6 +325,7 @@ def _parse_label_file(path: Path) -> tuple[str, int] | None:
 
 _SEARCHES: Mapping[Content, Callable[[Path], _Here]] = {
     "images": _images_in,
+    "images to segment": _images_to_segment_in,
     "labels": _labels_in,
     "images and masks": _images_and_masks_in,
 }
@@ -304,58 +340,7 @@ def patient_folders(folder: Path) -> list[Path]:
 
 
 def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
-    return (folder for folder in _subfolders(dataset)[:limit] if is_patient_folder(folder))
-
-
-def find_patients(folders: Sequence[Path]) -> list[Path]:
-    """Patient folders among, or directly inside, the given folders; each once, in the given order.
-
-    Folders without slices, missing ones and those that cannot be opened are included: reading them reports
-    what is wrong.
-    """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        inside = [] if has_slices(folder) else [f for f in _subfolders(folder) if _may_have_slices(f)]
-        for patient in inside or [folder]:
-            found.setdefault(os.path.realpath(patient), patient)
-    return list(found.values())
-
-
-def _may_have_slices(folder: Path) -> bool:
-    try:
-        return _name_of_a_slice(folder) is not None
-    except OSError:
-        return True
-
-
-def list_patients(dataset: Path, results: Path | None = None) -> list[Path]:
-    """All subfolders of a dataset folder, valid or not, sorted by name.
-
-    Parameters
-    ----------
-    dataset : Path
-        Holds one folder per patient.
-    results : Path, optional
-        The results folder, which is left out if it is inside the dataset folder.
-
-    Raises
-    ------
-    PatientError
-        If the folder cannot be opened or has no subfolders.
-    """
-    try:
-        os.scandir(dataset).close()
-    except OSError as error:
-        raise PatientError(
-            f"{dataset} cannot be opened ({error.strerror}); choose the folder that holds the patients' "
-            "folders."
-        ) from error
-    excluded = results.resolve() if results is not None else None
-    folders = [f for f in _subfolders(dataset) if excluded is None or f.resolve() != excluded]
-    if not folders:
-        kind = "is a patient's own folder" if has_slices(dataset) else "holds no folders"
-        raise PatientError(f"{dataset} {kind}; choose the folder that holds the patients' folders.")
-    return folders
+    return (folder for folder in subfolders(dataset)[:limit] if is_patient_folder(folder))
 
 
 # --- one file ----------------------------------------------------------------------------------

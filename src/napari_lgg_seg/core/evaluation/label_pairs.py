@@ -80,7 +80,7 @@ def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None
     true = _find("labels", truth) if truth is not None else Found({})
     # Without a folder of their own, images are optional.
     seen = _find("images", images) if images else find_by_name("images", truth or predictions)
-    problems = tuple(dict.fromkeys([*predicted.problems, *true.problems, *seen.problems]))
+    problems = tuple(dict.fromkeys(map(str, [*predicted.problems, *true.problems, *seen.problems])))
     labels = dict(predicted.patients)
     if not problems and len(labels) == len(true.patients) == 1:
         labels = dict(zip(true.patients, labels.values(), strict=True))
@@ -96,7 +96,7 @@ def find_pairs(predictions: Path, truth: Path | None = None, images: Path | None
 def _find(content: Content, folder: Path) -> Found:
     found = find_by_name(content, folder)
     if found.empty:
-        raise PatientError(found.empty[0])
+        raise PatientError(str(found.empty[0]))
     return found
 
 
