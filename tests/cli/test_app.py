@@ -215,7 +215,7 @@ def test_an_interrupted_training_keeps_its_model_and_goes_on(write, dataset, out
     assert "Traceback" not in err
     assert "The best model" not in out
     assert read_card(output).training["initial_model"] == "bright FLAIR"
-    assert sorted(path.name for path in state.parent.iterdir()) == ["history.csv", "last.pt"]
+    assert sorted(path.name for path in state.parent.iterdir()) == [".lock", "history.csv", "last.pt"]
     if number == signal.SIGINT:
         done = program(*words, "--epochs", 1, "--resume")
         assert done.returncode == 0, done.stderr

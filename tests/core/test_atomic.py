@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from killing import kills
 
-from napari_lgg_seg.core.atomic import filling, replacing, safe_name
-from napari_lgg_seg.core.errors import ExportError
+from napari_lgg_seg.core.atomic import filling, locked, replacing, safe_name, settle
+from napari_lgg_seg.core.errors import BusyError, ExportError
 
 
 def entries(folder):
@@ -65,12 +70,82 @@ def test_name_taken_by_a_folder(tmp_path):
     assert entries(tmp_path) == ["taken"]
 
 
+# --- killed writers ----------------------------------------------------------------------------
+
+
+def write_old(folder):
+    with replacing(folder / "file.bin") as temporary:
+        temporary.write_text("old" * 1000)
+
+
+def write_new(folder):
+    with replacing(folder / "file.bin") as temporary:
+        temporary.write_text("new" * 1000)
+
+
+@pytest.mark.parametrize("half_written", [False, True], ids=["killed", "half written"])
+def test_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path, half_written):
+    found = []
+    for killed in kills(write_old, write_new, tmp_path, half_written=half_written):
+        found.append((killed.folder / "file.bin").read_text())
+        write_new(killed.folder)
+        assert entries(killed.folder) == ["file.bin"], killed
+    assert set(found) == {"old" * 1000, "new" * 1000}
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.fixture
+def running():
+    """Id of another process, which is running."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process.pid
+    process.communicate()
+
+
+@pytest.fixture
+def ended():
+    """Id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_temporary_files_of_ended_processes_are_removed(tmp_path, running, ended):
+    of_ended = f".file.bin.{ended}-abcdefgh.tmp"
+    kept = [
+        f".file.bin.{running}-abcdefgh.tmp",
+        f".file.bin.{os.getpid()}-abcdefgh.tmp",
+        f".file.bin.more.{ended}-abcdefgh.tmp",  # of another file
+        f".file-bin.{ended}-abcdefgh.tmp",
+        ".file.bin.settings.json",
+    ]
+    for name in (of_ended, *kept):
+        (tmp_path / name).write_text("half")
+    with replacing(tmp_path / "file.bin") as temporary:
+        temporary.write_text("new")
+    assert entries(tmp_path) == sorted([*kept, "file.bin"])
+
+
+def test_temporary_files_of_version_0_1_0_are_removed_once_they_are_old(tmp_path):
+    """They do not say which process writes them."""
+    old, recent = tmp_path / ".file.bin.abcd_123.tmp", tmp_path / ".file.bin.abcd_124.tmp"
+    for path in (old, recent):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    with replacing(tmp_path / "file.bin") as temporary:
+        temporary.write_text("new")
+    assert entries(tmp_path) == [recent.name, "file.bin"]
+
+
+# --- folders -----------------------------------------------------------------------------------
+
+
 def test_a_failed_block_leaves_no_new_folder(tmp_path):
     folder = tmp_path / "new"
 
     def fail():
-        with filling(folder) as temporary:
-            (temporary / "a.tif").write_text("half")
+        with filling(folder) as files:
+            (files.staging / "a.tif").write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(ExportError, match="No space left"):
@@ -78,13 +153,49 @@ def test_a_failed_block_leaves_no_new_folder(tmp_path):
     assert entries(tmp_path) == []
 
 
-def test_files_are_added_to_an_existing_folder(tmp_path):
-    (tmp_path / "a.tif").write_text("old")
-    (tmp_path / "b.tif").write_text("old")
-    with filling(tmp_path, ".provenance", "new provenance") as temporary:
-        (temporary / "a.tif").write_text("new")
-    assert entries(tmp_path) == [".provenance", "a.tif", "b.tif"]
-    assert [(tmp_path / name).read_text() for name in entries(tmp_path)] == ["new provenance", "new", "old"]
+def test_files_of_an_existing_folder_are_replaced_and_removed_at_once(tmp_path):
+    for name in "abc":
+        (tmp_path / name).write_text("old")
+    with filling(tmp_path) as files:
+        (files.staging / "a").write_text("new")
+        files.removed.add("b")
+        assert (tmp_path / "a").read_text() == "old"
+    assert entries(tmp_path) == ["a", "c"]
+    assert [(tmp_path / name).read_text() for name in "ac"] == ["new", "old"]
+
+
+def test_a_committed_change_is_completed_and_an_uncommitted_one_removed(tmp_path):
+    folder = tmp_path / "p"
+    for hidden in (".lgg-committed", ".lgg-staging"):
+        (folder / hidden).mkdir(parents=True)
+        (folder / hidden / f"{hidden[5:]}").write_text("new")
+    (tmp_path / ".p.lgg-staging").mkdir()
+    settle(folder)
+    assert entries(folder) == ["committed"]
+    assert entries(tmp_path) == ["p"]
+
+
+def test_a_committed_change_removes_nothing_outside_of_the_folder(tmp_path):
+    committed = tmp_path / "p" / ".lgg-committed"
+    committed.mkdir(parents=True)
+    (tmp_path / "mine").write_text("mine")
+    (committed / ".removed.json").write_text('["../mine", "gone"]')
+    settle(tmp_path / "p")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_lock_holds_for_other_threads_and_leaves_nothing(tmp_path):
+    def take():
+        with locked(tmp_path / "p", timeout=0):
+            return True
+
+    with ThreadPoolExecutor(1) as other:
+        with locked(tmp_path / "p"):
+            assert take(), "the same thread may take it again"
+            with pytest.raises(BusyError, match="another window or program"):
+                other.submit(take).result()
+        assert other.submit(take).result()
+    assert entries(tmp_path) == []
 
 
 @pytest.mark.parametrize(

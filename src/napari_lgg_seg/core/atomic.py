@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
-from .errors import ExportError
+from .errors import BusyError, ExportError
 
 #: Characters that are not allowed in file names on some systems.
 NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+#: Seconds to wait for another thread or process that is writing to the same folder.
+LOCK_TIMEOUT = 60.0
+
+_LOCK, _STAGING, _COMMITTED, _REMOVED = ".lgg-lock", ".lgg-staging", ".lgg-committed", ".removed.json"
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path in the folder of ``path`` that replaces it if the block succeeds.
+
+    Temporary files that killed processes left for the same ``path`` are removed.
 
     Raises
     ------
@@ -29,7 +37,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        remove_temporaries(path.parent, path.name)  # first: they may be what fills the disk
+        prefix = f".{path.name}.{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -44,55 +54,181 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def filling(
-    folder: Path, provenance_file: str | None = None, provenance: str | None = None
-) -> Iterator[Path]:
-    """A temporary folder whose files are moved to ``folder`` if the block succeeds.
-
-    A new folder appears with all of its files at once, so that a killed program leaves either nothing or a
-    complete folder. If the folder exists already, the files are moved one by one.
+def remove_temporaries(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of :func:`replacing` whose process has ended.
 
     Parameters
     ----------
     folder : Path
-        A patient's folder.
-    provenance_file : str, optional
-        Name of the provenance file in ``folder``; removed before the first of the old files is replaced.
-    provenance : str, optional
-        New content of that file, which is moved last.
+        Where they are; need not exist.
+    name : str, optional
+        Name of the file that they were to replace; any by default.
+    """
+    import psutil
+
+    target = ".+" if name is None else re.escape(name)
+    pattern = re.compile(rf"\.{target}\.(?:(\d{{1,9}})-)?[a-z0-9_]{{8}}\.tmp")
+    for file in folder.glob(".*.tmp"):
+        if found := pattern.fullmatch(file.name):
+            with suppress(OSError):
+                # Version 0.1.0 did not record the process, but never took an hour to write a file.
+                old = time.time() - file.stat().st_mtime > 3600
+                if not psutil.pid_exists(int(found[1])) if found[1] else old:
+                    file.unlink()
+
+
+@contextmanager
+def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold the lock of a folder, which other threads and processes respect; a thread may take it twice.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist. The lock itself is a hidden file next to it, or inside it if its parent is read-only,
+        which is removed afterwards.
+    timeout : float
+        Seconds to wait.
+
+    Raises
+    ------
+    BusyError
+        If another thread or process holds it for longer.
+    ExportError
+        If the lock cannot be created.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        parent = Path(os.path.realpath(folder.parent))
+        parent.mkdir(parents=True, exist_ok=True)
+        where = parent if os.access(parent, os.W_OK) else folder
+        # As a singleton, it may be taken again in the same thread.
+        lock = FileLock(where / f".{folder.name}{_LOCK}", is_singleton=True)
+        lock.acquire(timeout=timeout, poll_interval=0.01)
+    except Timeout as error:
+        raise BusyError(
+            f"{folder} is being written by another window or program; try again when it has finished."
+        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            # Whoever is waiting for the removed file notices that, and creates it again.
+            with suppress(OSError):  # Windows removes it later
+                Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Filling]:
+    """Change several files of a folder at once: after a crash, all of them are new, or none.
+
+    New files are written to a hidden folder, and one rename commits them. If ``folder`` is new, that rename
+    makes it appear with all of its files. Otherwise the committed files are then moved into it one by one;
+    whoever reads the folder next calls :func:`settle`, which completes what a killed program left.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if it does not exist. Locked until the files are in place.
+
+    Yields
+    ------
+    Filling
+        The hidden folder, to be filled with the new files, and names of files to be removed.
 
     Raises
     ------
     ExportError
-        If the disk is full or the folder cannot be written.
+        If the disk is full or the folder cannot be written; it is left unchanged.
+    BusyError
+        If another thread or process has been writing to it for too long.
     """
-    temporary: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = not folder.exists()
-        hidden = (folder.parent if new else folder) / f".lgg-{uuid4().hex[:8]}"
-        hidden.mkdir()
-        temporary = hidden
-        yield temporary
-        files = sorted(temporary.iterdir())
-        if provenance_file is not None and provenance is not None:
-            files.append(temporary / provenance_file)
-            files[-1].write_text(provenance, encoding="utf-8")
-        for file in files:
-            _sync(file)
-        if new:
-            temporary.rename(folder)
-        else:
-            if provenance_file is not None:
-                (folder / provenance_file).unlink(missing_ok=True)
-            for file in files:
-                file.replace(folder / file.name)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with locked(folder):
+        settle(folder)
+        staging: Path | None = None
+        try:
+            new = not folder.exists()
+            staging = _staging_folder(folder, new=new)
+            staging.mkdir()
+            files = Filling(staging)
+            yield files
+            if files.removed and not new:
+                (staging / _REMOVED).write_text(json.dumps(sorted(files.removed)), encoding="utf-8")
+            for file in staging.iterdir():
+                _sync(file)
+            _sync_folder(staging)
+            staging.rename(folder if new else folder / _COMMITTED)
+            _sync_folder(folder.parent if new else folder)
+            if not new:
+                _complete(folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        finally:
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+@dataclass
+class Filling:
+    """Files that are about to replace those of a folder.
+
+    Attributes
+    ----------
+    staging : Path
+        Hidden folder for the new files.
+    removed : set of str
+        Names of files to remove from the folder.
+    """
+
+    staging: Path
+    removed: set[str] = field(default_factory=set)
+
+
+def settle(folder: Path) -> None:
+    """Complete a change of a folder that a killed program had committed, and remove what it left otherwise.
+
+    Costs next to nothing if there is no such change. To be called before a folder is read that
+    :func:`filling` may have written.
+
+    Raises
+    ------
+    ExportError
+        If there is one and the folder cannot be written.
+    """
+    if os.path.lexists(folder / _COMMITTED):
+        with locked(folder):
+            try:
+                _complete(folder)
+            except OSError as error:
+                raise cannot_write(folder, error) from error
+    for leftover in (_staging_folder(folder, new=False), _staging_folder(folder, new=True)):
+        if os.path.lexists(leftover):
+            with suppress(ExportError), locked(folder, timeout=0):  # otherwise it is being written
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _staging_folder(folder: Path, *, new: bool) -> Path:
+    return folder.with_name(f".{folder.name}{_STAGING}") if new else folder / _STAGING
+
+
+def _complete(folder: Path) -> None:
+    """Move committed files into the folder, under its lock; may be repeated after a crash at any point."""
+    committed = folder / _COMMITTED
+    if not committed.is_dir():
+        return
+    removed = committed / _REMOVED
+    for file in sorted(committed.iterdir()):
+        if file != removed:
+            file.replace(folder / file.name)
+    if removed.is_file():
+        for name in json.loads(removed.read_text(encoding="utf-8")):
+            if Path(name).name == name:
+                (folder / name).unlink(missing_ok=True)
+        removed.unlink()
+    committed.rmdir()
 
 
 def _finish_file(path: Path) -> None:
@@ -107,6 +243,16 @@ def _sync(path: Path) -> None:
     """Flush to disk, so that a file that exists after a power failure is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush a folder's entries to disk, where the system can."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def cannot_write(path: Path, error: OSError) -> ExportError:

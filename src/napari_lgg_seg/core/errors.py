@@ -34,6 +34,10 @@ class ExportError(LggSegError):
     """Masks or other files that cannot be written to the chosen location."""
 
 
+class BusyError(ExportError):
+    """A folder that another window or program has been writing to for too long."""
+
+
 class ExistingMasksError(ExportError):
     """Masks exist already; they may be replaced with the user's permission."""
 
@@ -44,6 +48,10 @@ class ResultsError(LggSegError):
 
 class CorrectedError(ResultsError):
     """A prediction would replace corrected labels; it may do so with the user's permission."""
+
+
+class ChangedError(ResultsError):
+    """Results that another window or program has changed since they were read."""
 
 
 class TrainingError(LggSegError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import kills
 
 from napari_lgg_seg.core.cohort import autosave as recovery
 from napari_lgg_seg.core.cohort.autosave import Edit
@@ -77,6 +78,54 @@ def test_saving_again_replaces_only_the_file_of_the_same_labels() -> None:
     assert recovery.read(first).labels.all()
     (leftover,) = recovery.leftovers()
     assert leftover.path not in (first, other)
+
+
+OLD, NEW = 1, 2
+
+
+def _save(folder: Path, patient: str, value: int) -> None:
+    os.environ.update(dict.fromkeys(("XDG_DATA_HOME", "HOME"), str(folder)))
+    recovery.save(Edit(patient, "tumour", np.full((3, 32, 32), value, np.uint8), "/data/p"))
+
+
+def save_before(folder: Path) -> None:
+    _save(folder, "before", OLD)
+
+
+def save_twice(folder: Path) -> None:
+    _save(folder, "now", OLD)
+    (folder / "saved once").touch()
+    _save(folder, "now", NEW)
+
+
+@pytest.mark.parametrize("half_written", [False, True], ids=["killed", "half written"])
+def test_a_session_killed_while_it_saves_leaves_the_old_edits_or_the_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half_written: bool
+) -> None:
+    seen, temporaries = [], 0
+    for killed in kills(save_before, save_twice, tmp_path, half_written=half_written):
+        for name in ("XDG_DATA_HOME", "HOME"):
+            monkeypatch.setenv(name, str(killed.folder))
+        temporaries += len(list(killed.folder.rglob("*.tmp")))
+        found = {leftover.patient: recovery.read(leftover.path).labels for leftover in recovery.leftovers()}
+        assert not list(killed.folder.rglob("*.tmp")), killed
+        assert (found.pop("before") == OLD).all()
+        if (killed.folder / "saved once").exists():
+            assert "now" in found, killed
+        values = np.unique(found["now"]).tolist() if "now" in found else []
+        assert len(values) < 2, killed
+        seen.append(sum(values))
+    assert temporaries > 2
+    assert seen == sorted(seen)
+    assert set(seen) == {0, OLD, NEW}
+
+
+def test_temporary_files_of_a_running_session_stay() -> None:
+    path = recovery.save(Edit("A", "tumour", np.zeros((3, 8, 8), np.uint8)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-abcdefgh.tmp")
+    temporary.write_bytes(b"half")
+    recovery.leftovers()
+    assert temporary.exists()
 
 
 def test_invalid_files_are_skipped() -> None:

@@ -21,6 +21,7 @@ from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.training.distributed import Processes, current, joined
 from napari_lgg_seg.core.training.events import StepDone
+from napari_lgg_seg.core.training.train import locked_output
 
 pytestmark = pytest.mark.skipif(
     not (torch_distributed.is_available() and torch_distributed.is_gloo_available()),
@@ -193,7 +194,8 @@ def test_processes_share_the_validation_and_one_writes_files(data, tmp_path):
     assert found[0]["summaries"] == found[1]["summaries"]
     files = sorted(str(path.relative_to(output.parent)) for path in output.parent.rglob("*"))
     state = Path("model.state")
-    assert files == ["model.safetensors", "model.state", str(state / "history.csv"), str(state / "last.pt")]
+    names = (".lock", "history.csv", "last.pt")
+    assert files == ["model.safetensors", "model.state", *(str(state / name) for name in names)]
     with narrow_network():
         card = load_model(output).card
     assert card.training["processes"] == 2
@@ -220,6 +222,23 @@ def test_fewer_slices_than_processes_are_refused(data, tmp_path):
     for _, err in ended:
         assert "cannot be shared by 2 processes; choose a larger batch size." in err
         assert "Traceback" not in err
+
+
+def test_all_processes_are_refused_if_another_training_writes_the_output(data, tmp_path):
+    output = tmp_path / "model.safetensors"
+    with locked_output(output):
+        processes = start(script(data, output), 2)
+        try:
+            ended = [process.communicate(timeout=120) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    assert [process.returncode for process in processes] == [1, 1]
+    for _, err in ended:
+        assert err.splitlines()[-1] == (
+            f"Error: Another training is writing {output}; wait until it has ended or choose another output."
+        )
+    assert [path.name for path in output.parent.rglob("*")] == ["model.state", ".lock"]
 
 
 # --- lost processes ----------------------------------------------------------------------------

@@ -152,17 +152,18 @@ def test_a_killed_training_can_be_resumed(patients, output, state, tmp_path, who
     assert step_losses(events) == about(step_losses(whole_run[0])[3:])
     assert events[-2].best == whole_run[0][-2].best
     assert load_model(output).card.results["validation"] == {"second": events[-2].best}
-    assert files(state.parent) == ["history.csv", "last.pt"]
+    assert files(state.parent) == [".lock", "history.csv", "last.pt"]
     assert not list(output.parent.rglob("*.tmp"))
 
 
 def test_leftovers_of_a_killed_training_are_removed(patients, tmp_path):
     """Only its own, although its name reads as a pattern."""
     output = tmp_path / "model [1].safetensors"
-    leftover = tmp_path / ".model [1].safetensors.abc.tmp"
-    leftover.write_bytes(b"half of it")
-    other = tmp_path / ".model 1.safetensors.abc.tmp"
-    other.write_bytes(b"of another training")
+    leftover = tmp_path / ".model [1].safetensors.abcdefgh.tmp"
+    other = tmp_path / ".model 1.safetensors.abcdefgh.tmp"
+    for path in (leftover, other):
+        path.write_bytes(b"half of it")
+        os.utime(path, (0, 0))
     until(start(patients, output), StepDone)
     assert not leftover.exists()
     assert other.exists()

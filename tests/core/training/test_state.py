@@ -155,4 +155,4 @@ def test_a_full_disk_leaves_model_and_old_state_intact(patients, output, state):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_card(output).name == "my model"
     assert state.read_bytes() == old
-    assert files(state.parent) == ["last.pt"]
+    assert files(state.parent) == [".lock", "last.pt"]

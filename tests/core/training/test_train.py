@@ -80,6 +80,7 @@ def test_only_model_state_and_history_are_left(whole_run):
     assert files(path.parent) == [
         "whole.safetensors",
         "whole.state",
+        str(Path("whole.state") / ".lock"),
         str(Path("whole.state") / "history.csv"),
         str(Path("whole.state") / "last.pt"),
     ]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import replacing, safe_name
+from ..atomic import remove_temporaries, replacing, safe_name
 from ..errors import RecoveryError
 from .processes import is_running, this_process
 
@@ -112,7 +112,11 @@ def forget(path: Path) -> None:
 
 
 def leftovers() -> list[Leftover]:
-    """Autosaved edits of sessions that have ended, newest first; invalid files are skipped."""
+    """Autosaved edits of sessions that have ended, newest first; invalid files are skipped.
+
+    Temporary files of sessions that were killed while they autosaved are removed.
+    """
+    remove_temporaries(recovery_folder())
     return sorted(_leftovers(), key=lambda leftover: -leftover.saved)
 
 

@@ -13,3 +13,8 @@ def state_folder(output: Path) -> Path:
 def state_file(output: Path) -> Path:
     """Return the file that a model's training is resumed from."""
     return state_folder(output) / "last.pt"
+
+
+def lock_file(output: Path) -> Path:
+    """Return the file that is locked while a training writes the model file and its state folder."""
+    return state_folder(output) / ".lock"

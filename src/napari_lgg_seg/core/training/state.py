@@ -6,12 +6,11 @@ Everything random follows from seed, epoch and step, so that no random generator
 from __future__ import annotations
 
 import dataclasses
-from glob import escape
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import replacing
+from ..atomic import remove_temporaries, replacing
 from ..errors import TrainingError
 from .options import TrainOptions
 from .paths import state_file, state_folder
@@ -124,5 +123,4 @@ def _plain(value: Any) -> Any:
 def remove_leftovers(output: Path) -> None:
     """Remove temporary files of a training that was killed while it wrote."""
     for path in (output, state_file(output), state_folder(output) / "history.csv"):
-        for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_temporaries(path.parent, path.name)

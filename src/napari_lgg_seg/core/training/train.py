@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from ..errors import TrainingError
+from ..atomic import cannot_write
+from ..errors import LggSegError, TrainingError
 from ..inference.predict import Notice
 from ..model.preprocess import PreprocessOptions
 from . import distributed
@@ -19,7 +20,7 @@ from .callbacks import Callback, EarlyStopping, HistoryCsv, KeepBest, KeepState,
 from .events import Ended, EpochDone, StepDone, TrainEvent, Validated
 from .initial_model import find_initial_model
 from .options import TrainOptions
-from .paths import state_file, state_folder
+from .paths import lock_file, state_file, state_folder
 from .patients import Source
 from .run import Run
 from .state import load_state, remove_leftovers
@@ -63,15 +64,25 @@ def train(
     Raises
     ------
     TrainingError
-        If a patient is in both sets, ground truth is missing, or the loss is not finite.
+        If a patient is in both sets, ground truth is missing, the loss is not finite, or another training
+        is writing to the same output.
     ModelError, DeviceError, ExportError
         If the initial model cannot be used, the device fails, or the disk is full.
     """
     options = options or TrainOptions()
     initial = find_initial_model(options, preprocess)
     options = options.complete(fine_tuning=initial.card is not None)
-    check_output(output, resume=resume)
-    run = Run(initial, validation, output, options)
+    check_name(output)
+    with locked_output(output):
+        check_output(output, resume=resume)
+        run = Run(initial, validation, output, options)
+        yield from _train(run, training, callbacks, resume=resume)
+
+
+def _train(
+    run: Run, training: Sequence[Source], callbacks: Sequence[Callback], *, resume: bool
+) -> Iterator[TrainEvent]:
+    """A training whose output is locked: read the patients, then train and validate."""
     hooks: list[Callback] = []
     with _finishing(run, hooks):
         yield from run.read(training)
@@ -79,12 +90,12 @@ def train(
         hooks += [*standard_callbacks(run), *callbacks]
         for hook in hooks:
             hook.at_start(run)
-        if initial.card is not None and not run.history:
+        if run.initial.card is not None and not run.history:
             yield from _validate(run, hooks)
         yield from _epochs(run, hooks)
         if run.stopped is not None and not run.is_validated:
             yield from _validate(run, hooks)
-        yield Ended(run.stopped or f"All {options.epochs} epochs are done.")
+        yield Ended(run.stopped or f"All {run.options.epochs} epochs are done.")
 
 
 def _epochs(run: Run, hooks: Sequence[Callback]) -> Iterator[TrainEvent]:
@@ -195,8 +206,7 @@ def check_output(output: Path, *, resume: bool) -> None:
     TrainingError
         If the name does not end in .safetensors, or the file or its state exists and ``resume`` is not set.
     """
-    if output.suffix != ".safetensors":
-        raise TrainingError(f"{output} must end in .safetensors; choose such a name for the model.")
+    check_name(output)
     if resume or not distributed.current().is_main:
         return
     for path in (output, state_file(output)):
@@ -204,3 +214,52 @@ def check_output(output: Path, *, resume: bool) -> None:
             raise TrainingError(
                 f"{path} exists already; choose another name, or continue its training with --resume."
             )
+
+
+def check_name(output: Path) -> None:
+    """Refuse an output whose name is not that of a model file.
+
+    Raises
+    ------
+    TrainingError
+        If the name does not end in .safetensors.
+    """
+    if output.suffix != ".safetensors":
+        raise TrainingError(f"{output} must end in .safetensors; choose such a name for the model.")
+
+
+@contextmanager
+def locked_output(output: Path) -> Iterator[None]:
+    """Keep other trainings from writing the same model file and state folder.
+
+    Raises
+    ------
+    TrainingError
+        In all processes of a training, if another one is writing to this output.
+    ExportError
+        In all processes, if the state folder cannot be written.
+    """
+    processes = distributed.current()
+    with ExitStack() as held:
+        refused = processes.from_main(_lock(output, held) if processes.is_main else None)
+        if refused is not None:
+            raise refused
+        yield
+
+
+def _lock(output: Path, held: ExitStack) -> LggSegError | None:
+    """Lock an output until ``held`` is closed; returns the reason if that is not possible."""
+    from filelock import FileLock, Timeout
+
+    path = lock_file(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not bound to a thread: a generator may be closed by another one than it was started in.
+        held.enter_context(FileLock(path, timeout=0, thread_local=False))
+    except Timeout:
+        return TrainingError(
+            f"Another training is writing {output}; wait until it has ended or choose another output."
+        )
+    except OSError as error:
+        return cannot_write(path.parent, error)
+    return None
