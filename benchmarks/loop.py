@@ -33,15 +33,16 @@ from scoring import dice_by_patient
 
 from napari_lgg_seg.core import memory
 from napari_lgg_seg.core.atomic import replacing
-from napari_lgg_seg.core.cohort.corrected import corrected_patients
-from napari_lgg_seg.core.cohort.index import PatientStatus
-from napari_lgg_seg.core.cohort.results import CohortResults
-from napari_lgg_seg.core.cohort.run import PatientUnusable, PredictionStored, describe_run, segment_patients
+from napari_lgg_seg.core.cohort.corrected import find_corrected
+from napari_lgg_seg.core.cohort.patient_job import PatientFailed, PatientSegmented
+from napari_lgg_seg.core.cohort.run import segment_cohort
+from napari_lgg_seg.core.cohort.status import PatientStatus
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.discover import patient_folders
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import summarise
-from napari_lgg_seg.core.inference.predict import Notice, predictor_for
+from napari_lgg_seg.core.inference.predict import Notice
 from napari_lgg_seg.core.model.checkpoint import load_model, read_card
 from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training.events import EpochDone
@@ -224,7 +225,7 @@ def make_plan(
 
 def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
     """Play all rounds in one order, except those that are in the log."""
-    results, model, corrected = CohortResults(work / "results"), plan.model, []
+    results, model, corrected = ResultStore(work / "results"), plan.model, []
     for number in range(1, plan.rounds + 1):
         row = log.find(order, number)
         left = [name for name in plan.pool if name not in corrected]
@@ -253,17 +254,17 @@ def _play(plan: Plan, order: str, log: Log, work: Path) -> None:
         model = tuned
 
 
-def segment(plan: Plan, model: Path, names: list[str], results: CohortResults) -> dict[str, PatientStatus]:
+def segment(plan: Plan, model: Path, names: list[str], results: ResultStore) -> dict[str, PatientStatus]:
     """Segment patients with the newest model as the Cohort widget does; returns their status."""
-    options = SegmentOptions(tta=True)  # the widget's default
-    predictor = predictor_for(load_model(model), options)
+    options = SegmentOptions(tta=True)  # the widget's default when this was measured
     folders = [plan.dataset / name for name in names]
-    run = describe_run(model, options)
     statuses = {}
-    for event in segment_patients(folders, results, predictor, options, run, replaceable=names):
-        if isinstance(event, PredictionStored):
-            statuses[event.folder.name] = event.status
-        elif isinstance(event, PatientUnusable):
+    for event in segment_cohort(
+        folders, results.folder, model, options, "tiff", overwrite=True, replace_corrected=names
+    ):
+        if isinstance(event, PatientSegmented):
+            statuses[event.name] = event.status
+        elif isinstance(event, PatientFailed):
             raise RuntimeError(event.sentence)
     return statuses
 
@@ -278,16 +279,17 @@ def choose(plan: Plan, left: list[str], statuses: dict[str, PatientStatus]) -> l
     return ordered[: plan.per_round]
 
 
-def correct(folder: Path, results: CohortResults) -> None:
+def correct(folder: Path, results: ResultStore) -> None:
     """Do the user's work on a patient: store the ground truth as the corrected labels."""
     patient = read_patient(folder)
     assert patient.truth is not None
-    results.write_corrected(folder.name, LabelMap(patient.name, patient.truth, patient.slice_numbers))
+    label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
+    results.patient(patient.name).write_edits(label_map)
 
 
-def tune(plan: Plan, corrected: list[str], results: CohortResults, output: Path) -> dict[str, list[str]]:
+def tune(plan: Plan, corrected: list[str], results: ResultStore, output: Path) -> dict[str, list[str]]:
     """Fine-tune, or resume, on corrected and old patients; returns which patients were used for what."""
-    sources = {patient.name: patient for patient in corrected_patients(plan.dataset, results.folder)}
+    sources = find_corrected(plan.dataset, results.folder).patients
     training, validation = split_patients(corrected, VALIDATION, plan.options.seed)
     old = draw_rehearsal(plan.old, len(training), plan.share, plan.options.seed)
     patients = [*(sources[name] for name in training), *(plan.dataset / name for name in old)]

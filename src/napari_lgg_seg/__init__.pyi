@@ -5,6 +5,8 @@ from .core.cohort.patient_job import PatientSegmented as PatientSegmented
 from .core.cohort.patient_job import PatientSkipped as PatientSkipped
 from .core.cohort.run import CohortFound as CohortFound
 from .core.cohort.run import segment_cohort as segment_cohort
+from .core.cohort.store import write_labels as write_labels
+from .core.cohort.store import write_masks as write_masks
 from .core.data.patients import Patient as Patient
 from .core.data.patients import read_patient as read_patient
 from .core.errors import LggSegError as LggSegError
@@ -14,8 +16,6 @@ from .core.inference.predict import Notice as Notice
 from .core.inference.predict import SlicesDone as SlicesDone
 from .core.inference.segmentation import Segmentation as Segmentation
 from .core.inference.segmentation import segment as segment
-from .core.inference.segmentation import write_labels as write_labels
-from .core.inference.segmentation import write_masks as write_masks
 from .core.model.checkpoint import load_model as load_model
 from .core.options import SegmentOptions as SegmentOptions
 from .core.training.callbacks import Callback as Callback

@@ -54,7 +54,19 @@ def segment(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Segment all patients and replace results of an earlier run.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Segment all patients and replace predictions of an earlier run, nothing else.",
+        ),
+    ] = False,
+    replace_corrected: Annotated[
+        bool,
+        typer.Option(
+            "--replace-corrected",
+            help="Replace also labels that a person corrected or accepted, or that another program made or "
+            "changed. They are lost then.",
+        ),
     ] = False,
     *,
     options: SegmentOptions,
@@ -62,7 +74,7 @@ def segment(
     """Segment patients and write their masks.
 
     Patients whose results are there already, made from the same images with the same model and options,
-    are skipped: the same command again goes on where it stopped.
+    are skipped: the same command again goes on where it stopped. Corrected labels are kept.
     """
     segment_folders(
         folders,
@@ -71,6 +83,7 @@ def segment(
         options,
         file_format=file_format,
         overwrite=overwrite,
+        replace_corrected=replace_corrected,
         workers=workers,
         scheduler=scheduler,
     )
@@ -84,6 +97,7 @@ def segment_folders(
     *,
     file_format: FileFormat = "masks",
     overwrite: bool = False,
+    replace_corrected: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
 ) -> None:
@@ -105,6 +119,7 @@ def segment_folders(
             options,
             file_format,
             overwrite=overwrite,
+            replace_corrected=replace_corrected,
             workers=workers,
             scheduler=scheduler,
         )
@@ -115,7 +130,7 @@ def segment_folders(
         except KeyboardInterrupt:
             stopped = True
     summary = display.summary()
-    if display.segmented or display.skipped:
+    if display.segmented or display.skipped or display.corrected:
         summary += f" Results are in {output.resolve()}"
     print(summary)  # noqa: T201 - the result
     if stopped:
@@ -147,7 +162,7 @@ class _Display:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.segmented = self.skipped = self.failed = 0
+        self.segmented = self.skipped = self.corrected = self.failed = 0
         self._patients = 0
         self._places: set[str] = set()
         self._shares: dict[Path, float] = {}
@@ -179,8 +194,9 @@ class _Display:
                 self._places.add(event.runs_on)
                 self._print(event.summary())
             case PatientSkipped():
-                self.skipped += 1
-                self._print(event.summary())
+                self.skipped += not event.corrected
+                self.corrected += event.corrected
+                self._print(event.summary(), style="yellow" if event.corrected else None)
             case PatientFailed():
                 self.failed += 1
                 self._print(f"Failed: {event.sentence}", style="red")
@@ -193,7 +209,7 @@ class _Display:
     def _move(self) -> None:
         """Draw the bar: patients that are done, and the shares of those in work."""
         assert self._bar is not None
-        done = self.segmented + self.skipped + self.failed
+        done = self.segmented + self.skipped + self.corrected + self.failed
         # The result of one that is computed is still being written when the next one begins.
         names = [folder.name for folder, share in self._shares.items() if share < 1]
         text = names[0] if len(names) == 1 else f"{len(names)} patients at once" if names else "Segmenting"
@@ -206,4 +222,8 @@ class _Display:
         """What became of the patients."""
         where = f" on {' and '.join(sorted(self._places))}" if self._places else ""
         text = f"{self.segmented} of {self._patients} patients segmented{where}."
-        return f"{text} {self.skipped} were finished before." if self.skipped else text
+        if self.skipped:
+            text += f" {self.skipped} were finished before."
+        if self.corrected:
+            text += f" {self.corrected} kept {'its' if self.corrected == 1 else 'their'} corrected labels."
+        return text

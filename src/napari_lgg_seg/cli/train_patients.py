@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,6 @@ from ..core.errors import TrainingError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..core.data.discover import Found
     from ..core.training.options import TrainOptions
     from ..core.training.patients import Source
 
@@ -54,15 +53,13 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
     console : Console
         For a line about each folder that is left out.
     """
-    from ..core.cohort.corrected import corrected_patients
-    from ..core.data.discover import find_by_name
+    from ..core.cohort.corrected import find_corrected
 
     if results is None:
         return Patients(_with_masks(cohort, console), cohort)
-    corrected = {patient.folder: patient for patient in corrected_patients(cohort, results)}
-    found = find_by_name("images", *corrected)
-    _show_left_out(found, console)
-    return Patients({name: corrected[folder] for name, folder in found.patients.items()}, cohort, results)
+    found = find_corrected(cohort, results)
+    _show_left_out(found.problems, console)
+    return Patients(found.patients, cohort, results)
 
 
 def split(
@@ -130,10 +127,10 @@ def _with_masks(cohort: Path, console: Console) -> Mapping[str, Path]:
     from ..core.data.discover import find_by_name
 
     found = find_by_name("images and masks", cohort)
-    _show_left_out(found, console)
+    _show_left_out((*found.problems, *found.empty), console)
     return found.patients
 
 
-def _show_left_out(found: Found, console: Console) -> None:
-    for sentence in (*found.problems, *found.empty):
+def _show_left_out(problems: Iterable[object], console: Console) -> None:
+    for sentence in problems:
         console.print(f"Left out: {sentence}", style="yellow", markup=False, soft_wrap=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data.discover import has_slices
-from ..data.patients import Patient, find_slices, read_patient
+from ..data.discover import find_by_name
+from ..data.patients import Patient, read_patient
 from ..errors import PatientError
-from .results import CohortResults
+from .status import PatientStatus
+from .store import ResultStore
 
 
 @dataclass(frozen=True)
@@ -20,25 +22,17 @@ class CorrectedPatient:
 
     Attributes
     ----------
+    name : str
+        The patient's name.
     folder : Path
         The patient's folder, with the images.
     results : Path
         The cohort's results folder, with the labels.
     """
 
+    name: str
     folder: Path
     results: Path
-
-    @property
-    def name(self) -> str:
-        """The patient's name, from its file names.
-
-        Raises
-        ------
-        PatientError
-            If the files are inconsistent.
-        """
-        return find_slices(self.folder).name
 
     def read(self) -> Patient:
         """Read the images, with the corrected labels as ground truth; all non-zero values are tumour.
@@ -51,20 +45,40 @@ class CorrectedPatient:
         Raises
         ------
         PatientError
-            If images or labels cannot be read, the grids differ, or the labels are gone.
+            If images or labels cannot be read, the grids differ, or the labels are no longer those that a
+            person corrected or accepted.
         """
         patient = read_patient(self.folder)
-        labels = CohortResults(self.results).read_labels(self.folder.name, patient.shape)
-        if labels is None:
+        result = ResultStore(self.results).patient(self.name).read(patient.shape)
+        if result is None:
             raise PatientError(
-                f"{self.results} no longer holds the corrected labels of {patient.name}; correct it again, "
-                "or leave it out."
+                f"{self.results} no longer holds the corrected labels of {self.name}; correct it again, or "
+                "leave it out."
             )
-        return dataclasses.replace(patient, truth=(labels != 0).astype(np.uint8), slices_without_mask=())
+        if problem := not_corrected(self.name, self.results, result.status):
+            raise PatientError(problem)
+        truth = (result.labels != 0).astype(np.uint8)
+        return dataclasses.replace(patient, truth=truth, slices_without_mask=())
 
 
-def corrected_patients(dataset: Path, results: Path) -> list[CorrectedPatient]:
-    """Patients of a dataset with corrected or accepted labels, sorted by folder name.
+@dataclass(frozen=True)
+class FoundCorrected:
+    """Patients with corrected labels, and what was left out.
+
+    Attributes
+    ----------
+    patients : dict of str to CorrectedPatient
+        By name, in the order of the names.
+    problems : tuple of str
+        One sentence for each patient or folder that is left out.
+    """
+
+    patients: Mapping[str, CorrectedPatient]
+    problems: tuple[str, ...] = ()
+
+
+def find_corrected(dataset: Path, results: Path) -> FoundCorrected:
+    """Patients of a dataset with corrected or accepted labels.
 
     Parameters
     ----------
@@ -75,8 +89,30 @@ def corrected_patients(dataset: Path, results: Path) -> list[CorrectedPatient]:
 
     Raises
     ------
-    ResultsError
-        If the index of the results cannot be read.
+    ResultsError, ExportError
+        If the results cannot be read.
     """
-    names = CohortResults(results).corrected()
-    return [CorrectedPatient(dataset / name, results) for name in names if has_slices(dataset / name)]
+    corrected = ResultStore(results).corrected()
+    found = find_by_name("images", dataset)
+    patients: dict[str, CorrectedPatient] = {}
+    problems = [str(problem) for problem in (*found.problems, *found.empty)]
+    for name, status in corrected.items():
+        if name not in found.patients:
+            continue
+        if problem := not_corrected(name, results, status):
+            problems.append(problem)
+        else:
+            patients[name] = CorrectedPatient(name, found.patients[name], results)
+    return FoundCorrected(patients, tuple(problems))
+
+
+def not_corrected(name: str, results: Path, status: PatientStatus) -> str:
+    """Why labels must not be learnt from, in one sentence; empty if a person corrected or accepted them."""
+    if status.state == "foreign":
+        return (
+            f"The labels of {name} in {results} were made or changed by another program; open the patient in "
+            "the cohort browser and accept them to train on them."
+        )
+    if not status.by_hand:
+        return f"The labels of {name} in {results} are a prediction; correct or accept them to train on them."
+    return ""

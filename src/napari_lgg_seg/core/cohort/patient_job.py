@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..choices import FileFormat
-from ..data.label_files import LabelMap, check_target, is_complete, write_labels
+from ..data.label_files import LabelMap, check_format
 from ..data.patients import Patient, find_slices, read_patient
-from ..data.provenance import Provenance, provenance_of, read_provenance
-from ..errors import ExistingMasksError, ExportError
+from ..data.provenance import Provenance, provenance_of
+from ..errors import CorrectedError
 from ..evaluation.measurements import TumourMeasurements
 from ..evaluation.metrics import dice
 from ..inference.predict import Notice, Predictor
 from ..inference.segmentation import Segmentation, segment_stepwise, voxels_of
 from ..options import SegmentOptions
+from .patient_results import PatientResults
+from .patient_summary import PatientSummary, summarize_patient
+from .result_files import Probability
+from .status import PatientStatus, check_permission
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,13 @@ class CohortJob:
     file_format : {"masks", "tiff", "nifti"}
         Format of the results.
     overwrite : bool
-        Segment all patients again and replace earlier results.
+        Replace earlier predictions.
+    redo_finished : bool
+        Also segment patients again whose result is the one that this run would give.
+    replace_corrected : bool or collection of str
+        Whether labels of the user may be replaced, or the names of the patients of whom they may be.
+    keep_probability : bool
+        Store the probability as well; for TIFF only.
     """
 
     output: Path
@@ -45,11 +55,43 @@ class CohortJob:
     options: SegmentOptions
     file_format: FileFormat = "masks"
     overwrite: bool = False
+    redo_finished: bool = False
+    replace_corrected: bool | Collection[str] = False
+    keep_probability: bool = False
+
+    def results(self, name: str) -> PatientResults:
+        """The results of a patient."""
+        return PatientResults(self.output / name)
+
+    def check(self, name: str, status: PatientStatus) -> None:
+        """Refuse to replace labels without permission.
+
+        Raises
+        ------
+        CorrectedError, ExistingMasksError
+            As :func:`.status.check_permission`.
+        """
+        check_permission(status, overwrite=self.overwrite, replace_corrected=self.may_replace_corrected(name))
+
+    def may_replace_corrected(self, name: str) -> bool:
+        """Whether a patient's labels may be replaced even if they are the user's."""
+        allowed = self.replace_corrected
+        return allowed if isinstance(allowed, bool) else name in allowed
 
 
 @dataclass(frozen=True)
 class PatientProgress:
-    """A patient is being segmented: its folder, the fraction done, and the worker's address, if any."""
+    """A patient is being segmented.
+
+    Attributes
+    ----------
+    folder : Path
+        The patient's folder.
+    share : float
+        The fraction done, 0 when it begins.
+    worker : str
+        Address of the worker, if there are several.
+    """
 
     folder: Path
     share: float
@@ -74,6 +116,10 @@ class PatientSegmented:
         Display name of device and engine.
     notices : tuple of str
         Messages for the user, one sentence each.
+    status : PatientStatus
+        Of the new result.
+    details : PatientSummary or None
+        What a table shows of the patient.
     """
 
     folder: Path
@@ -82,6 +128,8 @@ class PatientSegmented:
     dice: float | None
     runs_on: str
     notices: tuple[str, ...] = ()
+    status: PatientStatus = dataclasses.field(default_factory=PatientStatus)
+    details: PatientSummary | None = None
 
     def summary(self) -> str:
         """The outcome in one line."""
@@ -93,14 +141,29 @@ class PatientSegmented:
 
 @dataclass(frozen=True)
 class PatientSkipped:
-    """A patient was finished before: its result was made from the same images, model, options and version."""
+    """A patient was left as it is: finished before, or with labels of the user, which are kept.
+
+    Attributes
+    ----------
+    folder : Path
+        The patient's folder.
+    name : str
+        The patient's name.
+    sentence : str
+        Why.
+    corrected : bool
+        Whether a person corrected or accepted its labels. Otherwise it was finished before: its result was
+        made from the same images, model, options and version.
+    """
 
     folder: Path
     name: str
+    sentence: str
+    corrected: bool = False
 
     def summary(self) -> str:
         """The outcome in one line."""
-        return f"{self.name}: already finished, skipped."
+        return self.sentence
 
 
 @dataclass(frozen=True)
@@ -127,10 +190,11 @@ class PatientInput:
 class PatientComputed:
     """A patient's labels before they are written, their provenance, and the outcome to report afterwards.
 
-    It does not hold the volumes, since the next patient is in memory while this one is written.
+    It does not hold the images, since the next patient is in memory while this one is written.
     """
 
     label_map: LabelMap
+    probability: Probability
     provenance: Provenance
     outcome: PatientSegmented
 
@@ -162,25 +226,37 @@ def segment_patient(
 
 
 def read_input(job: CohortJob, folder: Path) -> PatientInput | PatientSkipped:
-    """Read a patient, unless it is finished already, and check that its result can be written.
+    """Read a patient, unless it is left as it is, and check that its result can be written.
 
     Raises
     ------
     LggSegError
         As :func:`segment_patient`.
     """
-    before = None
-    if not job.overwrite:
-        name = find_slices(folder).name
-        before = read_provenance(job.output / name, job.file_format)
-        if before is None:  # existing files are in the way: fail before reading the images
-            check_target(job.output, name, job.file_format, overwrite=False)
-    patient = read_patient(folder)
-    provenance = provenance_of(voxels_of(patient), job.checksum, job.options)
-    if before == provenance and _is_finished(job, patient.name, patient.slice_numbers, provenance):
-        return PatientSkipped(folder, patient.name)
-    _check_target(job, patient.name, provenance, before)
-    return PatientInput(folder, patient, provenance)
+    name = find_slices(folder).name
+    results = job.results(name)
+    results.check_folder()
+    check_format(job.file_format, results.folder)
+    wanted = provenance_of(None, job.checksum, job.options)
+    try:
+        # What is in the way is noticed before the images are read.
+        job.check(name, results.status(wanted, job.file_format))
+        patient = read_patient(folder)
+        wanted = provenance_of(voxels_of(patient), job.checksum, job.options)
+        status = results.status(wanted, job.file_format, patient.slice_numbers, verify=True)
+        job.check(name, status)
+    except CorrectedError as error:
+        return _skipped(folder, results, error)
+    if status.standing == "finished" and not job.redo_finished:
+        return PatientSkipped(folder, name, status.sentence)
+    return PatientInput(folder, patient, wanted)
+
+
+def _skipped(folder: Path, results: PatientResults, error: CorrectedError) -> PatientSkipped:
+    """The outcome for labels of the user; those that another program changed are an error."""
+    if results.status().state == "foreign":
+        raise error
+    return PatientSkipped(folder, results.name, str(error), corrected=True)
 
 
 def compute_labels(
@@ -218,12 +294,13 @@ def _computed(
         None if truth is None else dice(result.labels, truth),
         runs_on,
         notices,
+        details=summarize_patient(patient, result.labels),
     )
     provenance = dataclasses.replace(patient_input.provenance, engine=result.engine)
-    return PatientComputed(result.label_map(), provenance, outcome)
+    return PatientComputed(result.label_map(), result.probability, provenance, outcome)
 
 
-def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
+def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented | PatientSkipped:
     """Write a result; returns the outcome to report.
 
     Raises
@@ -231,33 +308,17 @@ def write_result(job: CohortJob, computed: PatientComputed) -> PatientSegmented:
     LggSegError
         As :func:`segment_patient`.
     """
-    label_map, provenance = computed.label_map, computed.provenance
-    text = provenance.to_json()
+    name, outcome = computed.label_map.patient, computed.outcome
     try:
-        write_labels(job.output, label_map, job.file_format, overwrite=job.overwrite, provenance=text)
-    except ExportError:
-        # A worker that was considered lost may have finished the patient after all.
-        if job.overwrite or not _is_finished(job, label_map.patient, label_map.slice_numbers, provenance):
-            raise
-    return computed.outcome
-
-
-def _is_finished(job: CohortJob, name: str, slice_numbers: Sequence[int], provenance: Provenance) -> bool:
-    """Whether a complete result with this provenance exists."""
-    return read_provenance(job.output / name, job.file_format) == provenance and is_complete(
-        job.output, name, slice_numbers, job.file_format
-    )
-
-
-def _check_target(job: CohortJob, name: str, provenance: Provenance, before: Provenance | None) -> None:
-    """Refuse to replace results without permission, and say how the existing ones differ."""
-    try:
-        check_target(job.output, name, job.file_format, overwrite=job.overwrite)
-    except ExistingMasksError as error:
-        differences = provenance.differences(before) if before is not None else ""
-        if not differences:
-            raise
-        raise ExistingMasksError(
-            f"{job.output / name} holds results that were made {differences}; choose another folder, or "
-            "allow overwriting."
-        ) from error
+        status = job.results(name).write_prediction(
+            computed.label_map,
+            job.file_format,
+            provenance=computed.provenance,
+            probability=computed.probability,
+            keep_probability=job.keep_probability,
+            overwrite=job.overwrite,
+            replace_corrected=job.may_replace_corrected(name),
+        )
+    except CorrectedError as error:  # corrected in the meantime
+        return _skipped(outcome.folder, job.results(name), error)
+    return dataclasses.replace(outcome, status=status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def summarize_patient(patient: Patient, labels: LabelArray | None) -> PatientSum
     """
     if labels is not None and labels.shape != patient.shape:
         raise PatientError(
-            f"The stored labels of {patient.folder.name} have {format_shape(labels.shape)} voxels but its "
+            f"The stored labels of {patient.name} have {format_shape(labels.shape)} voxels but its "
             f"slices have {format_shape(patient.shape)}; segment it again."
         )
     truth = patient.truth
@@ -103,12 +104,13 @@ def summarize_patient(patient: Patient, labels: LabelArray | None) -> PatientSum
     )
 
 
-def signature(folder: Path, labels_file: Path) -> str:
+def signature(folder: Path, labels: Sequence[tuple[str, int, int]]) -> str:
     """A hash that changes whenever a patient's slice files or its stored labels do.
 
-    It is computed from names, sizes and modification times, without reading the files.
+    It is computed from names, sizes and modification times, without reading the files; those of the labels
+    are from :meth:`.patient_results.PatientResults.stamps`.
     """
-    stamps: list[tuple[str, int, int]] = []
+    stamps = list(labels)
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -117,11 +119,6 @@ def signature(folder: Path, labels_file: Path) -> str:
                     stamps.append((entry.name, stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         stamps.append((f"cannot be opened: {error.strerror}", 0, 0))
-    try:
-        stat = labels_file.stat()
-        stamps.append((str(labels_file), stat.st_size, stat.st_mtime_ns))
-    except OSError:
-        pass  # no labels
     return hashlib.sha256(repr((_VERSION, sorted(stamps))).encode()).hexdigest()
 
 

@@ -1,31 +1,28 @@
-"""Segment the patients of a cohort, in this process or in several workers: generators of events."""
+"""Segment the patients of a cohort, in this process or in several workers: a generator of events.
+
+The only code that goes through many patients; command line, window and dask use it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..choices import FileFormat, OptionsError
-from ..data.discover import find_patients
-from ..data.label_files import LabelMap
-from ..data.patients import find_slices, read_patient
+from ..data.discover import find_by_name
 from ..data.provenance import model_checksum
-from ..errors import CorrectedError, LggSegError, PatientError
-from ..inference.postprocess import postprocess, threshold_of
-from ..inference.predict import Notice, Predictor, SlicesDone, predictor_for
-from ..inference.segmentation import voxels_of
-from ..memory import return_main_memory
+from ..errors import LggSegError
+from ..inference.predict import Notice, Predictor, predictor_for
+from ..memory import free_memory, return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
-from ..options import SegmentOptions, label_options
+from ..options import SegmentOptions
 from ..prefetch import read_ahead
 from .dask.spread import check_installed, spread
-from .index import PatientStatus
 from .patient_job import (
     CohortJob,
     Outcome,
@@ -38,17 +35,8 @@ from .patient_job import (
     read_input,
     write_result,
 )
-from .patient_summary import PatientSummary, summarize_patient
-from .results import CohortResults
-
-if TYPE_CHECKING:
-    from ..data.patients import Patient
-    from ..inference.predict import Probability
 
 AnyPath = str | os.PathLike[str]
-
-
-# --- into a folder of masks --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -69,13 +57,18 @@ def segment_cohort(
     file_format: FileFormat = "masks",
     *,
     overwrite: bool = False,
+    skip_finished: bool | None = None,
+    replace_corrected: bool | Collection[str] = False,
+    keep_probability: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
 ) -> Generator[CohortEvent, None, None]:
     """Segment patients and write the results to ``<output>/<patient>/``.
 
     A patient is finished if a complete result exists that was made from the same images with the same
-    model, options and version. Finished patients are skipped, so that repeating a call resumes it.
+    model, options and version. Finished patients are skipped, so that repeating a call resumes it. So are
+    patients whose labels were corrected or accepted by a person. Labels that another program made or changed
+    are kept as well, and reported as a failure.
 
     Parameters
     ----------
@@ -90,7 +83,14 @@ def segment_cohort(
     file_format : {"masks", "tiff", "nifti"}
         Format of the results.
     overwrite : bool
-        Segment all patients again and replace earlier results.
+        Segment all patients again and replace earlier predictions.
+    skip_finished : bool, optional
+        Skip finished patients; by default, unless ``overwrite`` is True.
+    replace_corrected : bool or collection of str
+        Replace labels that a person corrected or accepted, or that another program made or changed: of all
+        patients, or of those with these names.
+    keep_probability : bool
+        Store the probability as well, ``<patient>_probability.tif`` (8 bit, 255 for 1).
     workers : int, optional
         Number of processes on this machine that share the patients; by default only this process. In a
         script, call it under ``if __name__ == "__main__":``, since each process imports the script.
@@ -134,17 +134,21 @@ def segment_cohort(
         options=options,
         file_format=file_format,
         overwrite=overwrite,
+        redo_finished=overwrite if skip_finished is None else not skip_finished,
+        replace_corrected=replace_corrected,
+        keep_probability=keep_probability,
     )
-    patients = find_patients([_absolute(folder) for folder in folders])
-    unique, duplicates = _without_duplicates(patients)
+    found = find_by_name("images to segment", *map(_absolute, folders))
+    patients = list(found.patients.values())
+    unusable = [PatientFailed(problem.path, problem.sentence) for problem in (*found.problems, *found.empty)]
     if workers is None and scheduler is None:
         predictor = predictor_for(load_model(path), options)
-        events = _segment_here(job, predictor, unique)
+        events = _segment_here(job, predictor, patients)
     else:
         check_installed()
-        events = spread(job, unique, workers, scheduler)
-    yield CohortFound(len(patients))
-    yield from duplicates
+        events = spread(job, patients, workers, scheduler)
+    yield CohortFound(len(patients) + len(unusable))
+    yield from unusable
     yield from events
 
 
@@ -162,26 +166,6 @@ def _absolute(path: AnyPath) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _without_duplicates(folders: Sequence[Path]) -> tuple[list[Path], list[PatientFailed]]:
-    """The folders with distinct patient names, and a failure for each folder that repeats a name."""
-    names: set[str] = set()
-    unique: list[Path] = []
-    duplicates: list[PatientFailed] = []
-    for folder in folders:
-        try:
-            name = find_slices(folder).name
-        except PatientError:
-            unique.append(folder)  # reported when it is read
-            continue
-        if name in names:
-            sentence = f"{folder} holds {name} once more; rename one of them or segment it separately."
-            duplicates.append(PatientFailed(folder, sentence))
-        else:
-            names.add(name)
-            unique.append(folder)
-    return unique, duplicates
-
-
 def _segment_here(
     job: CohortJob, predictor: Predictor, folders: Sequence[Path]
 ) -> Generator[CohortEvent, None, None]:
@@ -189,24 +173,27 @@ def _segment_here(
 
     Closing the generator waits until a result that is being written is complete.
     """
-    with (
-        ThreadPoolExecutor(1, "napari-lgg-seg-write") as writer,
-        closing(read_ahead(partial(read_input, job), folders)) as patients,
-    ):
-        before: Future[Outcome] | None = None
-        for folder, reading in patients:
-            return_main_memory()  # otherwise memory grows with the number of patients
-            with closing(_segment_one(job, predictor, folder, reading, writer)) as steps:
-                while not isinstance(step := next(steps), Future):
-                    if before is not None and before.done():
-                        yield before.result()
-                        before = None
-                    yield step
+    try:
+        with (
+            ThreadPoolExecutor(1, "napari-lgg-seg-write") as writer,
+            closing(read_ahead(partial(read_input, job), folders)) as patients,
+        ):
+            before: Future[Outcome] | None = None
+            for folder, reading in patients:
+                return_main_memory()  # otherwise memory grows with the number of patients
+                with closing(_segment_one(job, predictor, folder, reading, writer)) as steps:
+                    while not isinstance(step := next(steps), Future):
+                        if before is not None and before.done():
+                            yield before.result()
+                            before = None
+                        yield step
+                if before is not None:
+                    yield before.result()
+                before = step
             if before is not None:
                 yield before.result()
-            before = step
-        if before is not None:
-            yield before.result()
+    finally:
+        free_memory(predictor.device)
 
 
 def _segment_one(
@@ -234,137 +221,3 @@ def _write(job: CohortJob, computed: PatientComputed) -> Outcome:
         return write_result(job, computed)
     except LggSegError as error:
         return PatientFailed(computed.outcome.folder, str(error))
-
-
-# --- into the results of the cohort browser ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PatientStarted:
-    """Segmentation of a patient begins: its folder name and its number, counted from 1."""
-
-    name: str
-    number: int
-    of: int
-
-
-@dataclass(frozen=True)
-class PredictionStored:
-    """A patient's prediction has been stored; ``summary`` includes it."""
-
-    folder: Path
-    status: PatientStatus
-    summary: PatientSummary
-
-
-@dataclass(frozen=True)
-class PatientLeft:
-    """A patient was skipped; ``sentence`` says why."""
-
-    name: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class PatientUnusable:
-    """A patient could not be segmented; ``sentence`` says why. The run continues with the others."""
-
-    name: str
-    sentence: str
-
-
-ResultsEvent = PatientStarted | SlicesDone | Notice | PredictionStored | PatientLeft | PatientUnusable
-
-
-def segment_patients(
-    folders: Collection[Path],
-    results: CohortResults,
-    predictor: Predictor,
-    options: SegmentOptions,
-    made_with: Mapping[str, Any],
-    *,
-    replaceable: Collection[str] = (),
-) -> Generator[ResultsEvent, None, None]:
-    """Segment patients and store labels and probability among the results of a cohort.
-
-    Parameters
-    ----------
-    folders : collection of Path
-        The patients' folders.
-    results : CohortResults
-        Where predictions are stored. Patients with corrected labels are skipped.
-    predictor : Predictor
-        The model, prepared for a device.
-    options : SegmentOptions
-        Only threshold and clean-up are used; the predictor has its own device, engine and batch size.
-    made_with : mapping
-        From :func:`describe_run`.
-    replaceable : collection of str
-        Folder names of patients whose corrected labels may be replaced.
-
-    Yields
-    ------
-    ResultsEvent
-        Close the generator to cancel: finished patients keep their predictions, the current one is left
-        unchanged.
-    """
-    complete = predictor.card.complete(options)
-    with closing(read_ahead(read_patient, folders)) as patients:
-        for number, (folder, reading) in enumerate(patients, start=1):
-            name = folder.name
-            yield PatientStarted(name, number, len(folders))
-            try:
-                may_replace = name in replaceable
-                if results.status(name).by_hand and not may_replace:
-                    raise CorrectedError(f"{name} has corrected labels, which were not replaced.")
-                patient = reading.result()
-                probability = yield from predictor.predict(voxels_of(patient))
-                label_map = _label(patient, probability, complete, made_with)
-                # Not written in a thread: no one would report what a cancelled run still wrote.
-                status = results.write_prediction(name, label_map, probability, replace_corrected=may_replace)
-                yield PredictionStored(folder, status, summarize_patient(patient, label_map.labels))
-            except CorrectedError as error:
-                yield PatientLeft(name, str(error))
-            except LggSegError as error:
-                yield PatientUnusable(name, str(error))
-
-
-def _label(
-    patient: Patient, probability: Probability, options: SegmentOptions, made_with: Mapping[str, Any]
-) -> LabelMap:
-    threshold = threshold_of(probability, options.threshold)
-    return LabelMap(
-        patient.name,
-        postprocess(probability, replace(options, threshold=threshold)),
-        patient.slice_numbers,
-        patient.spacing,
-        patient.affine,
-        {**made_with, "threshold": threshold},
-    )
-
-
-def describe_run(model: Path, options: SegmentOptions) -> dict[str, Any]:
-    """Model and options of a run, stored with its results to tell runs apart.
-
-    Raises
-    ------
-    ModelError
-        If the model file cannot be read.
-    """
-    card = read_card(model)
-    stat = model.stat()
-    # A model that was trained again under its old name is a different one.
-    stamp = f"{stat.st_size} bytes, changed {stat.st_mtime_ns}"
-    return {"model": card.name, "model_file": stamp, "options": options.as_dict()}
-
-
-def is_done(status: PatientStatus, run: dict[str, Any]) -> bool:
-    """Whether a patient's stored result is the one that such a run would give."""
-    same = _label_settings(status.made_with) == _label_settings(run)
-    return status.state != "new" and not status.by_hand and same
-
-
-def _label_settings(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's description that affects its labels."""
-    options = label_options(run.get("options", {}))
-    return {"model": run.get("model"), "model_file": run.get("model_file"), "options": options}

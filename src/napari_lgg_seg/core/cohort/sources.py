@@ -14,9 +14,11 @@ from ..evaluation.compare import format_shape
 from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
 from ..inference.uncertainty import voxel_entropy
 from .edits import Edits, SavedEdits, save_edits
-from .index import INDEX_NAME, PatientStatus
+from .found_labels import has_record
+from .patient_results import PatientResults
 from .patient_summary import PatientSummary, summarize_patient
-from .results import CohortResults, Probability
+from .result_files import Probability
+from .status import PatientStatus
 from .summary_cache import SummaryCache
 
 
@@ -36,6 +38,8 @@ class Opened:
         Shape (z, y, x), 0 to 1, if known; the uncertainty is the voxel-wise entropy in bits.
     status : PatientStatus
         Status in the cohort; a new one for patients that are not part of one.
+    revision : str
+        Of the stored result, see :class:`.result_files.StoredResult`.
     summary : PatientSummary or None
         The patient's row in the cohort's table.
     """
@@ -46,6 +50,7 @@ class Opened:
     probability: Probability | None = None
     uncertainty: Probability | None = None
     status: PatientStatus = field(default_factory=PatientStatus)
+    revision: str = ""
     summary: PatientSummary | None = None
 
 
@@ -91,22 +96,22 @@ class CohortSource:
     ----------
     folder : Path
         The patient's folder.
-    results : CohortResults
-        The cohort's results.
+    results : PatientResults
+        The patient's results.
     cache_file : Path
         Cache of patient summaries.
     """
 
     folder: Path
-    results: CohortResults
+    results: PatientResults
     cache_file: Path
 
     can_save = True
 
     @property
     def name(self) -> str:
-        """The patient's folder name."""
-        return self.folder.name
+        """The patient's name in the results."""
+        return self.results.name
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -116,19 +121,21 @@ class CohortSource:
     def read(self) -> Opened:
         """As :meth:`Source.read`; updates the cached summary."""
         patient = read_patient(self.folder)
-        result = self.results.read(self.name, patient.shape)
+        result = self.results.read(patient.shape)
         labels = None if result is None else result.labels
         summary = self._summarize(patient, labels)
         if result is None:
             return Opened(self, patient, None, summary=summary)
         probability = result.probability
         uncertainty = None if probability is None else voxel_entropy(probability)
-        return Opened(self, patient, labels, probability, uncertainty, result.status, summary)
+        return Opened(
+            self, patient, labels, probability, uncertainty, result.status, result.revision, summary
+        )
 
     def save(self, edits: Edits, patient: Patient) -> SavedEdits:
         """As :meth:`Source.save`; updates the cached summary."""
-        saved = save_edits(self.name, edits, self.results)
-        if edits.label_map is None or edits.is_old.is_set():
+        saved = save_edits(self.results, edits, patient.shape)
+        if edits.label_map is None or edits.is_old.is_set() or saved.sentence:
             return saved
         return dataclasses.replace(saved, summary=self._summarize(patient, edits.label_map.labels))
 
@@ -205,9 +212,8 @@ def source_of(pair: LabelPair, cache_file: Path) -> Source:
     cache_file : Path
         Cache of patient summaries.
     """
-    folder = pair.labels.parent.parent
-    if pair.images is not None and pair.truth == pair.images and (folder / INDEX_NAME).is_file():
-        results = CohortResults(folder)
-        if results.labels_file(pair.images.name) == pair.labels:
-            return CohortSource(pair.images, results, cache_file)
+    if pair.images is not None and pair.truth == pair.images:
+        folder = pair.labels if pair.labels.is_dir() else pair.labels.parent
+        if has_record(folder) and folder.name == pair.name:
+            return CohortSource(pair.images, PatientResults(folder), cache_file)
     return FilesSource(pair)

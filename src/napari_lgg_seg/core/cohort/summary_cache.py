@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import PatientError
+from ..errors import LggSegError
+from .patient_results import PatientResults
 from .patient_summary import PatientSummary, TumourExtent, read_summary, signature
-from .results import CohortResults
 
 T = TypeVar("T")
 
@@ -80,9 +80,9 @@ class SummaryCache:
         statement = "INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)"
         self._try(lambda database: database.execute(statement, row))
 
-    def update(self, folder: Path, results: CohortResults, summary: PatientSummary) -> None:
+    def update(self, folder: Path, results: PatientResults, summary: PatientSummary) -> None:
         """Store the summary of a patient whose labels have just changed."""
-        self.put(folder, signature(folder, results.labels_file(folder.name)), summary)
+        self.put(folder, signature(folder, results.stamps()), summary)
 
     def _try(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
         """Run an action on the database; after an error it returns None and closes the database."""
@@ -96,16 +96,15 @@ class SummaryCache:
             return None
 
 
-def cached_summary(folder: Path, results: CohortResults, cache: SummaryCache) -> PatientSummary:
+def cached_summary(folder: Path, results: PatientResults, cache: SummaryCache) -> PatientSummary:
     """A patient's summary, from the cache if its files have not changed, else read and cached."""
-    name = folder.name
-    mark = signature(folder, results.labels_file(name))
+    mark = signature(folder, results.stamps())
     known = cache.get(folder, mark)
     if known is not None:
         return known
     try:
-        summary = read_summary(folder, results.read_labels(name))
-    except PatientError as error:  # the labels are broken
+        summary = read_summary(folder, results.read_labels())
+    except LggSegError as error:  # the labels are broken
         summary = PatientSummary(problem=str(error))
     if not summary.problem:  # a repaired file may keep its size and time
         cache.put(folder, mark, summary)

@@ -25,7 +25,7 @@ class Unfinished:
     dataset, results : Path
         The cohort's folders.
     patient : str
-        The patient's folder name.
+        The patient's name.
     saved : float
         When the labels were last saved, in seconds since the epoch.
     """
@@ -81,7 +81,7 @@ def take(folder: Path) -> Unfinished | None:
         if unfinished is not None:
             _remove(file)
             found.append(unfinished)
-    there = [u for u in found if (u.dataset / u.patient).is_dir() and (u.results / u.patient).is_dir()]
+    there = [u for u in found if u.dataset.is_dir() and (u.results / u.patient).is_dir()]
     return max(there, key=lambda unfinished: unfinished.saved, default=None)
 
 

@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import filling, replacing
+from ..atomic import replacing
 from ..choices import FileFormat
-from ..errors import ExistingMasksError, ExportError, PatientError
+from ..errors import ExistingMasksError, ExportError, LggSegError, PatientError
 from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
-from .masks import check_folder, mask_name, write_masks
-from .patients import UInt8Array, parse_name, read_patient
-from .provenance import provenance_file
+from .masks import put_masks, slices_in
+from .patients import UInt8Array, parse_name, read_patient, settle_for_reading
 
 LabelArray = npt.NDArray[np.generic]
 
+_ENDINGS: Mapping[str, Sequence[str]] = {"tiff": TIFF_ENDINGS, "nifti": NIFTI_ENDINGS}
 _AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
 
 
@@ -55,19 +55,11 @@ class LabelMap:
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_labels(
-    output: Path,
-    label_map: LabelMap,
-    file_format: FileFormat = "masks",
-    *,
-    overwrite: bool = False,
-    provenance: str | None = None,
-) -> list[Path]:
-    """Write a patient's labels below an output folder.
+def put_labels(folder: Path, label_map: LabelMap, file_format: FileFormat) -> list[Path]:
+    """Write a patient's labels to an existing folder; files of the same names are replaced.
 
-    ``masks`` are ``<output>/<patient>/<patient>_<n>_mask.tif``, ``tiff`` is
-    ``<output>/<patient>/<patient>_tumour.tif`` and ``nifti`` ``<output>/<patient>/<patient>_tumour.nii.gz``.
-    ``provenance`` is stored with them (:mod:`napari_lgg_seg.core.data.provenance`).
+    ``masks`` are ``<patient>_<n>_mask.tif``, ``tiff`` is ``<patient>_tumour.tif`` and ``nifti``
+    ``<patient>_tumour.nii.gz``.
 
     Returns
     -------
@@ -77,59 +69,47 @@ def write_labels(
     Raises
     ------
     ExportError
-        If the format does not support the labels, files would be replaced without ``overwrite``, the folder
-        holds images, or the disk is full.
+        If the format does not support the labels, or nibabel is missing.
+    OSError
+        If the disk is full or the folder cannot be written.
     """
-    folder = output / label_map.patient
     if file_format == "masks":
-        numbers = label_map.slice_numbers or None
-        name, labels = label_map.patient, label_map.labels
-        return write_masks(folder, name, labels, numbers, overwrite=overwrite, provenance=provenance)
-    check_target(output, label_map.patient, file_format, overwrite=overwrite)
-    path = target_file(output, label_map.patient, file_format)
-    with filling(folder, provenance_file(file_format), provenance) as temporary:
-        _WRITERS[file_format](temporary / path.name, label_map)
+        return put_masks(folder, label_map.patient, label_map.labels, label_map.slice_numbers or None)
+    path = label_file(folder, label_map.patient, file_format)
+    _WRITERS[file_format](path, label_map)
     return [path]
 
 
-def target_file(output: Path, patient: str, file_format: str) -> Path:
-    """File that :func:`write_labels` writes for ``tiff`` or ``nifti``."""
-    ending = TIFF_ENDINGS[0] if file_format == "tiff" else NIFTI_ENDINGS[0]
-    return output / patient / f"{patient}_tumour{ending}"
+def label_file(folder: Path, patient: str, file_format: FileFormat) -> Path:
+    """The file of a patient's labels as ``tiff`` or ``nifti``, whether it exists or not."""
+    return folder / f"{patient}_tumour{_ENDINGS[file_format][0]}"
 
 
-def check_target(output: Path, patient: str, file_format: FileFormat, *, overwrite: bool) -> None:
-    """Check in advance whether :func:`write_labels` can write a patient's labels.
+def label_files(folder: Path, patient: str, file_format: FileFormat) -> list[Path]:
+    """The files that hold a patient's labels in one format, masks in the order of their numbers.
 
     Raises
     ------
     ExportError
-        If the folder holds images or another patient's masks, or nibabel is missing.
-    ExistingMasksError
-        If the patient's labels exist already and ``overwrite`` is False.
+        If the folder cannot be opened.
     """
     if file_format == "masks":
-        check_folder(output / patient, patient, overwrite=overwrite)
-        return
-    path = target_file(output, patient, file_format)
-    check_new(path, overwrite=overwrite)
+        masks = [(n[1], path) for path in slices_in(folder) if (n := parse_name(path)) is not None and n[2]]
+        return [path for _, path in sorted(masks)]
+    paths = (folder / f"{patient}_tumour{ending}" for ending in _ENDINGS[file_format])
+    return [path for path in paths if path.is_file()]
+
+
+def check_format(file_format: FileFormat, path: Path) -> None:
+    """Check that a format can be written here.
+
+    Raises
+    ------
+    ExportError
+        If it needs nibabel, which is missing.
+    """
     if file_format == "nifti":
         _nibabel(path)
-
-
-def is_complete(output: Path, patient: str, numbers: Sequence[int], file_format: FileFormat) -> bool:
-    """Whether the files that :func:`write_labels` writes for a patient are complete.
-
-    With masks, there must be exactly one per slice number.
-    """
-    files = [target_file(output, patient, file_format)]
-    if file_format == "masks":
-        folder = output / patient
-        files = [folder / mask_name(patient, number) for number in numbers]
-        if folder.is_dir() and {f for f in folder.iterdir() if parse_name(f) is not None} != set(files):
-            return False
-    # A power failure can leave empty files.
-    return all(file.is_file() and file.stat().st_size > 0 for file in files)
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:
@@ -159,10 +139,14 @@ def _put_tiff(path: Path, label_map: LabelMap) -> None:
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
     if label_map.made_with:
         metadata["Description"] = json.dumps(label_map.made_with)
-    # The default UUID is random: the same labels would give different bytes.
-    content = f"{metadata} {labels.shape} {labels.dtype} {sha256(labels.tobytes()).hexdigest()}"
-    metadata["UUID"] = uuid5(NAMESPACE_OID, content).urn
+    metadata["UUID"] = uuid_of(labels, metadata)
     tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
+
+
+def uuid_of(pages: LabelArray, metadata: Mapping[str, Any]) -> str:
+    """A UUID for an OME-TIFF's metadata; the default one is random, so that equal files would differ."""
+    content = f"{metadata} {pages.shape} {pages.dtype} {sha256(pages.tobytes()).hexdigest()}"
+    return uuid5(NAMESPACE_OID, content).urn
 
 
 def write_nifti(path: Path, label_map: LabelMap) -> None:
@@ -248,21 +232,31 @@ def read_labels(path: Path) -> UInt8Array:
     PatientError
         If there are no labels, a slice has no mask, or a file cannot be read.
     """
+    mask: UInt8Array = np.not_equal(read_label_values(path), 0).astype(np.uint8)
+    return mask
+
+
+def read_label_values(path: Path) -> LabelArray:
+    """As :func:`read_labels`, with the values that are stored, in the file's own integer type."""
     if path.is_dir():
         return _read_masks(path)
+    settle_for_reading(path.parent)
     try:
+        labels: LabelArray
         if path.name.lower().endswith(NIFTI_ENDINGS):
             labels = np.asarray(_nibabel(path).load(path).dataobj).T
         else:
             labels = tifffile.imread(path)
-    except (OSError, ValueError, EOFError, tifffile.TiffFileError) as error:
-        raise PatientError(f"{path} cannot be read as labels ({error}); write it again.") from error
-    if labels.ndim == 2:
+    except Exception as error:  # both libraries raise many kinds of errors on broken files
+        if isinstance(error, LggSegError):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise PatientError(f"{path} cannot be read as labels ({text}); write it again.") from error
+    if labels.ndim == 2:  # tifffile drops the axis of a single slice
         labels = labels[None]
     if labels.ndim != 3:
         raise PatientError(f"{path} has {labels.ndim} dimensions; labels of one patient must have 3.")
-    mask: UInt8Array = np.not_equal(labels, 0).astype(np.uint8)
-    return mask
+    return labels
 
 
 def _read_masks(folder: Path) -> UInt8Array:

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..errors import PatientError
+from ..atomic import settle
+from ..errors import ExportError, PatientError
 
 #: Sequences in the order of the three channels of an image file.
 SEQUENCES = ("pre-contrast", "FLAIR", "post-contrast")
@@ -119,6 +120,7 @@ def find_slices(folder: Path) -> SliceFiles:
     PatientError
         If there are no slices, slices of several patients, or two files with the same number.
     """
+    settle_for_reading(folder)
     try:
         paths = [Path(entry.path) for entry in os.scandir(folder) if not entry.is_dir()]
     except OSError as error:
@@ -126,6 +128,23 @@ def find_slices(folder: Path) -> SliceFiles:
             f"{folder} cannot be opened ({error.strerror}); choose a folder with a patient's slices."
         ) from error
     return _by_number(paths, folder)
+
+
+def settle_for_reading(folder: Path) -> None:
+    """Complete what a killed program left half-written (:func:`napari_lgg_seg.core.atomic.settle`).
+
+    Raises
+    ------
+    PatientError
+        If that is not possible: the folder may hold files of two results.
+    """
+    try:
+        settle(folder)
+    except ExportError as error:
+        raise PatientError(
+            f"{folder} holds a result that a program was writing when it ended; make the folder writable and "
+            "read it again."
+        ) from error
 
 
 def _by_number(paths: Iterable[Path], folder: Path) -> SliceFiles:

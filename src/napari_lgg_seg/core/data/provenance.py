@@ -1,4 +1,7 @@
-"""Provenance of a result, stored with it, from which a later run knows which patients are finished."""
+"""What a patient's labels were made from and by whom, stored with them in a hidden file.
+
+From it, a later run knows which patients are finished, and which labels are the user's.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..._version import __version__
 from ..errors import ModelError
@@ -19,7 +24,9 @@ from ..options import label_options
 
 if TYPE_CHECKING:
     from ..options import SegmentOptions
-    from .patients import UInt8Array
+
+
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Provenance:
     Attributes
     ----------
     images : str
-        CRC-32 of the patient's voxels, independent of the location of the files.
+        CRC-32 of the patient's voxels, independent of the location of the files; empty if they have not been
+        read yet.
     model : str
         SHA-256 of the model file.
     options : dict
@@ -51,14 +59,25 @@ class Provenance:
     version: str
     engine: str = field(default="", compare=False)
 
-    def to_json(self) -> str:
-        """The content of the provenance file."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+    @classmethod
+    def from_values(cls, values: Any) -> Provenance | None:
+        """The provenance from JSON values; None if these are not one."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        try:
+            found = cls(**{name: values[name] for name in names if name != "engine" or name in values})
+        except (KeyError, TypeError):
+            return None
+        texts = (found.images, found.model, found.version, found.engine)
+        valid = isinstance(found.options, dict) and all(isinstance(text, str) for text in texts)
+        return found if valid else None
 
     def differences(self, other: Provenance) -> str:
-        """How another result differs, as a phrase that follows "made"; empty if it does not."""
+        """How another result differs, as a phrase that follows "made"; empty if it does not.
+
+        Images that have not been read yet are not compared.
+        """
         found = []
-        if other.images != self.images:
+        if self.images and other.images and other.images != self.images:
             found.append("from other images")
         if other.model != self.model:
             found.append("with another model")
@@ -72,10 +91,16 @@ class Provenance:
         return ", ".join(found)
 
 
-def provenance_of(volume: UInt8Array, model: str, options: SegmentOptions) -> Provenance:
-    """Provenance of the result for a volume, (z, y, x, 3); ``model`` is from :func:`model_checksum`."""
-    images = zlib.crc32(np.ascontiguousarray(volume).data, zlib.crc32(repr(volume.shape).encode()))
-    return Provenance(f"{images:08x}", model, label_options(options.as_dict()), __version__)
+def provenance_of(volume: npt.NDArray[np.generic] | None, model: str, options: SegmentOptions) -> Provenance:
+    """Provenance of the result for a volume, (z, y, x, 3), or for one that has not been read yet.
+
+    ``model`` is from :func:`model_checksum`.
+    """
+    images = ""
+    if volume is not None:
+        shape = zlib.crc32(repr(volume.shape).encode())
+        images = f"{zlib.crc32(np.ascontiguousarray(volume).data, shape):08x}"
+    return Provenance(images, model, label_options(options.as_dict()), __version__)
 
 
 def model_checksum(path: Path) -> str:
@@ -87,10 +112,22 @@ def model_checksum(path: Path) -> str:
         If it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return _checksum(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
+
+
+@lru_cache(maxsize=4)
+def _checksum(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file, computed again only if its size or time of change has changed."""
+    return file_checksum(path)
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance_file(file_format: str) -> str:
@@ -98,10 +135,105 @@ def provenance_file(file_format: str) -> str:
     return f".lgg-{file_format}.json"
 
 
-def read_provenance(folder: Path, file_format: str) -> Provenance | None:
-    """Provenance of the results in a patient's folder, or None if unknown."""
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as it was written: SHA-256, and size in bytes."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> StoredFile:
+        """A file as it is now; raises OSError."""
+        return cls(file_checksum(path), path.stat().st_size)
+
+    def is_same(self, path: Path, recorded: int | None = None) -> bool:
+        """Whether a file is unchanged.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        recorded : int, optional
+            When its record was written, in ns since the epoch. With it, a file of the same size that is not
+            younger counts as unchanged without computing its hash.
+        """
+        try:
+            stat = path.stat()
+            if recorded is not None and stat.st_size == self.size and stat.st_mtime_ns <= recorded:
+                return True
+            return stat.st_size == self.size and file_checksum(path) == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """Content of the hidden file that is stored together with a patient's labels in one format.
+
+    Attributes
+    ----------
+    made_by : {"model", "person"}
+        A person's labels were corrected or accepted by the user.
+    files : mapping of str to StoredFile
+        The label files by name, and the file of the probability, if there is one.
+    provenance : Provenance or None
+        Of a model's labels, if known.
+    made_with : mapping
+        Model and options of the last prediction, for display.
+    uncertainty, expected_dice : float or None
+        Of the last prediction, see :class:`napari_lgg_seg.core.cohort.store.PatientStatus`.
+    nothing_found : bool
+        Whether the last prediction was empty.
+    exported : bool
+        Whether the labels were exported.
+    """
+
+    made_by: Literal["model", "person"]
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
+    provenance: Provenance | None = None
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+    uncertainty: float | None = None
+    expected_dice: float | None = None
+    nothing_found: bool = False
+    exported: bool = False
+
+    def to_json(self) -> str:
+        """The content of the file."""
+        values = {"schema": _SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(values, indent=2, default=str) + "\n"
+
+    def with_files(self, paths: Iterable[Path]) -> LabelRecord:
+        """The same about these files, as they are now; raises OSError."""
+        return dataclasses.replace(self, files={path.name: StoredFile.of(path) for path in paths})
+
+
+def read_record(folder: Path, file_format: str) -> LabelRecord | Provenance | None:
+    """What is recorded about a patient's labels in one format.
+
+    Returns
+    -------
+    LabelRecord, Provenance or None
+        Version 0.1.0 stored the provenance of a model's labels alone. None if there is no valid record.
+    """
     try:
         values = json.loads((folder / provenance_file(file_format)).read_text(encoding="utf-8"))
-        return Provenance(**values) if isinstance(values["options"], dict) else None
-    except (OSError, ValueError, TypeError, KeyError):  # missing, truncated, or not a provenance file
+        if "schema" not in values:
+            return Provenance.from_values(values)
+        return _record_from(**values) if values["schema"] == _SCHEMA else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # missing or damaged
         return None
+
+
+def _record_from(**values: Any) -> LabelRecord:
+    known = {name: values[name] for name in LabelRecord.__dataclass_fields__}
+    known["files"] = {name: StoredFile(**file) for name, file in known["files"].items()}
+    known["provenance"] = Provenance.from_values(known["provenance"])
+    record = LabelRecord(**known)
+    numbers = all(
+        value is None or isinstance(value, int | float)
+        for value in (record.uncertainty, record.expected_dice)
+    )
+    if record.made_by not in ("model", "person") or not numbers or not isinstance(record.made_with, dict):
+        raise ValueError
+    return record

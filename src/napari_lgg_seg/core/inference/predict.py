@@ -22,6 +22,8 @@ from . import coarse, transfer
 from .engines import make_engine
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -123,6 +125,11 @@ class Predictor:
         self._chosen_engine = engine
         self._notices: list[Notice] = []
         self._move_to(devices.choose_device(device, engine))
+
+    @property
+    def model_file(self) -> Path:
+        """The file that the model was loaded from."""
+        return self._model.path
 
     def _move_to(self, device: torch.device) -> None:
         self.device = device

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..choices import FileFormat
-from ..data import label_files
 from ..data.label_files import LabelMap
 from ..data.patients import Patient, UInt8Array
-from ..errors import ImageError
+from ..data.provenance import Provenance, model_checksum, provenance_of
+from ..errors import ImageError, ModelError
 from ..evaluation.measurements import TumourMeasurements, measure_labels
 from ..model.checkpoint import load_model
 from ..options import SegmentOptions
@@ -51,6 +48,8 @@ class Segmentation:
         Engine that ran the network, for instance "torch" or "openvino".
     measurements : TumourMeasurements
         Volume, number of slices and largest diameter.
+    provenance : Provenance or None
+        Identifies images, model, options and version; None if the model's file is gone.
     """
 
     patient: Patient
@@ -61,6 +60,7 @@ class Segmentation:
     model: str
     engine: str
     measurements: TumourMeasurements
+    provenance: Provenance | None = None
 
     @property
     def figures(self) -> TumourMeasurements:
@@ -159,7 +159,9 @@ def segment_stepwise(
     patient: Patient, predictor: Predictor, options: SegmentOptions
 ) -> Generator[Event, None, Segmentation]:
     """:func:`segment` as a generator of progress and notices; close it to cancel."""
-    probability = yield from predictor.predict(voxels_of(patient))
+    volume = voxels_of(patient)
+    probability = yield from predictor.predict(volume)
+    provenance = _provenance(volume, predictor, options)
     options = predictor.card.complete(options)
     threshold = threshold_of(probability, options.threshold)
     labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
@@ -172,7 +174,16 @@ def segment_stepwise(
         predictor.card.name,
         predictor.engine.name,
         measure_labels(labels, patient.spacing),
+        provenance,
     )
+
+
+def _provenance(volume: UInt8Array, predictor: Predictor, options: SegmentOptions) -> Provenance | None:
+    try:
+        found = provenance_of(volume, model_checksum(predictor.model_file), options)
+    except ModelError:  # its file was removed after it was loaded
+        return None
+    return dataclasses.replace(found, engine=predictor.engine.name)
 
 
 def voxels_of(patient: Patient) -> UInt8Array:
@@ -186,59 +197,3 @@ def voxels_of(patient: Patient) -> UInt8Array:
     if patient.volume is None:
         raise ImageError(f"{patient.folder} holds masks only; there is nothing to segment.")
     return patient.volume
-
-
-def write_labels(
-    output: str | os.PathLike[str],
-    segmentation: Segmentation,
-    file_format: FileFormat = "masks",
-    *,
-    overwrite: bool = False,
-    provenance: str | None = None,
-) -> list[Path]:
-    """Write a segmentation to ``<output>/<patient>/``.
-
-    Parameters
-    ----------
-    output : path
-        Created if it does not exist.
-    segmentation : Segmentation
-        From :func:`segment`.
-    file_format : {"masks", "tiff", "nifti"}
-        The dataset's ``<patient>_<n>_mask.tif``, one ``<patient>_tumour.tif``, or
-        ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
-    overwrite : bool
-        Replace existing labels.
-    provenance : str, optional
-        Stored with the labels, see :mod:`napari_lgg_seg.core.data.provenance`.
-
-    Returns
-    -------
-    list of Path
-        The files.
-
-    Raises
-    ------
-    ExportError
-        If labels exist already, or files cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import napari_lgg_seg as lgg
-    >>> from napari_lgg_seg.core.data.phantom import make_sample_patient
-    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = lgg.write_labels(folder, result)
-    >>> files[0].name
-    'LGG_sample_1_mask.tif'
-    """
-    return label_files.write_labels(
-        Path(output), segmentation.label_map(), file_format, overwrite=overwrite, provenance=provenance
-    )
-
-
-def write_masks(*arguments: Any, **keywords: Any) -> list[Path]:
-    """Earlier name of :func:`write_labels`."""
-    warnings.warn("write_masks is now called write_labels.", DeprecationWarning, stacklevel=2)
-    return write_labels(*arguments, **keywords)

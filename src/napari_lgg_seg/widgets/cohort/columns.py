@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtGui import QIcon, QImage, QPixmap
 
-from ...core.cohort.index import STATES, PatientStatus
 from ...core.cohort.patient_summary import PatientSummary
+from ...core.cohort.status import STATES, PatientStatus
+from ...core.data.listing import ListedPatients
 from ...core.data.patients import UInt8Array, institution
 from ..shared.table_model import CohortModel, Column, Key
 
@@ -26,40 +27,41 @@ _ABOVE_ALL = 2.0
 
 @dataclass
 class PatientRow:
-    """One patient.
+    """One patient, or a folder that cannot be used as one.
 
     Attributes
     ----------
+    name : str
+        Name of the patient in its files, unique in the table.
     folder : Path
         The patient's folder.
     status : PatientStatus
         State of its labels.
+    unusable : str
+        Why the folder is neither segmented nor opened, in one sentence; empty if it is.
     summary : PatientSummary or None
         None until its files were read.
     keys : tuple
         Sort keys, see :class:`napari_lgg_seg.widgets.shared.table_model.Row`.
     """
 
+    name: str
     folder: Path
     status: PatientStatus
+    unusable: str = ""
     summary: PatientSummary | None = None
     keys: tuple[Key | None, ...] = ()
     _icon: QIcon | None = None
 
     @property
-    def name(self) -> str:
-        """Name of the patient's folder."""
-        return self.folder.name
-
-    @property
     def problem(self) -> str:
         """Why the patient's files cannot be read; empty if they can, or were not read yet."""
-        return self.summary.problem if self.summary is not None else ""
+        return self.unusable or (self.summary.problem if self.summary is not None else "")
 
     @property
     def search_text(self) -> str:
-        """Name and missing sequences."""
-        return f"{self.name} {_missing(self) or ''}"
+        """Name, folder and missing sequences."""
+        return f"{self.name} {self.folder.name} {_missing(self) or ''}"
 
     @property
     def tooltip(self) -> str:
@@ -130,14 +132,15 @@ _VOXELS = "in voxels, because the files do not contain the voxel size."
 COLUMNS: tuple[Column, ...] = (
     Column(
         "Patient",
-        "The patient's folder, and its FLAIR slice with the largest tumour.",
+        "The patient's name in its files, and its FLAIR slice with the largest tumour.",
         lambda row: row.name,
         widest="TCGA_DU_0000_00000000",
         is_number=False,
     ),
     Column(
         "State",
-        "New, segmented, corrected (edited or accepted), exported, or cannot be read.",
+        "New, segmented, corrected (edited or accepted), exported, foreign (made or changed by another "
+        "program; accept it to train on it), or cannot be read.",
         lambda row: SHOWN_STATES.index(row.state),
         SHOWN_STATES.__getitem__,
         widest=UNREADABLE,
@@ -212,9 +215,14 @@ class BrowserModel(CohortModel):
     def __init__(self, parent: Any = None) -> None:
         super().__init__(COLUMNS, parent)
 
-    def show_patients(self, folders: Sequence[Path], statuses: Mapping[str, PatientStatus]) -> None:
+    def show_patients(self, listed: ListedPatients, statuses: Mapping[str, PatientStatus]) -> None:
         """Replace all patients; their files are not read yet."""
-        self.show_rows([PatientRow(folder, statuses.get(folder.name, PatientStatus())) for folder in folders])
+        self.show_rows(
+            [
+                PatientRow(name, folder, statuses.get(name, PatientStatus()), listed.problems.get(name, ""))
+                for name, folder in listed.folders.items()
+            ]
+        )
 
     def update(
         self, name: str, *, status: PatientStatus | None = None, summary: PatientSummary | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from magicgui.widgets import CheckBox, ComboBox, Container, Label, LineEdit, ProgressBar, PushButton
 from qtpy.QtWidgets import QSizePolicy
 
-from ...core.options import option_help
+from ...core.options import SegmentOptions, option_help
 from ..shared.forms import form, path_edit, rows, side_by_side, wrap
 from ..shared.model_chooser import ModelChooser
 from ..shared.table_view import CohortTable
@@ -71,7 +71,9 @@ class CohortControls:
     def _make_runs(self, set_status: Callable[[str], None]) -> None:
         self.model = ModelChooser(set_status)
         # On by default because it improves the uncertainty, by which patients are sorted.
-        self.tta = CheckBox(text="Test-time augmentation (mirror)", value=True, tooltip=option_help("tta"))
+        self.tta = CheckBox(
+            text="Test-time augmentation (mirror)", value=SegmentOptions().tta, tooltip=option_help("tta")
+        )
         self.segment_selected = PushButton(
             text="Segment selected",
             tooltip="Segment the selected patients in the background. Asks before corrected labels are "

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from ...core.cohort.index import PatientStatus
+from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
+from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.patient_summary import PatientSummary
-from ...core.cohort.results import CohortResults
-from ...core.cohort.run import (
-    PatientStarted,
-    PatientUnusable,
-    PredictionStored,
-    ResultsEvent,
-    segment_patients,
-)
+from ...core.cohort.run import CohortEvent, segment_cohort
+from ...core.cohort.status import PatientStatus
+from ...core.cohort.store import ResultStore
 from ...core.cohort.summary_cache import SummaryCache, cached_summary
-from ...core.data.discover import list_patients
-from ...core.data.masks import write_masks
+from ...core.data.label_files import LabelMap
+from ...core.data.listing import ListedPatients, list_patients
 from ...core.data.patients import find_slices
 from ...core.errors import ExistingMasksError, LggSegError
 from ...core.inference.predict import Notice
@@ -35,10 +33,10 @@ _REPORT_SECONDS = 0.15
 
 @dataclass(frozen=True)
 class Listing:
-    """The patients of a dataset and their states; their files are not read yet."""
+    """The patients of a dataset, and the states of those that can be used; their files are not read yet."""
 
-    folders: list[Path]
-    statuses: dict[str, PatientStatus]
+    patients: ListedPatients
+    statuses: Mapping[str, PatientStatus]
 
 
 Summaries = dict[str, PatientSummary]
@@ -46,23 +44,24 @@ Summaries = dict[str, PatientSummary]
 
 @returns_failure
 def scan_dataset(
-    dataset: Path, results: CohortResults, cache_file: Path
+    dataset: Path, results: ResultStore, cache_file: Path
 ) -> Generator[Listing | Summaries, None, None]:
     """List a dataset's patients, then read them one after the other.
 
     Yields
     ------
     Listing, then dict of str to PatientSummary
-        The patients that were read since the last report.
+        The patients that were read since the last report; those with a problem are not read.
     """
     results.check(dataset)
-    folders = list_patients(dataset, results.folder)
-    yield Listing(folders, results.statuses([folder.name for folder in folders]))
+    listed = list_patients(dataset, results.folder)
+    usable = {name: folder for name, folder in listed.folders.items() if name not in listed.problems}
+    yield Listing(listed, results.statuses(usable))
     summaries: Summaries = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
-        for folder in folders:
-            summaries[folder.name] = cached_summary(folder, results, cache)
+        for name, folder in usable.items():
+            summaries[name] = cached_summary(folder, results.patient(name), cache)
             if monotonic() - reported > _REPORT_SECONDS:
                 yield summaries
                 summaries, reported = {}, monotonic()
@@ -78,66 +77,87 @@ class SegmentJob:
 
     Attributes
     ----------
-    folders : tuple of Path
-        The patients' folders.
-    results : CohortResults
+    patients : dict of Path to str
+        The patients' folders and names.
+    results : ResultStore
         Where the results go.
     model : Path
         The model file.
     options : SegmentOptions
         Threshold, test-time augmentation and device.
-    made_with : dict
-        From :func:`napari_lgg_seg.core.cohort.run.describe_run`.
+    skip_finished : bool
+        Skip patients whose results are those that the run would give.
     replaceable : frozenset of str
         Names of patients whose corrected labels may be replaced.
     cache_file : Path
         The cache of patients' summaries.
+    cancelled : Event
+        Set to end the run after the current batch.
     """
 
-    folders: tuple[Path, ...]
-    results: CohortResults
+    patients: Mapping[Path, str]
+    results: ResultStore
     model: Path
     options: SegmentOptions
-    made_with: dict[str, object]
+    skip_finished: bool
     replaceable: frozenset[str]
     cache_file: Path
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class PatientRefreshed:
+    """A patient whose result was perhaps still written after the run was cancelled."""
+
+    folder: Path
+    status: PatientStatus
+    summary: PatientSummary
 
 
 @returns_failure
-def run_segment(job: SegmentJob) -> Generator[ResultsEvent, None, None]:
+def run_segment(job: SegmentJob) -> Generator[CohortEvent | PatientRefreshed, None, None]:
     """Segment patients in a worker."""
-    yield PatientStarted(job.folders[0].name, 1, len(job.folders))
-    from ...core import devices, memory
-    from ...core.inference.predict import predictor_for
-    from ...core.model.checkpoint import load_model
+    from ...core import devices
 
     options = job.options
     if options.device not in ("auto", *devices.available_devices()):
         yield Notice(f"The preferred device {options.device.upper()} is not present; Auto is used instead.")
         options = replace(options, device="auto")
-    predictor = predictor_for(load_model(job.model), options)
-    made_with = {**job.made_with, "options": options.as_dict()}
-    work = segment_patients(
-        job.folders, job.results, predictor, options, made_with, replaceable=job.replaceable
+    work = segment_cohort(
+        list(job.patients),
+        job.results.folder,
+        job.model,
+        options,
+        "tiff",
+        overwrite=True,
+        skip_finished=job.skip_finished,
+        replace_corrected=job.replaceable,
+        keep_probability=True,
     )
-    try:
-        with SummaryCache(job.cache_file) as cache:
-            for event in work:
-                if isinstance(event, PredictionStored):
-                    cache.update(event.folder, job.results, event.summary)
+    unreported: set[Path] = set()
+    with SummaryCache(job.cache_file) as cache:
+        with closing(work) as events:
+            for event in events:
+                if isinstance(event, PatientProgress):
+                    unreported.add(event.folder)
+                elif isinstance(event, PatientSegmented | PatientSkipped | PatientFailed):
+                    unreported.discard(event.folder)
+                if isinstance(event, PatientSegmented) and event.details is not None:
+                    name = job.patients[event.folder]
+                    cache.update(event.folder, job.results.patient(name), event.details)
                 yield event
-    finally:
-        device = predictor.device
-        work.close()
-        del predictor, work
-        memory.free_memory(device)
+                if job.cancelled.is_set():
+                    break
+        for folder in sorted(unreported):
+            results = job.results.patient(job.patients[folder])
+            yield PatientRefreshed(folder, results.status(), cached_summary(folder, results, cache))
 
 
 @dataclass(frozen=True)
 class PatientExported:
     """The masks of a patient were written."""
 
-    name: str
+    folder: Path
     status: PatientStatus
 
 
@@ -148,27 +168,32 @@ class MasksExist:
     name: str
 
 
-ExportEvent = PatientStarted | PatientExported | MasksExist | PatientUnusable
+ExportEvent = PatientProgress | PatientExported | MasksExist | PatientFailed
 
 
 @returns_failure
 def run_export(
-    folders: Collection[Path], results: CohortResults, output: Path, *, overwrite: bool
+    patients: Mapping[Path, str], results: ResultStore, output: Path, *, overwrite: bool
 ) -> Generator[ExportEvent, None, None]:
     """Write the saved labels of patients as masks, ``<output>/<patient>/<patient>_<n>_mask.tif``."""
-    for number, folder in enumerate(folders, start=1):
-        name = folder.name
-        yield PatientStarted(name, number, len(folders))
+    for folder, name in patients.items():
+        yield PatientProgress(folder, 0.0)
         try:
             files = find_slices(folder)
-            numbers = tuple(files.images or files.masks)
-            labels = results.read_labels(name)
-            if labels is None:
-                yield PatientUnusable(name, f"{name} has no labels yet; segment it first.")
+            stored = results.patient(name).read()
+            if stored is None:
+                yield PatientFailed(folder, f"{name} has no labels yet; segment it first.")
                 continue
-            write_masks(output / name, files.name, labels, numbers, overwrite=overwrite)
-            yield PatientExported(name, results.mark_exported(name))
+            label_map = LabelMap(
+                files.name,
+                stored.labels,
+                tuple(files.images or files.masks),
+                made_with=stored.status.made_with,
+            )
+            copy = PatientResults(output / name, files.name)
+            copy.write_copy(label_map, "masks", by_hand=stored.status.by_hand, overwrite=overwrite)
+            yield PatientExported(folder, results.patient(name).mark_exported())
         except ExistingMasksError:
             yield MasksExist(name)
         except LggSegError as error:
-            yield PatientUnusable(name, str(error))
+            yield PatientFailed(folder, str(error))

@@ -54,7 +54,7 @@ def nothing_to_do(corrected: int, done: int) -> str:
 
 
 def skipped(corrected: int, done: int) -> str:
-    """Which patients Segment all skips; empty if none."""
+    """Which patients were skipped; empty if none."""
     parts = []
     if corrected:
         parts.append(f"{counted(corrected, 'patient')} {_CORRECTED}")
@@ -78,17 +78,18 @@ def ask_to_overwrite(count: int, folder: str) -> str:
     return f"{folder} already holds masks of {counted(count, 'patient')}. Replace them?"
 
 
-def progress(number: int, of: int, name: str, slices: str, left: float | None) -> str:
+def progress(number: int, of: int, name: str, share: float, left: float | None) -> str:
     """How far a run is; ``left`` is the remaining time in seconds, if known."""
-    text = f"{number:,} of {of:,}: {name}{slices}"
+    text = f"{number:,} of {of:,}: {name}, {share:.0%}" if share else f"{number:,} of {of:,}: {name}"
     return text if left is None else f"{text}; {time_left(left)}"
 
 
-def ended(done: str, count: int, skipped: int, failed: Mapping[str, str], *, cancelled: bool) -> str:
-    """How a run ended; ``done`` says what was done to the patients, for instance "segmented"."""
-    text = f"{'Cancelled: ' if cancelled else ''}{counted(count, 'patient')} {done}."
-    if skipped:
-        text += f" Skipped: {counted(skipped, 'patient')} {_CORRECTED}."
+def ended(
+    verb: str, done: int, corrected: int, finished: int, failed: Mapping[str, str], *, cancelled: bool
+) -> str:
+    """How a run ended; ``verb`` says what was done to the patients, for instance "segmented"."""
+    text = f"{'Cancelled: ' if cancelled else ''}{counted(done, 'patient')} {verb}."
+    text = f"{text} {skipped(corrected, finished)}".strip()
     if failed:
         first = next(iter(failed.values()))
         text += f" {counted(len(failed), 'patient')} failed: {first}"

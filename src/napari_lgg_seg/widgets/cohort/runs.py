@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -11,24 +12,18 @@ from typing import Any
 from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QMessageBox
 
-from ...core.cohort.results import CohortResults
-from ...core.cohort.run import (
-    PatientLeft,
-    PatientStarted,
-    PatientUnusable,
-    PredictionStored,
-    describe_run,
-    is_done,
-)
-from ...core.errors import LggSegError
-from ...core.inference.predict import Notice, SlicesDone
+from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
+from ...core.cohort.patient_summary import PatientSummary
+from ...core.cohort.status import PatientStatus
+from ...core.cohort.store import ResultStore
+from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
 from ...preferences import preferences
 from ..shared.worker import Failure, unexpected
 from . import messages
 from .columns import BrowserModel, PatientRow
 from .controls import CohortControls
-from .jobs import MasksExist, PatientExported, SegmentJob, run_export, run_segment
+from .jobs import MasksExist, PatientExported, PatientRefreshed, SegmentJob, run_export, run_segment
 
 #: The remaining time is shown once this many patients are done: before, it would be a guess.
 _LEAST_DONE = 0.2
@@ -42,20 +37,21 @@ class CohortRun:
     ----------
     verb : str
         What is done to the patients, for instance "segmented".
-    total : int
-        Number of patients.
+    patients : dict of Path to str
+        The patients' folders and names.
     notice : str
         A remark for the user.
     output : Path
         Where masks are exported to.
-    done, skipped : int
-        Number of patients.
+    done, corrected, finished : int
+        Numbers of patients that were processed, that were left because their labels were corrected, and
+        that were finished before.
     failed : dict of str to str
         Messages by patient.
     existing : list of str
         Patients whose masks exist already.
-    current : PatientStarted or None
-        The patient in progress.
+    job : SegmentJob or None
+        The input of a worker that segments.
     cancelled : bool
         Whether the user has cancelled the run.
     failure : str
@@ -65,14 +61,15 @@ class CohortRun:
     """
 
     verb: str = ""
-    total: int = 0
+    patients: dict[Path, str] = field(default_factory=dict)
     notice: str = ""
     output: Path = field(default_factory=Path)
     done: int = 0
-    skipped: int = 0
+    corrected: int = 0
+    finished: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     existing: list[str] = field(default_factory=list)
-    current: PatientStarted | None = None
+    job: SegmentJob | None = None
     cancelled: bool = False
     failure: str = ""
     started: float = field(default_factory=monotonic)
@@ -111,7 +108,7 @@ class Runs:
         self._segmented, self._changed = segmented, changed
         self._worker: Any = None
         self._preferred = preferences()
-        self._results: CohortResults | None = None
+        self._results: ResultStore | None = None
         self._run = CohortRun()
 
     @property
@@ -119,7 +116,7 @@ class Runs:
         """Whether patients are being segmented or exported."""
         return self._worker is not None
 
-    def use(self, results: CohortResults) -> None:
+    def use(self, results: ResultStore) -> None:
         """Read and write these results from now on."""
         self._results = results
 
@@ -130,22 +127,19 @@ class Runs:
 
     def segment_all(self) -> None:
         """Segment all patients except those with corrected labels and those that are done."""
-        made_with = self._describe()
-        if made_with is None:
+        if self._worker is not None:
             return
         rows = self._model.rows
-        corrected = [row for row in rows if self._is_corrected(row)]
-        done = [row for row in rows if is_done(row.status, made_with) and row not in corrected]
-        left = [row for row in rows if row not in corrected and row not in done]
+        left = [row for row in rows if not self._is_corrected(row)]
+        corrected = len(rows) - len(left)
         if not left:
-            self._set_status(messages.nothing_to_do(len(corrected), len(done)))
+            self._set_status(messages.nothing_to_do(corrected, 0))
             return
-        self._segment(left, made_with, frozenset(), messages.skipped(len(corrected), len(done)))
+        self._segment(left, corrected=corrected, skip_finished=True)
 
     def segment_selected(self, names: list[str]) -> None:
         """Segment patients, after asking whether corrected labels among them may be replaced."""
-        made_with = self._describe()
-        if made_with is None:
+        if self._worker is not None:
             return
         rows = [row for name in names if (row := self._model.row_of(name)) is not None]
         if not rows:
@@ -160,7 +154,7 @@ class Runs:
             if not answer:
                 rows, corrected = others, []
         if rows:
-            self._segment(rows, made_with, frozenset(corrected), "")
+            self._segment(rows, replaceable=frozenset(corrected))
 
     def _is_corrected(self, row: PatientRow) -> bool:
         return row.status.by_hand or self._has_unsaved_corrections(row)
@@ -170,16 +164,6 @@ class Runs:
         return SegmentOptions(
             threshold=preferred.threshold_to_use, tta=self._controls.tta.value, device=preferred.device
         )
-
-    def _describe(self) -> dict[str, Any] | None:
-        """Model and options of a run; None if it cannot start."""
-        if self._worker is not None or self._results is None:
-            return None
-        try:
-            return describe_run(self._controls.model.path, self._options())
-        except LggSegError as error:
-            self._set_status(str(error))
-            return None
 
     def _ask(self, question: str, *, with_cancel: bool = True) -> bool | None:
         """True for Yes, False for No, None for Cancel; without Cancel, No returns None."""
@@ -194,19 +178,28 @@ class Runs:
         return False if answer == buttons.No and with_cancel else None
 
     def _segment(
-        self, rows: list[PatientRow], made_with: dict[str, Any], replaceable: frozenset[str], notice: str
+        self,
+        rows: list[PatientRow],
+        *,
+        corrected: int = 0,
+        skip_finished: bool = False,
+        replaceable: frozenset[str] = frozenset(),
     ) -> None:
-        assert self._results is not None
+        assert self._results is not None  # there are no rows without results
+        patients, failed = _split(rows)
         job = SegmentJob(
-            tuple(row.folder for row in rows),
+            patients,
             self._results,
             self._controls.model.path,
             self._options(),
-            made_with,
+            skip_finished,
             replaceable,
             self._cache_file,
         )
-        self._run = CohortRun("segmented", len(rows), notice)
+        self._run = CohortRun("segmented", patients, corrected=corrected, failed=failed, job=job)
+        if not patients:
+            self._finished()
+            return
         self._set_status(messages.LOADING)
         self._start(run_segment, job)
 
@@ -216,18 +209,22 @@ class Runs:
         """Write the saved labels of patients as masks into a folder; asks before masks are replaced."""
         if self._worker is not None or self._results is None:
             return
-        folders = [row.folder for name in names if (row := self._model.row_of(name)) is not None]
-        if not folders:
+        rows = [row for name in names if (row := self._model.row_of(name)) is not None]
+        if not rows:
             self._set_status(messages.NOTHING_SELECTED)
             return
-        self._run = CohortRun(f"exported to {output}", len(folders), output=output)
-        self._start(run_export, folders, self._results, output, overwrite=overwrite)
+        patients, failed = _split(rows)
+        self._run = CohortRun(f"exported to {output}", patients, output=output, failed=failed)
+        if not patients:
+            self._finished()
+            return
+        self._start(run_export, patients, self._results, output, overwrite=overwrite)
 
     # --- while it runs -------------------------------------------------------------------------
 
     def _start(self, work: Any, *args: Any, **kwargs: Any) -> None:
         self._controls.show_running(running=True)
-        self._controls.progress.max, self._controls.progress.value = 100 * self._run.total, 0
+        self._controls.progress.max, self._controls.progress.value = 100 * len(self._run.patients), 0
         connect = {
             "yielded": self._show,
             "returned": self._returned,
@@ -241,46 +238,54 @@ class Runs:
         if self._worker is not None and not self._run.cancelled:
             self._run.cancelled = True
             self._controls.cancel.text, self._controls.cancel.enabled = "Cancelling...", False
-            self._worker.quit()
+            if self._run.job is not None:
+                self._run.job.cancelled.set()  # the worker then waits for a result that is being written
+            else:
+                self._worker.quit()
 
     def _show(self, event: Any) -> None:
         """Count an event, and update the table and the progress."""
         run = self._run
-        if isinstance(event, PatientStarted):
-            if run.current is None:
-                run.started = monotonic()
-            run.current = event
-            self._show_progress(event, 0.0)
-        elif isinstance(event, SlicesDone) and run.current is not None:
-            slices = f", {event.done} of {event.total} slices"
-            self._show_progress(run.current, event.done / event.total, slices)
-        elif isinstance(event, Notice):
+        if isinstance(event, Notice):
             run.notice = event.text
-        elif isinstance(event, PredictionStored):
+            return
+        if isinstance(event, MasksExist):
+            run.existing.append(event.name)
+            return
+        name = run.patients.get(getattr(event, "folder", Path()), "")
+        if isinstance(event, PatientProgress):
+            self._show_progress(name, event.share)
+        elif isinstance(event, PatientSegmented):
             run.done += 1
-            self._model.update(event.folder.name, status=event.status, summary=event.summary)
-            if (row := self._model.row_of(event.folder.name)) is not None:
-                self._segmented(row)
-            self._changed()
+            self._update(name, event.status, event.details)
+        elif isinstance(event, PatientRefreshed):
+            self._update(name, event.status, event.summary)
         elif isinstance(event, PatientExported):
             run.done += 1
-            self._model.update(event.name, status=event.status)
+            self._model.update(name, status=event.status)
             self._changed()
-        elif isinstance(event, MasksExist):
-            run.existing.append(event.name)
-        elif isinstance(event, PatientLeft):
-            run.skipped += 1
-        elif isinstance(event, PatientUnusable):
-            run.failed[event.name] = event.sentence
+        elif isinstance(event, PatientSkipped):
+            run.corrected += event.corrected
+            run.finished += not event.corrected
+        elif isinstance(event, PatientFailed):
+            run.failed[name or str(event.folder)] = event.sentence
 
-    def _show_progress(self, patient: PatientStarted, share: float, slices: str = "") -> None:
+    def _update(self, name: str, status: PatientStatus, summary: PatientSummary | None) -> None:
+        """Show a patient's new result."""
+        self._model.update(name, status=status, summary=summary)
+        if (row := self._model.row_of(name)) is not None:
+            self._segmented(row)
+        self._changed()
+
+    def _show_progress(self, name: str, share: float) -> None:
         """Show how far a run is; ``share`` is how much of the current patient is done, from 0 to 1."""
-        done = patient.number - 1 + share
-        self._controls.progress.value = round(100 * done)
-        elapsed = monotonic() - self._run.started
-        left = elapsed / done * (patient.of - done) if done >= _LEAST_DONE else None
-        text = messages.progress(patient.number, patient.of, patient.name, slices, left)
-        self._set_status(f"{self._run.notice} {text}".strip())
+        run = self._run
+        number, of = list(run.patients.values()).index(name) + 1, len(run.patients)
+        self._controls.progress.value = round(100 * (number - 1 + share))
+        elapsed, done = monotonic() - run.started, run.done + share
+        left = elapsed / done * (of - number + 1 - share) if done >= _LEAST_DONE else None
+        text = messages.progress(number, of, name, share, left)
+        self._set_status(f"{run.notice} {text}".strip())
 
     def _returned(self, result: Any) -> None:
         if isinstance(result, Failure):
@@ -294,8 +299,12 @@ class Runs:
         self._controls.show_running(running=False)
         run = self._run
         text = run.failure
-        if not text or run.done:
-            text += " " + messages.ended(run.verb, run.done, run.skipped, run.failed, cancelled=run.cancelled)
+        if not (text or run.done or run.failed or run.existing or run.cancelled):
+            text = messages.nothing_to_do(run.corrected, run.finished)
+        elif not text or run.done:
+            text += " " + messages.ended(
+                run.verb, run.done, run.corrected, run.finished, run.failed, cancelled=run.cancelled
+            )
         self._set_status(f"{text} {run.notice}".strip())
         self._changed()
         if run.existing and not run.cancelled:
@@ -306,7 +315,17 @@ class Runs:
     def close(self) -> None:
         """Stop and disconnect; the widget is gone."""
         worker, self._worker = self._worker, None
+        if self._run.job is not None:
+            self._run.job.cancelled.set()
         if worker is not None:
             for signal in (worker.yielded, worker.returned, worker.errored, worker.finished):
                 signal.disconnect()
             worker.quit()
+
+
+def _split(rows: Iterable[PatientRow]) -> tuple[dict[Path, str], dict[str, str]]:
+    """Folder -> name of the patients that can be processed, and name -> reason of those that cannot."""
+    rows = list(rows)
+    # The folders as a run reports them; links stay.
+    patients = {Path(os.path.abspath(row.folder)): row.name for row in rows if not row.unusable}  # noqa: PTH100
+    return patients, {row.name: row.unusable for row in rows if row.unusable}

@@ -14,9 +14,10 @@ from qtpy.QtWidgets import QFileDialog
 
 from ...core.cohort.edits import SavedEdits
 from ...core.cohort.patient_summary import PatientSummary
-from ...core.cohort.results import CohortResults, default_results_folder
 from ...core.cohort.sources import CohortSource, Opened, Source
+from ...core.cohort.store import ResultStore, default_results_folder
 from ...core.cohort.summary_cache import default_cache_file
+from ...core.data.listing import ListedPatients
 from ...preferences import dataset_folder
 from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..review.review_session import session_of
@@ -52,7 +53,7 @@ class CohortBrowser(Container):
         super().__init__(labels=False)
         self._worker: Any = None
         self._folders: tuple[Path, Path] | None = None
-        self._results: CohortResults | None = None
+        self._results: ResultStore | None = None
         self._unread = 0
         self._problem = self._open_next = ""
         self._cache_file = default_cache_file()
@@ -129,7 +130,7 @@ class CohortBrowser(Container):
         results : Path, optional
             Folder of the results; ``<folder>-results`` by default.
         patient : str, optional
-            The folder name of the patient to open.
+            Name of the patient to open; its folder's name is recognised as well.
         """
         self.resume_banner.dismiss()
         self._open_next = patient
@@ -166,14 +167,14 @@ class CohortBrowser(Container):
     def _scan(self, dataset: Path, folder: Path) -> None:
         """List the patients, then read their files, in a worker."""
         self._stop_scanning()
-        self._show_listing(Listing([], {}))
+        self._show_listing(Listing(ListedPatients({}, {}), {}))
         if not dataset.name:
             return
         self._folders = dataset, folder
         self._show_folders(dataset, folder)
         self._problem = messages.LISTING
         self._show_overview()
-        self._results = results = CohortResults(folder)
+        self._results = results = ResultStore(folder)
         self.runs.use(results)
         self.session.choose_cohort(dataset, folder)
         self._worker = create_worker(
@@ -195,9 +196,9 @@ class CohortBrowser(Container):
     def _show_scanned(self, found: Listing | Summaries) -> None:
         if isinstance(found, Listing):
             self._show_listing(found)
-            self._unread = len(found.folders)
+            self._unread = len(found.statuses)
             patient, self._open_next = self._open_next, ""
-            self.open_patient(patient)
+            self.open_patient(self._listed_name(patient))
         else:
             for name, summary in found.items():
                 row = self.patients.row_of(name)
@@ -208,8 +209,14 @@ class CohortBrowser(Container):
 
     def _show_listing(self, listing: Listing) -> None:
         self._problem = ""
-        self.patients.show_patients(listing.folders, listing.statuses)
+        self.patients.show_patients(listing.patients, listing.statuses)
         self.table.sort(PATIENT)
+
+    def _listed_name(self, name: str) -> str:
+        """The name of a patient that may be given by its folder's name, as reviews of version 0.1.0 are."""
+        if self.patients.row_of(name) is not None:
+            return name
+        return next((row.name for row in self.patients.rows if row.folder.name == name), name)
 
     def _scanned(self, result: Failure | None) -> None:
         self._stop_scanning()
@@ -260,7 +267,7 @@ class CohortBrowser(Container):
     # --- following the review session ------------------------------------------------------------
 
     def _saved(self, saved: SavedEdits) -> None:
-        if self._results is not None and saved.results.folder == self._results.folder:
+        if self._results is not None and saved.results.folder.parent == self._results.folder:
             self.patients.update(saved.name, status=saved.status, summary=saved.summary)
             if saved.edits.by_hand and self._folders is not None:
                 self.resume_banner.note(self._folders, saved.name)
@@ -281,11 +288,11 @@ class CohortBrowser(Container):
 
     def _source(self, row: PatientRow) -> CohortSource:
         assert self._results is not None  # there are no rows without results
-        return CohortSource(row.folder, self._results, self._cache_file)
+        return CohortSource(row.folder, self._results.patient(row.name), self._cache_file)
 
     @property
     def open_name(self) -> str | None:
-        """The folder name of the patient of this table that is open."""
+        """The name of the patient of this table that is open."""
         return self._name_of(self.session.source)
 
     def _name_of(self, source: Source | None) -> str | None:
@@ -300,7 +307,10 @@ class CohortBrowser(Container):
         row = self.patients.row_of(name)
         if row is not None:
             self.table.show_current(name)
-            self.session.open(self._source(row), self, self._set_status)
+            if row.unusable:
+                self._set_status(row.unusable)
+            else:
+                self.session.open(self._source(row), self, self._set_status)
 
     def step(self, direction: int) -> None:
         """Open the next (1) or previous (-1) patient in the table, skipping those that cannot be read."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ...core.cohort.sources import CohortSource
+from ...core.cohort.store import ResultStore
 from ...core.errors import LggSegError
 from ...layers import TRUTH, TUMOUR, described
 from ..finetune.labelled import labelled_patients
@@ -79,7 +80,8 @@ def _accept_open_patient(
 
 def _accepted(source: CohortSource) -> str:
     try:
-        corrected = corrected_so_far(len(source.results.corrected()))
+        statuses = ResultStore(source.results.folder.parent).corrected().values()
+        corrected = corrected_so_far(sum(status.state != "foreign" for status in statuses))
     except LggSegError as error:
         corrected = str(error)
     return f"{accepted(source.name)} {corrected}"

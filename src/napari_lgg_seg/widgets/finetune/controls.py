@@ -18,7 +18,7 @@ from magicgui.widgets import (
 )
 
 from ...core.choices import LOSSES
-from ...core.cohort.results import default_results_folder
+from ...core.cohort.store import default_results_folder
 from ...core.options import option_help
 from ...core.training.options import TrainOptions, default_summary
 from ...core.training.paths import state_folder

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 
-from ...core.cohort.corrected import CorrectedPatient, corrected_patients
+from ...core.cohort.corrected import CorrectedPatient, find_corrected
 from ...core.data.discover import has_slices, search
 from ...core.errors import TrainingError
 from ..shared.messages import counted
@@ -62,7 +62,7 @@ def scan_folder(folder: Path) -> Generator[None, None, FoundPatients]:
         problem = "is a patient's own folder" if own else "holds no patients' folders"
         raise TrainingError(f"{folder} {problem}; choose the folder that holds the patients' folders.")
     count = f"{counted(len(found.patients), 'patient')} with images and masks"
-    return FoundPatients(found.patients, count, found.problems)
+    return FoundPatients(found.patients, count, tuple(map(str, found.problems)))
 
 
 @returns_failure
@@ -78,13 +78,11 @@ def scan_corrected(dataset: Path, results: Path) -> Generator[None, None, FoundP
     for folder, content in ((dataset, "the patients' folders"), (results, "the cohort's results")):
         if not folder.is_dir():
             raise TrainingError(f"{folder} is no folder; choose the folder that holds {content}.")
-    corrected = {patient.folder: patient for patient in corrected_patients(dataset, results)}
-    if not corrected:
-        nothing = "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort"
-        return FoundPatients({}, nothing)
-    found = yield from search("images", corrected)
-    usable = {name: corrected[folder] for name, folder in found.patients.items()}
-    return FoundPatients(usable, counted(len(usable), "corrected patient"), found.problems + found.empty)
+    yield
+    found = find_corrected(dataset, results)
+    nothing = "No patient of this cohort is corrected yet: correct some, or click Accept in Cohort"
+    count = counted(len(found.patients), "corrected patient") if found.patients else nothing
+    return FoundPatients(found.patients, count, found.problems)
 
 
 class FolderScan:

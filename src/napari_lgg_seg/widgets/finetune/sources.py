@@ -10,7 +10,7 @@ from qtpy.QtCore import QTimer
 
 from ...core.cohort.corrected import CorrectedPatient
 from ...core.cohort.edits import SavedEdits
-from ...core.cohort.results import default_results_folder
+from ...core.cohort.store import default_results_folder
 from ...core.training.split import draw_rehearsal
 from ..review.review_session import session_of
 from ..shared.worker import Failure
@@ -227,10 +227,8 @@ class Sources:
 
     def _saved(self, saved: SavedEdits) -> None:
         """Scan again if another patient of the cohort was corrected."""
-        known = [
-            p.folder.name for p in self._scans[CORRECTED].patients.values() if isinstance(p, CorrectedPatient)
-        ]
-        is_ours = saved.results.folder == self._controls.results.value
+        known = self._scans[CORRECTED].patients
+        is_ours = saved.results.folder.parent == self._controls.results.value
         if is_ours and saved.status.by_hand and saved.name not in known:
             self._scan_again()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.cohort.edits import Edits, SavedEdits
+from ...core.cohort.edits import Edits, KnownRevision, SavedEdits
 from ...core.cohort.patient_summary import slice_to_show
 from ...core.cohort.saved_labels import checksum
 from ...core.cohort.sources import Opened
@@ -58,6 +58,8 @@ class OpenPatient:
         self.source = opened.source
         self._foreign = {layer for layer in viewer.layers if not self._is_described(layer)}
         self._saved: int | None = None  # checksum of the labels as last read or saved
+        self._saved_probability: int | None = None
+        self._known = KnownRevision(opened.revision)
         self._saved_others: set[int] = set()
         self._add_images()
         self.show_labels(opened)
@@ -110,13 +112,14 @@ class OpenPatient:
             self._viewer.layers.remove(shown)  # the user agreed to replace it
         name, made_with = self._patient.name, dict(opened.status.made_with)
         if opened.probability is not None and opened.uncertainty is not None:
-            results.show_maps(
+            layer = results.show_maps(
                 self._viewer, reference, name, opened.probability, opened.uncertainty, made_with
             )
+            self._saved_probability = checksum(layer.data)
         tumour = results.show_labels(self._viewer, reference, name, opened.labels, made_with)
         if opened.status.by_hand:
             results.mark_edited(tumour)
-        self._saved = checksum(tumour.data)
+        self._saved, self._known.value = checksum(tumour.data), opened.revision
         if self.truth is not None:
             outline(self.truth)
 
@@ -182,22 +185,29 @@ class OpenPatient:
             Include other edited labels, for instance the ground truth.
         """
         main = self.labels
-        label_map, by_hand = None, False
-        if main is not None and (accept or checksum(main.data) != self._saved):
+        label_map, by_hand, is_stored = None, False, main is not None and checksum(main.data) == self._saved
+        if main is not None and (accept or not is_stored):
             label_map, by_hand = self._label_map(main), accept or results.is_edited(main)
         others = self._other_edited_labels(main) if leaving else []
         if label_map is None and not others:
             return None
         probability = self._find(PROBABILITY)
+        if by_hand and probability is not None and checksum(probability.data) == self._saved_probability:
+            probability = None  # it is stored already
         return Edits(
             label_map,
             by_hand,
             None if probability is None else np.array(probability.data),
+            self._known,
+            is_stored,
+            leaving,
             tuple((layer.name, self._label_map(layer)) for layer in others),
         )
 
     def mark_saved(self, edits: Edits) -> None:
         """Note that these edits are saved."""
+        if edits.probability is not None:
+            self._saved_probability = checksum(edits.probability)
         if edits.label_map is not None:
             self._saved = checksum(edits.label_map.labels)
             main = self.labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...core.data.provenance import Provenance, model_checksum, provenance_of
 from ...core.inference.predict import Event, SlicesDone
 from ...core.inference.uncertainty import voxel_entropy
 from ...core.options import SegmentOptions
@@ -64,6 +66,8 @@ class Result:
         Duration including loading the model.
     coarse_to_fine : bool
         Whether the volume was searched at half resolution first.
+    provenance : Provenance or None
+        Identifies images, model, options and version; None if only one slice was segmented.
     """
 
     probability: npt.NDArray[np.float32]
@@ -73,15 +77,19 @@ class Result:
     engine: str
     seconds: float
     coarse_to_fine: bool
+    provenance: Provenance | None = None
 
     def made_with(self, options: SegmentOptions) -> dict[str, Any]:
         """Model and options of the run, for headers."""
-        return {
+        values = {
             "model": self.model,
             "engine": self.engine,
             "options": options.as_dict(),
             "coarse_to_fine": self.coarse_to_fine,
         }
+        if self.provenance is not None:
+            values["provenance"] = dataclasses.asdict(self.provenance)
+        return values
 
 
 @returns_failure
@@ -101,6 +109,10 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
         probability = yield from predictor.predict(volume, slices)
         device_name, engine = predictor.runs_on, predictor.engine.name
         coarse_to_fine = predictor.coarse_to_fine and slices is None
+        provenance = None
+        if slices is None:
+            provenance = provenance_of(volume, model_checksum(job.model), job.options)
+            provenance = dataclasses.replace(provenance, engine=engine)
     finally:
         device = predictor.device
         del predictor
@@ -108,5 +120,12 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
     uncertainty = voxel_entropy(probability)
     seconds = monotonic() - started
     return Result(
-        probability, uncertainty, model.card.name, device_name, engine, seconds, bool(coarse_to_fine)
+        probability,
+        uncertainty,
+        model.card.name,
+        device_name,
+        engine,
+        seconds,
+        bool(coarse_to_fine),
+        provenance,
     )

@@ -37,7 +37,11 @@ def made_with_now(probability: Any, options: SegmentOptions, threshold: float) -
     """Model and options behind labels: those of the probability layer's run, relabelled with ``options``."""
     run = made_with(probability)
     now = {name: getattr(options, name) for name in _LABEL_OPTIONS}
-    return {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
+    found = {**run, "options": {**run.get("options", {}), **now}, "threshold": threshold}
+    if "provenance" in run:
+        before = run["provenance"]
+        found["provenance"] = {**before, "options": {**before["options"], **now}}
+    return found
 
 
 def made_with(probability: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The writers import this module without a window, so Qt is imported inside functi
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.atomic import safe_name
+from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.saved_labels import labels_saved
-from ...core.data.masks import write_masks
 from ...core.errors import ExistingMasksError, LggSegError
 from ...layers import TRUTH, TUMOUR, described, find_layer, is_comparison, patients_in, to_label_map
+from .result_layers import is_by_hand
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -103,8 +105,13 @@ def write_mask_folder(
     label_map = to_label_map(data, meta, folder.name)
     labels = label_map.labels[None] if label_map.labels.ndim == 2 else label_map.labels
     _warn_if_merged(labels)
-    numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else None
-    files = write_masks(folder, label_map.patient, labels, numbers, overwrite=overwrite)
+    numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else ()
+    files = PatientResults(folder, label_map.patient).write_copy(
+        dataclasses.replace(label_map, labels=labels, slice_numbers=numbers),
+        "masks",
+        by_hand=is_by_hand(data, meta),
+        overwrite=overwrite,
+    )
     labels_saved(data)
     return files
 

@@ -114,8 +114,13 @@ def _replace(layer: Labels, labels: npt.NDArray[np.generic]) -> None:
 
 def is_edited(layer: Labels) -> bool:
     """Whether labels differ from those last written into the layer."""
-    info = described(layer)
-    return info is None or info.get(_WRITTEN) != checksum(layer.data)
+    return is_by_hand(layer.data, {"metadata": layer.metadata})
+
+
+def is_by_hand(labels: npt.NDArray[np.generic], meta: dict[str, Any]) -> bool:
+    """As :func:`is_edited`, from a layer's data and properties."""
+    info = meta.get("metadata", {}).get(METADATA_KEY)
+    return info is None or info.get(_WRITTEN) != checksum(labels)
 
 
 def mark_edited(layer: Labels) -> None:

@@ -1,0 +1,153 @@
+"""A patient's labels in each format, as they are on the disk, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from ..choices import FileFormat
+from ..data.label_files import label_files
+from ..data.masks import mask_name
+from ..data.provenance import LabelRecord, Provenance, StoredFile, provenance_file, read_record
+from .old_index import INDEX_NAME, read_old_index
+
+#: The order in which formats are preferred for reading.
+FORMATS: tuple[FileFormat, ...] = ("tiff", "masks", "nifti")
+#: Version 0.1.0 wrote labels and record one after the other; what changed later was changed by others.
+_WRITTEN_TOGETHER = 2_000_000_000  # ns
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """A patient's labels in one format.
+
+    Attributes
+    ----------
+    file_format : str
+        Their format.
+    files : list of Path
+        The label files, at least one.
+    record : LabelRecord or None
+        What is recorded about them.
+    changed : list of Path
+        Files that are not those of the record.
+    is_complete : bool
+        Whether all files of the record are there.
+    """
+
+    file_format: FileFormat
+    files: list[Path]
+    record: LabelRecord | None
+    changed: list[Path]
+    is_complete: bool
+
+    @property
+    def owner(self) -> Literal["model", "person", "unknown"]:
+        """Who made them; unknown if they are not those of the record."""
+        return "unknown" if self.record is None or self.changed else self.record.made_by
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """What a model's labels were made from; None if they are not complete, or if it is unknown."""
+        known = self.owner == "model" and self.is_complete
+        return self.record.provenance if known and self.record is not None else None
+
+    def stored_probability(self, path: Path) -> dict[str, StoredFile]:
+        """The entry of the record about a probability's file; empty if it does not belong to the labels."""
+        if self.owner == "unknown" or self.record is None or not path.is_file():
+            return {}
+        if not self.record.files:  # of version 0.1.0, which stored no hashes
+            return {path.name: StoredFile.of(path)}
+        stored = self.record.files.get(path.name)
+        return {path.name: stored} if stored is not None and stored.is_same(path) else {}
+
+
+def find_labels(
+    folder: Path, name: str, *, verify: bool, slice_numbers: Sequence[int] = ()
+) -> list[FoundLabels]:
+    """A patient's labels in each format that is there; a person's first, then in the order of preference.
+
+    Parameters
+    ----------
+    folder : Path
+        The patient's results folder.
+    name : str
+        The patient's name.
+    verify : bool
+        Compute the hashes of files, even if they have the size in the record and are not younger.
+    slice_numbers : sequence of int
+        The patient's slices, to check whether masks of version 0.1.0 are complete.
+
+    Raises
+    ------
+    ResultsError
+        If the states that version 0.1.0 stored cannot be read.
+    ExportError
+        If the folder cannot be read.
+    """
+    found = []
+    old: dict[str, LabelRecord] | None = None
+    for file_format in FORMATS:
+        files = label_files(folder, name, file_format)
+        if not files:
+            continue
+        record = read_record(folder, file_format)
+        if isinstance(record, LabelRecord):
+            found.append(_recorded(file_format, files, record, name, verify=verify))
+            continue
+        old = read_old_index(folder.parent) if old is None else old
+        before = old.get(name) if file_format == "tiff" else None
+        found.append(_recorded_before(file_format, files, record, before))
+        if file_format == "masks" and slice_numbers:
+            expected = {mask_name(name, number) for number in slice_numbers}
+            complete = found[-1].is_complete and {file.name for file in files} == expected
+            found[-1] = replace(found[-1], is_complete=complete)
+    return sorted(found, key=lambda labels: labels.owner != "person")
+
+
+def _recorded(
+    file_format: FileFormat, files: list[Path], record: LabelRecord, name: str, *, verify: bool
+) -> FoundLabels:
+    known = {file: stored for file, stored in record.files.items() if file != probability_name(name)}
+    recorded = None if verify else (files[0].parent / provenance_file(file_format)).stat().st_mtime_ns
+    changed = [f for f in files if f.name not in known or not known[f.name].is_same(f, recorded)]
+    return FoundLabels(file_format, files, record, changed, {file.name for file in files} == known.keys())
+
+
+def _recorded_before(
+    file_format: FileFormat, files: list[Path], provenance: Provenance | None, index: LabelRecord | None
+) -> FoundLabels:
+    """Labels of version 0.1.0, which stored no hashes."""
+    stats = {file: file.stat() for file in files}
+    complete = all(stat.st_size > 0 for stat in stats.values())  # a power failure left empty ones
+    if index is not None:
+        return FoundLabels(file_format, files, replace(index, provenance=provenance), [], complete)
+    if provenance is None:
+        return FoundLabels(file_format, files, None, files, complete)
+    record = LabelRecord("model", provenance=provenance)
+    written = (files[0].parent / provenance_file(file_format)).stat().st_mtime_ns
+    changed = [f for f, stat in stats.items() if stat.st_mtime_ns > written + _WRITTEN_TOGETHER]
+    return FoundLabels(file_format, files, record, changed, complete)
+
+
+def has_record(folder: Path) -> bool:
+    """Whether a folder is one patient's in a results folder of this package."""
+    recorded = any((folder / provenance_file(file_format)).is_file() for file_format in FORMATS)
+    return recorded or (folder.parent / INDEX_NAME).is_file()
+
+
+def probability_name(name: str) -> str:
+    """Name of the file of a patient's probability."""
+    return f"{name}_probability.tif"
+
+
+def revision_of(found: Sequence[FoundLabels]) -> str:
+    """Identifies labels and who made them; empty if there are none."""
+    if not found:
+        return ""
+    files = [(f.name, StoredFile.of(f).sha256) for labels in found for f in labels.files]
+    owners = [(labels.file_format, labels.owner) for labels in found]
+    return sha256(repr((sorted(files), sorted(owners))).encode()).hexdigest()

@@ -1,0 +1,161 @@
+"""The results of a cohort: the only code that reads and writes them, and decides what may be replaced.
+
+The results of ``<patient>`` are in ``<results>/<patient>/``, in one or more formats that hold the same
+labels: ``<patient>_tumour.tif``, ``<patient>_tumour.nii.gz`` or ``<patient>_<n>_mask.tif``, and perhaps
+``<patient>_probability.tif`` (8 bit, 255 for 1). For each format, a hidden
+:class:`napari_lgg_seg.core.data.provenance.LabelRecord` says who made the labels, with a hash of each file.
+Labels that differ from their hash, or have no record, count as the user's. Labels and record change together
+(:func:`napari_lgg_seg.core.atomic.filling`), one writer at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..choices import FileFormat
+from ..data.discover import has_slices
+from ..data.label_files import label_files
+from ..errors import ResultsError
+from ..inference.segmentation import Segmentation
+from .patient_results import PatientResults
+from .status import PatientStatus, check_permission
+
+
+class ResultStore:
+    """The results of a cohort; may be shared between threads.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder; created when something is first written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def patient(self, name: str) -> PatientResults:
+        """The results of one patient."""
+        return PatientResults(self.folder / name)
+
+    def statuses(self, names: Iterable[str]) -> dict[str, PatientStatus]:
+        """Statuses of patients, see :meth:`PatientResults.status`.
+
+        Raises
+        ------
+        ResultsError, ExportError
+            As :meth:`PatientResults.status`.
+        """
+        return {name: self.patient(name).status() for name in names}
+
+    def corrected(self) -> dict[str, PatientStatus]:
+        """The patients whose labels are the user's, in the order of their names.
+
+        Raises
+        ------
+        ResultsError, ExportError
+            As :meth:`PatientResults.status`.
+        """
+        try:
+            folders = [path for path in self.folder.iterdir() if path.is_dir() and path.name[0] != "."]
+        except OSError:
+            return {}
+        statuses = self.statuses(sorted(folder.name for folder in folders))
+        return {name: status for name, status in statuses.items() if status.by_hand}
+
+    def check(self, dataset: Path) -> None:
+        """Refuse a folder in which results would be mixed with a patient's images.
+
+        Raises
+        ------
+        ResultsError
+            If it is a file, the dataset folder itself, or inside a patient's folder.
+        """
+        folder, dataset = self.folder.resolve(), dataset.resolve()
+        if folder == dataset:
+            raise ResultsError(f"{self.folder} is the dataset folder; choose another folder for the results.")
+        if folder.exists() and not folder.is_dir():
+            raise ResultsError(f"{self.folder} is a file; choose a folder for the results.")
+        for above in (folder, *folder.parents):
+            if above != dataset and above not in dataset.parents and has_slices(above):
+                raise ResultsError(
+                    f"{self.folder} is inside {above}, which holds a patient's images; choose another folder "
+                    "for the results."
+                )
+
+
+def default_results_folder(dataset: Path) -> Path:
+    """``<dataset>-results`` next to the dataset folder."""
+    dataset = Path(os.path.abspath(dataset))  # noqa: PTH100 - resolve() would follow a linked folder
+    return dataset.with_name(f"{dataset.name}-results")
+
+
+def write_labels(
+    output: str | os.PathLike[str],
+    segmentation: Segmentation,
+    file_format: FileFormat = "masks",
+    *,
+    overwrite: bool = False,
+    replace_corrected: bool = False,
+) -> list[Path]:
+    """Write a segmentation to ``<output>/<patient>/``.
+
+    Parameters
+    ----------
+    output : path
+        Created if it does not exist.
+    segmentation : Segmentation
+        From :func:`napari_lgg_seg.segment`.
+    file_format : {"masks", "tiff", "nifti"}
+        The dataset's ``<patient>_<n>_mask.tif``, one ``<patient>_tumour.tif``, or
+        ``<patient>_tumour.nii.gz`` (needs the extra ``nifti``).
+    overwrite : bool
+        Replace an existing prediction.
+    replace_corrected : bool
+        Replace existing labels even if a person corrected or accepted them, or another program made or
+        changed them.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    ExportError
+        If another prediction exists already, the folder holds images, or files cannot be written.
+    CorrectedError
+        If the existing labels are the user's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import napari_lgg_seg as lgg
+    >>> from napari_lgg_seg.core.data.phantom import make_sample_patient
+    >>> result = lgg.segment(make_sample_patient(), options=lgg.SegmentOptions(device="cpu"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = lgg.write_labels(folder, result)
+    >>> files[0].name
+    'LGG_sample_1_mask.tif'
+    """
+    label_map = segmentation.label_map()
+    results = PatientResults(Path(output) / label_map.patient)
+    check_permission(results.status(), overwrite=overwrite, replace_corrected=replace_corrected)
+    results.write_prediction(
+        label_map,
+        file_format,
+        provenance=segmentation.provenance,
+        probability=segmentation.probability,
+        overwrite=overwrite,
+        replace_corrected=replace_corrected,
+    )
+    return label_files(results.folder, results.name, file_format)
+
+
+def write_masks(*arguments: Any, **keywords: Any) -> list[Path]:
+    """Earlier name of :func:`write_labels`."""
+    warnings.warn("write_masks is now called write_labels.", DeprecationWarning, stacklevel=2)
+    return write_labels(*arguments, **keywords)
