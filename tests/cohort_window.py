@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTableView
 
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.layers import described, patients_in
 
 FIRST, SECOND, THIRD = NAMES = ("TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202", "TCGA_CS_0003_20010303")
@@ -76,4 +76,9 @@ def tumour_of(viewer, name):
 
 
 def results_of(cohort):
-    return CohortResults(cohort.parent / f"{cohort.name}-results")
+    return ResultStore(cohort.parent / f"{cohort.name}-results")
+
+
+def labels_file(cohort, name):
+    """The file of a patient's saved labels."""
+    return results_of(cohort).folder / name / f"{name}_tumour.tif"

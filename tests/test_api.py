@@ -13,7 +13,7 @@ import napari_lgg_seg as lgg
 from napari_lgg_seg.core.data.discover import find_by_name
 from napari_lgg_seg.core.data.label_files import read_labels
 from napari_lgg_seg.core.data.masks import write_patient
-from napari_lgg_seg.core.errors import ImageError
+from napari_lgg_seg.core.errors import CorrectedError, ExistingMasksError, ImageError
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,25 @@ def test_read_segment_write_and_read_back(tmp_path, patient, model, file_format)
     (found,) = find_by_name("labels", tmp_path / "out").patients.values()
     np.testing.assert_array_equal(read_labels(found), result.labels)
     assert result.measurements.voxels == int(result.labels.sum()) > 0
+
+
+def test_written_labels_are_protected(tmp_path, patient, model):
+    result = lgg.segment(patient, model, lgg.SegmentOptions(device="cpu"))
+    file = lgg.write_labels(tmp_path / "out", result)[0]
+    with pytest.raises(ExistingMasksError):
+        lgg.write_labels(tmp_path / "out", result)
+    lgg.write_labels(tmp_path / "out", result, overwrite=True)
+    file.write_bytes(file.read_bytes() + b"0")
+    with pytest.raises(CorrectedError, match=file.name):
+        lgg.write_labels(tmp_path / "out", result, overwrite=True)
+    lgg.write_labels(tmp_path / "out", result, replace_corrected=True)
+
+
+def test_a_cohort_finds_written_labels_finished(tmp_path, patient, model):
+    options = lgg.SegmentOptions(device="cpu")
+    lgg.write_labels(tmp_path / "out", lgg.segment(patient, model, options))
+    events = list(lgg.segment_cohort(patient.folder, tmp_path / "out", model.path, options))
+    assert isinstance(events[-1], lgg.PatientSkipped)
 
 
 def test_progress_is_passed_on(patient, model):

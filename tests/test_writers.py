@@ -63,7 +63,8 @@ def test_layer_is_saved_as_a_folder_of_masks(tmp_path, make_layer, labels):
     assert [Path(file) for file in written] == [
         tmp_path / "masks" / f"{NAME}_{n}_mask.tif" for n in (5, 6, 7)
     ]
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "masks", *(Path(file) for file in written)]
+    visible = sorted(path for path in tmp_path.rglob("*") if not path.name.startswith("."))
+    assert visible == [tmp_path / "masks", *(Path(file) for file in written)]
     for file, page in zip(written, labels, strict=True):
         pixels = tifffile.imread(file)
         assert pixels.dtype == np.uint8
@@ -146,8 +147,8 @@ def test_older_masks_are_kept(tmp_path, make_layer, labels):
     save(make_layer(np.zeros_like(labels)), folder)
     with pytest.raises(ExistingMasksError, match=re.escape(str(folder))):
         save(make_layer(), folder)
-    assert len(list(folder.iterdir())) == 3
-    assert not any(tifffile.imread(file).any() for file in folder.iterdir())
+    assert len(list(folder.glob("*.tif"))) == 3
+    assert not any(tifffile.imread(file).any() for file in folder.glob("*.tif"))
 
 
 def test_a_failure_half_way_leaves_nothing(tmp_path, labels, monkeypatch):

@@ -132,12 +132,15 @@ def test_the_table_is_printed_and_the_figure_is_drawn(play, tmp_path, capsys):
     assert "| most uncertain first | 0 |  |  |  |" in out
 
 
-def test_the_pool_is_segmented_with_the_widget_s_defaults(play, monkeypatch):
+def test_the_pool_is_segmented_with_test_time_augmentation(play, monkeypatch):
     asked = []
-    predictor_for = loop.predictor_for
-    monkeypatch.setattr(
-        loop, "predictor_for", lambda m, options: asked.append(options) or predictor_for(m, options)
-    )
+    segment_cohort = loop.segment_cohort
+
+    def noted(folders, output, model, options, *arguments, **keywords):
+        asked.append(options)
+        return segment_cohort(folders, output, model, options, *arguments, **keywords)
+
+    monkeypatch.setattr(loop, "segment_cohort", noted)
     play(rounds=1)
     assert [options.tta for options in asked] == [True]
 

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from label_writing import write_masks
 from program import NAME, OTHER, THIRD
 
-from napari_lgg_seg.core.data.masks import write_masks
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 

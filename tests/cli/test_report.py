@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_writing import write_masks
 from PIL import Image
 from program import Done
 
-from napari_lgg_seg.core.data.masks import write_masks, write_patient
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
 
 NAME, OTHER, THIRD = "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202", "TCGA_CS_0003_20000303"
@@ -142,7 +143,7 @@ def test_report_overwrites_only_on_request(against_truth, write, tmp_path):
     write()
     assert against_truth().code == 0
     before = contents(tmp_path / "report")
-    write_masks(tmp_path / "masks" / NAME, NAME, np.zeros((6, 64, 64), np.uint8), overwrite=True)
+    write_masks(tmp_path / "masks" / NAME, NAME, np.zeros((6, 64, 64), np.uint8))
     done = against_truth()
     assert done.code == 1
     assert "exists already" in done.err
@@ -216,7 +217,7 @@ def test_sheet_states_whether_the_labels_match_the_model(
     folder = write(move=move)
     segmented = tmp_path / "masks"
     if not move:
-        done = run("segment", folder, "--model", small_model, "--output", segmented, "--overwrite")
+        done = run("segment", folder, "--model", small_model, "--output", segmented, "--replace-corrected")
         assert done.code == 0
     notes = []
     from napari_lgg_seg.core.evaluation.report import contact_sheet as sheet

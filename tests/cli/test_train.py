@@ -13,7 +13,7 @@ from flair_model import write_flair_model
 from PIL import Image
 from program import NAME, OTHER, THIRD
 
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
@@ -151,15 +151,15 @@ def test_train_validates_on_named_patients(run, write, dataset, output, pretend,
 @pytest.fixture
 def corrected(write, dataset, tmp_path) -> Path:
     """A results folder in which three of five patients are corrected; one of them has no masks."""
-    results = CohortResults(tmp_path / "results")
+    results = ResultStore(tmp_path / "results")
     for number in range(5):
         folder = write(f"TCGA_DU_000{number}_19990101", seed=number)
         patient = read_patient(folder)
         label_map = LabelMap(patient.name, 3 * patient.truth, patient.slice_numbers)
         if number < 3:
-            results.write_corrected(folder.name, label_map)
+            results.patient(folder.name).write_edits(label_map)
         else:
-            results.write_prediction(folder.name, label_map, patient.truth.astype(np.float32))
+            results.patient(folder.name).write_prediction(label_map)
     for mask in (dataset / NAMES[0]).glob("*_mask.tif"):
         mask.unlink()
     return results.folder
@@ -181,7 +181,7 @@ def test_train_names_a_second_folder_of_a_corrected_patient(run, dataset, correc
     shutil.copytree(dataset / NAMES[1], dataset / "again")
     patient = read_patient(dataset / "again")
     label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
-    CohortResults(corrected).write_corrected("again", label_map)
+    ResultStore(corrected).patient("again").write_edits(label_map)
     done = run("train", dataset, "--corrected", corrected, "--output", output)
     assert done.code == 0
     assert done.err.count("Left out: ") == 1
@@ -192,7 +192,7 @@ def test_train_names_a_second_folder_of_a_corrected_patient(run, dataset, correc
 
 def test_train_on_too_few_corrected_patients_is_a_sentence(run, dataset, corrected, output, tmp_path):
     for number in (0, 1):
-        CohortResults(corrected).labels_file(NAMES[number]).unlink()
+        (corrected / NAMES[number] / f"{NAMES[number]}_tumour.tif").unlink()
     done = run("train", dataset, "--corrected", corrected, "--output", output)
     assert done.code == 1
     assert f"Error: {corrected} holds corrected labels of 1 patients of {dataset};" in done.err

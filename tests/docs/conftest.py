@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ import flair_model
 import pytest
 from narrow_network import narrow_network
 
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.model import checkpoint
 from napari_lgg_seg.core.training.options import TrainOptions
@@ -56,8 +56,8 @@ def sandbox(
 def _segment_in_the_window(cohort: str, results: str, run: Callable[..., Any]) -> None:
     """Leave what the Cohort widget leaves when all patients were segmented and accepted."""
     assert run("segment", cohort, "--format", "tiff", "--output", results).code == 0
-    corrected = {folder.name: {"state": "corrected", "by_hand": True} for folder in Path(cohort).iterdir()}
-    Path(results, "cohort.json").write_text(json.dumps({"schema": 1, "patients": corrected}))
+    for folder in Path(cohort).iterdir():
+        ResultStore(Path(results)).patient(folder.name).accept()
 
 
 @pytest.fixture

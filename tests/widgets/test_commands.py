@@ -143,7 +143,7 @@ def test_masks_are_written_and_their_folder_is_shown(
     add_result()
     choose_folder(tmp_path)
     export_masks()
-    assert sorted(file.name for file in (tmp_path / NAME).iterdir()) == [
+    assert sorted(file.name for file in (tmp_path / NAME).glob("*.tif")) == [
         f"{NAME}_{n}_mask.tif" for n in range(5, 9)
     ]
     back = read_patient(tmp_path / NAME)

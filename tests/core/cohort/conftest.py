@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import Patient
 
@@ -35,9 +35,9 @@ def folder(tmp_path, patient) -> Path:
 
 
 @pytest.fixture
-def results(tmp_path) -> CohortResults:
+def results(tmp_path) -> ResultStore:
     """A results folder that does not exist yet."""
-    return CohortResults(tmp_path / "results")
+    return ResultStore(tmp_path / "results")
 
 
 @pytest.fixture

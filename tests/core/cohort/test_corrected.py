@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
+import tifffile
 
-from napari_lgg_seg.core.cohort.corrected import CorrectedPatient, corrected_patients
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.corrected import CorrectedPatient, find_corrected
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.core.errors import PatientError, ResultsError
+from napari_lgg_seg.core.errors import PatientError
 from napari_lgg_seg.core.training.patients import load_patient, source_name
 
 A, B, C = "TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "TCGA_DU_0003_19990101"
@@ -22,7 +24,7 @@ A, B, C = "TCGA_DU_0001_19990101", "TCGA_DU_0002_19990101", "TCGA_DU_0003_199901
 def folders(tmp_path, make_patient):
     """A dataset of three patients, the first without masks, and its results: two are corrected."""
     dataset, folder = tmp_path / "data", tmp_path / "data-results"
-    results = CohortResults(folder)
+    results = ResultStore(folder)
     for seed, name in enumerate((A, B, C)):
         patient = make_patient(name, seed=seed)
         write_patient(
@@ -32,45 +34,62 @@ def folders(tmp_path, make_patient):
         labels[2, 10:20, 10:30], labels[3, 5, 5] = 1, 4
         label_map = LabelMap(name, labels, patient.slice_numbers)
         if name == C:
-            results.write_prediction(name, label_map, labels.astype(np.float32).clip(0, 1))
+            results.patient(name).write_prediction(label_map)
         else:
-            results.write_corrected(name, label_map)
+            results.patient(name).write_edits(label_map)
     return dataset, folder
+
+
+def labels_of(folders, name):
+    return folders[1] / name / f"{name}_tumour.tif"
+
+
+def names(folders):
+    return list(find_corrected(*folders).patients)
 
 
 def test_patients_with_corrected_labels_are_found(folders):
     dataset, results = folders
-    assert corrected_patients(*folders) == [CorrectedPatient(dataset / name, results) for name in (A, B)]
+    found = find_corrected(*folders)
+    assert found.patients == {name: CorrectedPatient(name, dataset / name, results) for name in (A, B)}
+    assert found.problems == ()
 
 
 def test_exported_patients_still_count_as_corrected(folders):
-    CohortResults(folders[1]).mark_exported(A)
-    CohortResults(folders[1]).mark_exported(C)
-    assert [patient.name for patient in corrected_patients(*folders)] == [A, B]
+    for name in (A, C):
+        ResultStore(folders[1]).patient(name).mark_exported()
+    assert names(folders) == [A, B]
+
+
+def test_accepted_predictions_count_as_corrected(folders):
+    ResultStore(folders[1]).patient(C).accept()
+    assert names(folders) == [A, B, C]
 
 
 @pytest.mark.parametrize("what", ["labels", "images"])
 def test_patients_with_missing_labels_or_images_are_left_out(folders, what):
-    dataset, results = folders
-    files = [CohortResults(results).labels_file(A)] if what == "labels" else list((dataset / A).iterdir())
-    for file in files:
+    for file in [labels_of(folders, A)] if what == "labels" else list((folders[0] / A).iterdir()):
         file.unlink()
-    assert [patient.name for patient in corrected_patients(*folders)] == [B]
+    assert names(folders) == [B]
 
 
 def test_there_are_none_without_results(folders, tmp_path):
-    assert corrected_patients(folders[0], tmp_path / "nothing") == []
+    assert find_corrected(folders[0], tmp_path / "nothing").patients == {}
 
 
-def test_a_damaged_index_is_reported(folders):
-    (folders[1] / "cohort.json").write_text("no index")
-    with pytest.raises(ResultsError, match=r"cohort\.json"):
-        corrected_patients(*folders)
+def test_labels_that_another_program_changed_are_left_out_and_named(folders):
+    pages = tifffile.imread(labels_of(folders, A))
+    tifffile.imwrite(labels_of(folders, A), 1 - pages.clip(0, 1))
+    found = find_corrected(*folders)
+    assert list(found.patients) == [B]
+    (problem,) = found.problems
+    assert A in problem
+    assert "another program" in problem
 
 
 @pytest.mark.parametrize("name", [A, B])
 def test_all_corrected_label_values_count_as_tumour(folders, name):
-    (source,) = [patient for patient in corrected_patients(*folders) if patient.name == name]
+    source = find_corrected(*folders).patients[name]
     patient = load_patient(source)
     assert source_name(source) == patient.name == name
     np.testing.assert_array_equal(patient.volume, read_patient(source.folder).volume)
@@ -81,7 +100,23 @@ def test_all_corrected_label_values_count_as_tumour(folders, name):
 
 
 def test_labels_removed_since_then_are_reported(folders):
-    source = corrected_patients(*folders)[0]
-    CohortResults(folders[1]).labels_file(A).unlink()
+    source = find_corrected(*folders).patients[A]
+    labels_of(folders, A).unlink()
+    with pytest.raises(PatientError, match=A):
+        load_patient(source)
+
+
+@pytest.mark.parametrize("change", ["predicted", "elsewhere"])
+def test_labels_that_are_no_longer_a_persons_are_reported(folders, change):
+    source = find_corrected(*folders).patients[A]
+    if change == "predicted":
+        zeros = LabelMap(A, np.zeros(read_patient(source.folder).shape, np.uint8))
+        ResultStore(folders[1]).patient(A).write_prediction(zeros, replace_corrected=True)
+    else:
+        stat = labels_of(folders, A).stat()
+        content = bytearray(labels_of(folders, A).read_bytes())
+        content[-1] ^= 1
+        labels_of(folders, A).write_bytes(content)
+        os.utime(labels_of(folders, A), ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(PatientError, match=A):
         load_patient(source)

@@ -186,7 +186,7 @@ def test_the_next_run_gets_a_new_predictor(patients, model, running, address, tm
 
     def engines(output):
         provenances = [json.loads(f.read_text()) for f in output.glob("*/.lgg-masks.json")]
-        return {provenance["engine"] for provenance in provenances}
+        return {provenance["provenance"]["engine"] for provenance in provenances}
 
     with changed(running, change, undo):
         list(lgg.segment_cohort(patients, tmp_path / "first", model, OPTIONS, scheduler=address))
@@ -383,7 +383,7 @@ def test_workers_compute_with_openvino(patients, model, expected, tmp_path, monk
     assert names(events, PatientSegmented) == [NAMES[0], NAMES[1], NAMES[2], NAMES[4]]
     for name in names(events, PatientSegmented):
         provenance = json.loads((tmp_path / "out" / name / ".lgg-masks.json").read_text())
-        assert provenance["engine"] == "openvino"
+        assert provenance["provenance"]["engine"] == "openvino"
     found = contents(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert sum(found[f] != expected[f] for f in found if f.endswith(".tif")) < 0.1 * len(found)

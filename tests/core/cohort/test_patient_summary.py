@@ -85,9 +85,8 @@ def test_errors_become_the_problem_of_the_summary(folder, patient):
 
 
 def test_signature_depends_on_slices_and_labels_only(folder, tmp_path):
-    before = signature(folder, tmp_path / "labels.tif")
+    before = signature(folder, [])
     (folder / "notes.txt").write_text("no slice")
-    assert signature(folder, tmp_path / "labels.tif") == before
-    (tmp_path / "labels.tif").write_text("labels")
-    assert signature(folder, tmp_path / "labels.tif") != before
-    assert signature(tmp_path / "gone", tmp_path / "labels.tif") != before
+    assert signature(folder, []) == before
+    assert signature(folder, [("labels.tif", 6, 1)]) != before
+    assert signature(tmp_path / "gone", []) != before

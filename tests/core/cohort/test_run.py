@@ -27,7 +27,9 @@ from napari_lgg_seg.core.cohort.patient_job import (
     PatientSkipped,
 )
 from napari_lgg_seg.core.cohort.run import CohortFound
-from napari_lgg_seg.core.data.masks import write_masks, write_patient
+from napari_lgg_seg.core.cohort.store import ResultStore
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import ClusterError, ExportError
 from napari_lgg_seg.core.options import SegmentOptions
@@ -40,10 +42,11 @@ FORMATS = ("masks", "tiff", "nifti")
 def segment(cohort, model, tmp_path):
     """Factory: all events of a run over the cohort into tmp_path / "out"."""
 
-    def segment_(model=model, file_format="masks", overwrite=False, **options):
+    def segment_(model=model, file_format="masks", overwrite=False, replace_corrected=False, **options):
         options = SegmentOptions(device="cpu", **options)
         output = tmp_path / "out"
-        return list(lgg.segment_cohort(cohort, output, model, options, file_format, overwrite=overwrite))
+        permitted = {"overwrite": overwrite, "replace_corrected": replace_corrected}
+        return list(lgg.segment_cohort(cohort, output, model, options, file_format, **permitted))
 
     return segment_
 
@@ -51,6 +54,12 @@ def segment(cohort, model, tmp_path):
 def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
     """Content and modification time of every file below a folder, including hidden ones."""
     return {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def labels_in(folder: Path) -> dict[Path, bytes]:
+    """Content of the label files below a folder, without hidden files."""
+    found = contents(folder).items()
+    return {f: content for f, (content, _) in found if "/." not in str(f.relative_to(folder.parent))}
 
 
 def kinds(events) -> list[type]:
@@ -248,17 +257,19 @@ def test_a_second_call_skips_finished_patients(segment, tmp_path, file_format):
 
 def test_the_engine_is_recorded_but_not_compared(segment, tmp_path):
     segment(engine="torch")
-    provenance = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
+    record = json.loads((tmp_path / "out" / NAMES[0] / ".lgg-masks.json").read_text())
+    provenance = record["provenance"]
     assert provenance["engine"] == "torch"
     assert "engine" not in provenance["options"]
     assert kinds(segment(engine="auto")) == [PatientSkipped] * 3
 
 
-def test_a_record_of_a_former_engine_is_still_read(segment, tmp_path):
+def test_a_record_of_version_0_1_0_is_still_read(segment, tmp_path):
     segment()
     for name in NAMES:
         path = tmp_path / "out" / name / ".lgg-masks.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "engine": "torch-compile"}))
+        provenance = json.loads(path.read_text())["provenance"]
+        path.write_text(json.dumps({**provenance, "engine": "torch-compile"}))
     assert kinds(segment()) == [PatientSkipped] * 3
 
 
@@ -339,25 +350,43 @@ def test_moving_images_and_model_makes_no_difference(segment, cohort, model, tmp
     assert kinds(events) == [PatientSkipped] * 3
 
 
-@pytest.mark.parametrize("damage", ["mask gone", "mask empty", "mask too many", "record gone", "record cut"])
-def test_incomplete_results_are_neither_finished_nor_replaced(segment, tmp_path, damage):
+@pytest.mark.parametrize("file_format", ["masks", "tiff"])
+def test_incomplete_results_are_neither_finished_nor_replaced(segment, tmp_path, file_format):
+    segment(file_format="masks")
+    folder = tmp_path / "out" / NAMES[1]
+    (folder / f"{NAMES[1]}_2_mask.tif").unlink()
+    before = contents(tmp_path / "out")
+    events = segment(file_format=file_format)
+    failed = [event for event in events if isinstance(event, PatientFailed)]
+    assert [event.folder.name for event in failed] == [NAMES[1]]
+    assert f"{folder} holds labels already" in failed[0].sentence
+    assert {f: c for f, c in contents(tmp_path / "out").items() if f in before} == before
+    assert kinds(segment(file_format=file_format, overwrite=True)) == [PatientSegmented] * 3
+
+
+@pytest.mark.parametrize("damage", ["mask empty", "mask too many", "record gone", "record cut"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_labels_that_are_not_those_of_their_record_are_kept_and_named(segment, tmp_path, damage, overwrite):
     segment()
     folder = tmp_path / "out" / NAMES[1]
     provenance = folder / ".lgg-masks.json"
     mask = folder / f"{NAMES[1]}_2_mask.tif"
     {
-        "mask gone": mask.unlink,
         "mask empty": lambda: mask.write_bytes(b""),
         "mask too many": lambda: mask.with_name(f"{NAMES[1]}_9_mask.tif").write_bytes(mask.read_bytes()),
         "record gone": provenance.unlink,
         "record cut": lambda: provenance.write_text(provenance.read_text()[:50]),
     }[damage]()
-    before = contents(tmp_path / "out")
-    events = segment()
-    assert kinds(events) == [PatientSkipped, PatientFailed, PatientSkipped]
-    assert f"{folder} holds masks already" in next(e.sentence for e in events if isinstance(e, PatientFailed))
-    assert contents(tmp_path / "out") == before
-    assert kinds(segment(overwrite=True)) == [PatientSegmented] * 3
+    before = contents(folder)
+    events = segment(overwrite=overwrite)
+    others = PatientSegmented if overwrite else PatientSkipped
+    assert sorted(map(str, kinds(events))) == sorted(map(str, [others, PatientFailed, others]))
+    sentence = next(e.sentence for e in events if isinstance(e, PatientFailed))
+    assert str(folder) in sentence
+    assert "made or changed by another program and is kept" in sentence
+    assert contents(folder) == before
+    assert PatientFailed not in kinds(segment(replace_corrected=True))
+    assert kinds(segment()) == [PatientSkipped] * 3
 
 
 def test_removed_results_are_computed_again(segment, tmp_path):
@@ -367,12 +396,66 @@ def test_removed_results_are_computed_again(segment, tmp_path):
     assert kinds(segment()) == [PatientSkipped, PatientSegmented, PatientSkipped]
 
 
-def test_corrected_masks_are_not_replaced(segment, tmp_path):
-    segment()
-    corrected = np.ones((4, 64, 64), np.uint8)
-    write_masks(tmp_path / "out" / NAMES[2], NAMES[2], corrected, overwrite=True)
-    assert kinds(segment()) == [PatientSkipped, PatientSkipped, PatientFailed]
-    np.testing.assert_array_equal(read_patient(tmp_path / "out" / NAMES[2]).truth, corrected)
+def empty_labels(name):
+    return LabelMap(name, np.zeros((4, 64, 64), np.uint8), (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_corrected_labels_are_only_replaced_with_an_option_of_its_own(segment, tmp_path, file_format):
+    segment(file_format=file_format)
+    corrected = ResultStore(tmp_path / "out").patient(NAMES[2])
+    corrected.write_edits(empty_labels(NAMES[2]))
+    for options in ({}, {"overwrite": True}):
+        events = segment(file_format=file_format, **options)
+        (kept,) = (e for e in events if isinstance(e, PatientSkipped) and e.corrected)
+        assert kept.folder.name == NAMES[2]
+        assert NAMES[2] in kept.summary()
+        assert "--replace-corrected" in kept.summary()
+        assert not corrected.read_labels().any()
+    segment(file_format=file_format, replace_corrected={NAMES[0]})
+    assert not corrected.read_labels().any()
+    assert kinds(segment(file_format=file_format, replace_corrected=True, overwrite=True)) == (
+        [PatientSegmented] * 3
+    )
+    assert corrected.read_labels().any()
+    assert corrected.status().state == "segmented"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_correction_during_the_run_is_not_replaced(cohort, model, tmp_path, which):
+    results, events = ResultStore(tmp_path / "out"), []
+    for event in lgg.segment_cohort(cohort, results.folder, model, SegmentOptions(device="cpu"), "tiff"):
+        events.append(event)
+        if isinstance(event, PatientProgress) and event.folder.name == NAMES[0] and event.share == 1:
+            results.patient(NAMES[which]).write_edits(empty_labels(NAMES[which]))
+    left = [event for event in events if isinstance(event, PatientSkipped)]
+    assert [(event.name, event.corrected) for event in left] == [(NAMES[which], True)]
+    assert not results.patient(NAMES[which]).read_labels().any()
+    assert len([event for event in events if isinstance(event, PatientSegmented)]) == 2
+
+
+def test_probability_and_uncertainty_are_those_of_the_labels(cohort, model, tmp_path):
+    options, patient = SegmentOptions(device="cpu"), ResultStore(tmp_path / "out").patient(NAMES[0])
+    keep = {"overwrite": True, "keep_probability": True}
+    list(lgg.segment_cohort(cohort, tmp_path / "out", model, options, "tiff", **keep))
+    expected = lgg.segment(read_patient(cohort / NAMES[0]), lgg.load_model(model), options)
+    stored = patient.read()
+    np.testing.assert_array_equal(stored.labels, expected.labels)
+    np.testing.assert_allclose(stored.probability, expected.probability, atol=0.5 / 255 + 1e-6)
+    assert stored.status.uncertainty == pytest.approx(expected.mean_uncertainty)
+    other = write_flair_model(tmp_path / "other.safetensors", cut=1.0)
+    list(lgg.segment_cohort(cohort, tmp_path / "out", other, options, "tiff", overwrite=True))
+    assert patient.read().probability is None
+    changed = lgg.segment(read_patient(cohort / NAMES[0]), lgg.load_model(other), options)
+    assert patient.status().uncertainty == pytest.approx(changed.mean_uncertainty)
+
+
+def test_what_a_table_shows_comes_with_the_result(segment, tmp_path):
+    for event in segment(file_format="tiff"):
+        if isinstance(event, PatientSegmented):
+            assert event.details.predicted.voxels == event.measurements.voxels
+            assert event.details.dice == event.dice
+            assert event.status == ResultStore(tmp_path / "out").patient(event.name).status()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot kill a program that way")
@@ -394,10 +477,11 @@ def test_a_killed_run_can_be_resumed(cohort, model, make_patient, tmp_path):
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     finished = [folder for folder in out.iterdir() if not folder.name.startswith(".")]
-    before = contents(out)
+    before = labels_in(out)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert f"{8 - len(finished)} of 8 patients segmented" in done.stdout
-    assert {f: c for f, c in contents(out).items() if f in before} == before
+    assert {f: c for f, c in labels_in(out).items() if f in before} == before
+    assert not [path for path in out.rglob(".*") if path.name != ".lgg-masks.json"], "leftovers"
     for folder in cohort.iterdir():
         assert read_patient(out / folder.name).shape == read_patient(folder).shape

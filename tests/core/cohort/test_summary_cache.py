@@ -31,7 +31,7 @@ def reads(monkeypatch):
 
 def summary_of(folder, results, path):
     with SummaryCache(path) as cache:
-        return cached_summary(folder, results, cache)
+        return cached_summary(folder, results.patient(NAME), cache)
 
 
 def assert_same(one, other):
@@ -60,7 +60,7 @@ def test_changed_patients_are_read_again(folder, results, tmp_path, reads, patie
     elif change == "remove":
         file.unlink()
     else:
-        results.write_corrected(NAME, LabelMap(NAME, patient.truth))
+        results.patient(NAME).write_edits(LabelMap(NAME, patient.truth))
     summary = summary_of(folder, results, tmp_path / "cache")
     assert reads == [NAME, NAME]
     assert (summary.dice == 1) == (change == "labels")
@@ -74,15 +74,16 @@ def test_broken_patients_are_read_again(folder, results, tmp_path, reads):
 
 
 def test_broken_labels_become_the_problem(folder, results, tmp_path):
-    results.labels_file(NAME).parent.mkdir(parents=True)
-    results.labels_file(NAME).write_bytes(b"no TIFF")
-    assert results.labels_file(NAME).name in summary_of(folder, results, tmp_path / "cache").problem
+    path = results.folder / NAME / f"{NAME}_tumour.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no TIFF")
+    assert path.name in summary_of(folder, results, tmp_path / "cache").problem
 
 
 def test_an_updated_summary_is_found(folder, results, tmp_path, reads):
     summary = read_summary(folder, None)
     with SummaryCache(tmp_path / "cache") as cache:
-        cache.update(folder, results, summary)
+        cache.update(folder, results.patient(NAME), summary)
     assert_same(summary_of(folder, results, tmp_path / "cache"), summary)
     assert reads == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -66,7 +67,7 @@ def test_a_running_session_is_not_offered(notes, folders):
 @pytest.mark.parametrize("gone", [0, 1])
 def test_missing_folders_are_not_offered(notes, folders, gone):
     die_correcting(notes, folders)
-    (folders[gone] / PATIENT).rmdir()
+    shutil.rmtree(folders[gone])
     assert unfinished.take(notes) is None
 
 

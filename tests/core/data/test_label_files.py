@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from label_writing import write_labels
 
-from napari_lgg_seg.core.data import label_files as formats
 from napari_lgg_seg.core.data.discover import find_by_name
-from napari_lgg_seg.core.data.label_files import LabelMap, read_labels, write_labels
-from napari_lgg_seg.core.errors import ExistingMasksError, ExportError, PatientError
+from napari_lgg_seg.core.data.label_files import LabelMap, read_labels
+from napari_lgg_seg.core.errors import ExportError, PatientError
 
 ALL_FORMATS = ("masks", "tiff", "nifti")
 
@@ -128,32 +127,6 @@ def test_labels_of_the_wrong_kind_are_refused(tmp_path: Path, labels: np.ndarray
     with pytest.raises(ExportError, match="must"):
         write_labels(tmp_path, LabelMap("p", labels), file_format)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize("file_format", ALL_FORMATS)
-def test_nothing_is_replaced_without_permission(tmp_path: Path, labels: np.ndarray, file_format: str) -> None:
-    write_labels(tmp_path, LabelMap("p", labels), file_format)
-    with pytest.raises(ExistingMasksError):
-        write_labels(tmp_path, LabelMap("p", 1 - labels), file_format)
-    np.testing.assert_array_equal(read_only_labels(tmp_path), labels)
-    write_labels(tmp_path, LabelMap("p", 1 - labels), file_format, overwrite=True)
-    np.testing.assert_array_equal(read_only_labels(tmp_path), 1 - labels)
-
-
-def test_a_full_disk_leaves_the_old_file_whole(
-    tmp_path: Path, labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_labels(tmp_path, LabelMap("p", labels), "tiff")
-
-    def full(path: Path, *args: object, **kwargs: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(formats.tifffile, "imwrite", full)
-    with pytest.raises(ExportError, match="No space left"):
-        write_labels(tmp_path, LabelMap("p", 1 - labels), "tiff", overwrite=True)
-    assert [path.name for path in (tmp_path / "p").iterdir()] == ["p_tumour.tif"]
-    np.testing.assert_array_equal(read_labels(tmp_path / "p" / "p_tumour.tif"), labels)
 
 
 def test_a_missing_nibabel_is_named(

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from label_writing import write_labels, write_masks
 
-from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
-from napari_lgg_seg.core.data.masks import write_masks, write_patient
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import ComparisonError, PatientError
 from napari_lgg_seg.core.evaluation.compare_folders import PairsFound, compare_folders
 

@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from label_writing import write_labels, write_masks
 
-from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
-from napari_lgg_seg.core.data.masks import write_masks, write_patient
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.errors import PatientError
 from napari_lgg_seg.core.evaluation.label_pairs import LabelPair, find_pairs, read_pair

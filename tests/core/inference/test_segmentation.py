@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from flair_model import write_flair_model
 
-from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.core.errors import ExistingMasksError, ImageError
+from napari_lgg_seg.core.errors import ImageError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.predict import Predictor
-from napari_lgg_seg.core.inference.segmentation import segment, write_masks
+from napari_lgg_seg.core.inference.segmentation import segment
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy, voxel_entropy
 from napari_lgg_seg.core.model.checkpoint import load_model
 from napari_lgg_seg.core.options import SegmentOptions
@@ -60,11 +59,3 @@ def test_a_patient_without_images_is_refused(make_patient):
     masks = dataclasses.replace(make_patient(), volume=None)
     with pytest.raises(ImageError, match="masks only"):
         segment(masks)
-
-
-def test_masks_are_written_and_protected(result, tmp_path):
-    files = write_masks(tmp_path, result)
-    assert len(files) == len(result.labels)
-    np.testing.assert_array_equal(read_patient(files[0].parent).truth, result.labels)
-    with pytest.raises(ExistingMasksError):
-        write_masks(tmp_path, result)

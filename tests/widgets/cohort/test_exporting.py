@@ -44,10 +44,10 @@ def test_export_writes_masks_of_selected_patients_and_marks_them(
     }
     np.testing.assert_array_equal(read_patient(tmp_path / "masks" / FIRST).truth, painted)
     np.testing.assert_array_equal(
-        read_patient(tmp_path / "masks" / SECOND).truth, results_of(cohort).read_labels(SECOND)
+        read_patient(tmp_path / "masks" / SECOND).truth, results_of(cohort).patient(SECOND).read_labels()
     )
     assert not (tmp_path / "masks" / BROKEN).exists()
-    assert results_of(cohort).status(FIRST).by_hand
+    assert results_of(cohort).patient(FIRST).status().by_hand
 
 
 def test_exporting_over_masks_asks_first(segmented, click, wait_until, choose_folder, tmp_path, answer):

@@ -126,14 +126,16 @@ def test_accept_marks_the_open_patient_corrected(viewer, segmented, open_row, cl
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert FIRST in status(widget)
     assert "1 patient is corrected so far" in status(widget)
-    assert results_of(cohort).status(FIRST).by_hand
+    assert results_of(cohort).patient(FIRST).status().by_hand
     run_to_end(widget, click, wait_until)
     assert states(widget)[FIRST] == "corrected"
 
 
 def test_accept_in_the_correct_widget_does_the_same(viewer, segmented, open_row, click, wait_until, cohort):
     widget = segmented()
-    results_of(cohort).write_corrected(SECOND, LabelMap(SECOND, np.ones((7, 64, 64), np.uint8), range(1, 8)))
+    results_of(cohort).patient(SECOND).write_edits(
+        LabelMap(SECOND, np.ones((7, 64, 64), np.uint8), range(1, 8))
+    )
     open_row(widget, FIRST)
     _, correct = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Correct")
     correct.menu.value = tumour_of(viewer, FIRST)
@@ -141,7 +143,7 @@ def test_accept_in_the_correct_widget_does_the_same(viewer, segmented, open_row,
     wait_until(lambda: states(widget)[FIRST] == "corrected")
     assert correct.status.value.startswith(f"{FIRST}: ")
     assert "2 patients are corrected so far; Fine-tune can train on them." in correct.status.value
-    assert results_of(cohort).status(FIRST).by_hand
+    assert results_of(cohort).patient(FIRST).status().by_hand
     # What the browser would not accept is not accepted here either.
     correct.menu.value = layer_of(viewer, "truth")
     click(correct, "Accept")

@@ -106,7 +106,7 @@ def test_a_failure_to_write_keeps_the_patient_open(
     assert len(shown(widget)) == 4
     full_disk(False)
     open_row(widget, SECOND)
-    np.testing.assert_array_equal(results_of(cohort).read_labels(THIRD), painted)
+    np.testing.assert_array_equal(results_of(cohort).patient(THIRD).read_labels(), painted)
 
 
 def test_painting_during_a_save_is_saved_as_well(
@@ -126,7 +126,7 @@ def test_painting_during_a_save_is_saved_as_well(
     monkeypatch.setattr(sources, "save_edits", save_and_paint)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     open_row(widget, SECOND)
-    kept = results_of(cohort).read_labels(FIRST)
+    kept = results_of(cohort).patient(FIRST).read_labels()
     np.testing.assert_array_equal(kept, layers[0].data)
     assert kept[4, 1, :9].all()
 
@@ -154,7 +154,7 @@ def test_labels_drawn_for_a_patient_without_any_become_its_result(viewer, browse
     mine.paint((1, 30, 30), 1)
     open_row(widget, SECOND)
     assert states(widget)[FIRST] == "corrected"
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), mine.data)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), mine.data)
     open_row(widget, FIRST)
     np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, mine.data)
 
@@ -166,7 +166,7 @@ def test_a_result_of_the_segment_widget_is_saved(viewer, browse, open_row, dock,
     predicted = tumour_of(viewer, FIRST).data.copy()
     open_row(widget, SECOND)
     assert states(widget)[FIRST] == "segmented"
-    stored = results_of(cohort).read(FIRST)
+    stored = results_of(cohort).patient(FIRST).read()
     np.testing.assert_array_equal(stored.labels, predicted)
     assert stored.status.uncertainty is not None
     assert stored.status.made_with["model"] == "bright FLAIR"
@@ -183,7 +183,7 @@ def test_the_segment_widget_does_not_replace_corrections(viewer, segmented, open
     assert roles(viewer).count("tumour") == 2
     open_row(widget, SECOND)
     assert states(widget)[FIRST] == "corrected"
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), corrected)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), corrected)
 
 
 def test_edits_are_saved_after_a_stroke(viewer, segmented, open_row, cohort, wait_until, prefer):
@@ -193,7 +193,7 @@ def test_edits_are_saved_after_a_stroke(viewer, segmented, open_row, cohort, wai
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     wait_until(lambda: states(widget)[FIRST] == "corrected")
-    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    wait_until(lambda: np.array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data))
     assert open_patients(viewer) == [FIRST]
     assert layer in viewer.layers
 
@@ -205,9 +205,9 @@ def test_undo_is_saved_as_well(viewer, segmented, open_row, cohort, wait_until, 
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
     layer.paint((2, 40, 40), 1)
-    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    wait_until(lambda: np.array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data))
     layer.undo()
-    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    wait_until(lambda: np.array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data))
 
 
 def test_a_review_interrupted_by_a_crash_can_be_resumed(
@@ -257,11 +257,11 @@ def test_edits_are_either_in_the_results_or_autosaved(
     open_row(widget, FIRST)
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)
-    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    wait_until(lambda: np.array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data))
     qtbot.wait(1500)  # long enough for a second autosave
     assert autosaved() == []
     layer.undo()
-    wait_until(lambda: np.array_equal(results_of(cohort).read_labels(FIRST), layer.data))
+    wait_until(lambda: np.array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data))
     qtbot.wait(1500)
     assert autosaved() == []
     # Edits of a patient that does not belong to the cohort are autosaved.
@@ -285,7 +285,7 @@ def test_edits_saved_at_the_last_moment_are_not_autosaved_too(
         viewer.layers.remove(layer)
     else:
         viewer.window.remove_dock_widget(widget.native)
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), layer.data)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), layer.data)
     wait_until(threads_done)
     assert autosaved() == []
 
@@ -333,8 +333,8 @@ def test_closing_saves_edits(viewer, segmented, open_row, cohort, close, wait_un
         viewer.window.remove_dock_widget(widget.native)
         assert layer in viewer.layers
     wait_until(threads_done)
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
-    assert results_of(cohort).status(FIRST).by_hand
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
+    assert results_of(cohort).patient(FIRST).status().by_hand
     assert close == "layer" or not list(sessions_folder.glob("*.json"))
     if close == "layer":
         assert cell(widget, FIRST, "Volume\nfound") == f"{np.count_nonzero(painted):,}"
@@ -356,7 +356,7 @@ def test_a_late_worker_does_not_overwrite_edits_saved_on_closing(
     viewer.close()
     resume.set()
     wait_until(threads_done)
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
 
 
 def test_closing_asks_if_edits_cannot_be_saved(viewer, segmented, open_row, full_disk, answer):

@@ -13,6 +13,7 @@ from cohort_window import (
     SECOND,
     THIRD,
     cell,
+    labels_file,
     open_patients,
     results_of,
     roles,
@@ -50,7 +51,7 @@ def test_segment_all_gives_the_api_results_and_continues_after_a_broken_patient(
     for name in NAMES:
         patient = read_patient(cohort / name)
         plain = lgg.segment(patient, lgg.load_model(small_model))
-        np.testing.assert_array_equal(results_of(cohort).read_labels(name), plain.labels)
+        np.testing.assert_array_equal(results_of(cohort).patient(name).read_labels(), plain.labels)
         assert cell(widget, name, "Dice") == f"{dice(plain.labels, patient.truth):.3f}"
         assert cell(widget, name, "Volume\nfound") == f"{plain.labels.sum():,}"
         assert 0 <= float(cell(widget, name, "Uncertainty")) <= 1
@@ -60,18 +61,43 @@ def test_segment_all_skips_patients_done_with_this_model(browse, click, wait_unt
     shutil.rmtree(cohort / BROKEN)
     widget = browse()
     run_to_end(widget, click, wait_until)
-    files = [results_of(cohort).labels_file(name) for name in NAMES]
+    files = [labels_file(cohort, name) for name in NAMES]
     stamps = [f.stat().st_mtime_ns for f in files]
     asked = answer("Yes")
-    click(widget, "Segment all")
+    run_to_end(widget, click, wait_until)
     assert "nothing to segment: 3 patients already segmented with this model" in run_status(widget)
     assert [f.stat().st_mtime_ns for f in files] == stamps
     # Other options are another run.
-    widget.controls.tta.value = False
+    widget.controls.tta.value = True
     run_to_end(widget, click, wait_until)
     assert run_status(widget).startswith("3 patients segmented")
     assert all(f.stat().st_mtime_ns != stamp for f, stamp in zip(files, stamps, strict=True))
     assert asked == []
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "masks"])
+def test_results_of_the_command_line_are_shown_and_done(
+    viewer, browse, click, open_row, wait_until, cohort, small_model, file_format
+):
+    shutil.rmtree(cohort / BROKEN)
+    folder = results_of(cohort).folder
+    list(lgg.segment_cohort(cohort, folder, small_model, file_format=file_format))
+    widget = browse()
+    assert set(states(widget).values()) == {"segmented"}
+    assert all(cell(widget, name, "Uncertainty") for name in NAMES)
+    if file_format == "tiff":
+        run_to_end(widget, click, wait_until)
+        assert "nothing to segment: 3 patients already segmented with this model" in run_status(widget)
+    open_row(widget, FIRST)
+    stored = results_of(cohort).patient(FIRST)
+    np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, stored.read_labels())
+    tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
+    painted = tumour_of(viewer, FIRST).data.copy()
+    open_row(widget, SECOND)
+    assert states(widget)[FIRST] == "corrected"
+    np.testing.assert_array_equal(stored.read_labels(), painted)
+    list(lgg.segment_cohort(cohort / FIRST, folder, small_model, overwrite=True))
+    np.testing.assert_array_equal(stored.read_labels(), painted)
 
 
 def test_segment_all_skips_corrected_labels_and_says_so(
@@ -82,11 +108,11 @@ def test_segment_all_skips_corrected_labels_and_says_so(
     layer = tumour_of(viewer, FIRST)
     layer.paint((2, 5, 5), 1)  # not even saved yet
     painted = layer.data.copy()
-    widget.controls.tta.value = False
+    widget.controls.tta.value = True
     run_to_end(widget, click, wait_until)
     assert "1 patient with corrected labels" in run_status(widget)
     assert states(widget)[FIRST] == "corrected"
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
     np.testing.assert_array_equal(layer.data, painted)
 
 
@@ -99,16 +125,16 @@ def test_segment_selected_asks_before_replacing_corrections(
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     painted = tumour_of(viewer, FIRST).data.copy()
     open_row(widget, SECOND)
-    stamp = results_of(cohort).labels_file(SECOND).stat().st_mtime_ns
+    stamp = labels_file(cohort, SECOND).stat().st_mtime_ns
     asked = answer(button)
     select(widget, FIRST, SECOND)
     click(widget, "Segment selected")
     wait_until(lambda: len(asked) == 1 and not running(widget))
     assert FIRST in asked[0]
-    corrected_is_there = np.array_equal(results_of(cohort).read_labels(FIRST), painted)
+    corrected_is_there = np.array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
     assert corrected_is_there == (button != "Yes")
     assert states(widget)[FIRST] == ("segmented" if button == "Yes" else "corrected")
-    done_again = results_of(cohort).labels_file(SECOND).stat().st_mtime_ns != stamp
+    done_again = labels_file(cohort, SECOND).stat().st_mtime_ns != stamp
     assert done_again == (button != "Cancel")
 
 
@@ -116,7 +142,7 @@ def test_replacing_the_open_patients_corrections_shows_the_new_labels(
     viewer, segmented, click, wait_until, cohort, answer, open_row
 ):
     widget = segmented()
-    predicted = results_of(cohort).read_labels(FIRST)
+    predicted = results_of(cohort).patient(FIRST).read_labels()
     open_row(widget, FIRST)
     tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
     answer("Yes")
@@ -142,7 +168,9 @@ def test_the_open_patient_shows_its_new_result(viewer, browse, open_row, click, 
     open_row(widget, FIRST)
     run_to_end(widget, click, wait_until)
     wait_until(lambda: f"{FIRST} tumour" in viewer.layers)
-    np.testing.assert_array_equal(tumour_of(viewer, FIRST).data, results_of(cohort).read_labels(FIRST))
+    np.testing.assert_array_equal(
+        tumour_of(viewer, FIRST).data, results_of(cohort).patient(FIRST).read_labels()
+    )
     assert f"{FIRST} probability" in viewer.layers
     assert "segmented" in status(widget)
 
@@ -161,7 +189,7 @@ def test_painting_during_the_run_is_not_disturbed(viewer, browse, open_row, clic
     QApplication.processEvents()
     np.testing.assert_array_equal(mine.data, painted)
     open_row(widget, SECOND)
-    np.testing.assert_array_equal(results_of(cohort).read_labels(FIRST), painted)
+    np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
     assert states(widget)[FIRST] == "corrected"
 
 
@@ -191,13 +219,13 @@ def test_patients_can_be_opened_during_a_run(viewer, browse, click, wait_until, 
     assert open_patients(viewer) == [SECOND]
 
 
-def test_a_missing_model_is_reported(browse, click, tmp_path, small_model):
+def test_a_missing_model_is_reported(browse, click, wait_until, tmp_path, small_model):
     widget = browse()
     gone = tmp_path / "gone.safetensors"
     shutil.copy(small_model, gone)
     widget.controls.model.offer(gone)
     gone.unlink()
-    click(widget, "Segment all")
+    run_to_end(widget, click, wait_until)
     assert "gone.safetensors" in run_status(widget)
     assert_message(run_status(widget))
     assert not running(widget)
@@ -221,10 +249,14 @@ def test_most_uncertain_first_starts_with_patients_without_tumour(browse, click,
         truth = read_patient(cohort / name).truth
         probability = np.clip(truth + doubt * rng.random(truth.shape), 0, 1 - doubt).astype(np.float32)
         labels = (probability >= 0.5).astype(np.uint8)
-        results.write_prediction(name, LabelMap(name, labels), probability)
+        results.patient(name).write_prediction(
+            LabelMap(name, labels), probability=probability, keep_probability=True
+        )
     shape = read_patient(cohort / THIRD).truth.shape
     nothing = np.zeros(shape, np.uint8)
-    results.write_prediction(THIRD, LabelMap(THIRD, nothing), nothing.astype(np.float32))
+    results.patient(THIRD).write_prediction(
+        LabelMap(THIRD, nothing), probability=nothing.astype(np.float32), keep_probability=True
+    )
     widget = browse()
     click(widget, "Most uncertain first")
     assert shown(widget) == [THIRD, SECOND, FIRST, BROKEN]
@@ -232,7 +264,7 @@ def test_most_uncertain_first_starts_with_patients_without_tumour(browse, click,
     doubts = [float(cell(widget, name, "Uncertainty")) for name in (SECOND, FIRST)]
     assert 1 > doubts[0] > doubts[1] > 0
     for name in (FIRST, SECOND):
-        status = results.status(name)
+        status = results.patient(name).status()
         assert cell(widget, name, "Uncertainty") == f"{1 - status.expected_dice:.3f}"
         assert cell(widget, name, "Mean\nentropy") == f"{status.uncertainty:.3f}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 
+import numpy as np
 import pytest
 from cohort_window import (
     BROKEN,
@@ -20,11 +21,13 @@ from cohort_window import (
     shown,
     table_of,
 )
+from label_writing import write_labels
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLineEdit
 from window import assert_message
 
 from napari_lgg_seg.core.cohort import summary_cache
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.widgets.cohort import jobs
 from napari_lgg_seg.widgets.cohort.widget import CohortBrowser
@@ -168,8 +171,8 @@ def test_results_among_images_are_refused(browse, cohort, wait_until):
 
 def test_a_damaged_index_is_reported_and_kept(browse, cohort, wait_until):
     widget = browse()
-    index = results_of(cohort).folder / "cohort.json"
-    index.parent.mkdir()
+    index = results_of(cohort).folder / "cohort.json"  # of version 0.1.0
+    write_labels(index.parent, LabelMap(FIRST, np.ones((6, 64, 64), np.uint8)), "tiff")
     index.write_text("{")
     widget.open_dataset(cohort)
     wait_until(lambda: "cohort.json cannot be read" in found(widget))

@@ -6,12 +6,12 @@ import csv
 
 import numpy as np
 import pytest
+from label_writing import write_labels, write_masks
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 from window import layer_names, threads_done
 
-from napari_lgg_seg.core.data.label_files import LabelMap, write_labels
-from napari_lgg_seg.core.data.masks import write_masks
+from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation import compare_folders as core
 from napari_lgg_seg.core.evaluation.compare import compare

@@ -15,7 +15,7 @@ pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.cohort.corrected import CorrectedPatient
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
@@ -34,16 +34,18 @@ def cohort(patient_on_disk):
     """A dataset of four patients, of which three are corrected and one is segmented; folders of both."""
     for seed, name in enumerate(NAMES):
         dataset = patient_on_disk(name, seed=seed).parent
-    results = CohortResults(dataset.with_name("corrections"))
+    results = ResultStore(dataset.with_name("corrections"))
     for name in NAMES:
         patient = read_patient(dataset / name)
         labels = 2 * patient.truth
         labels[0, 3, 3] = 5
         label_map = LabelMap(name, labels, patient.slice_numbers)
         if name == NAMES[-1]:
-            results.write_prediction(name, label_map, patient.truth.astype(np.float32))
+            results.patient(name).write_prediction(
+                label_map, probability=patient.truth.astype(np.float32), keep_probability=True
+            )
         else:
-            results.write_corrected(name, label_map)
+            results.patient(name).write_edits(label_map)
     return dataset, results.folder
 
 
@@ -106,7 +108,7 @@ def test_a_second_folder_of_a_corrected_patient_is_named(dock_finetune, cohort, 
     shutil.copytree(dataset / NAMES[0], dataset / "again")
     patient = read_patient(dataset / "again")
     label_map = LabelMap(patient.name, patient.truth, patient.slice_numbers)
-    CohortResults(results).write_corrected("again", label_map)
+    ResultStore(results).patient("again").write_edits(label_map)
     c = dock_finetune().controls
     c.source.value = CORRECTED
     c.patients.value, c.results.value = cohort

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_lgg_seg.core.cohort import autosave as edit_files
-from napari_lgg_seg.core.cohort.results import CohortResults
+from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.layers import describe, described
@@ -265,10 +265,12 @@ def test_a_killed_review_is_offered_to_be_resumed_once(
 ) -> None:
     folder = patient_on_disk()
     patient = read_patient(folder)
-    results = CohortResults(tmp_path / "results")
+    results = ResultStore(tmp_path / "results")
     assert patient.truth is not None
     label_map = LabelMap(PATIENT, patient.truth, patient.slice_numbers)
-    results.write_prediction(PATIENT, label_map, patient.truth.astype(np.float32))
+    results.patient(PATIENT).write_prediction(
+        label_map, probability=patient.truth.astype(np.float32), keep_probability=True
+    )
     places = {"dataset": str(folder.parent), "results": str(results.folder), "patient": PATIENT}
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path)}
     for act, expected in (("review", ["painted"]), ("look", [f"0 questions; Resume {PATIENT}", "True"])):
