@@ -133,10 +133,9 @@ def _recorded_before(
     return FoundLabels(file_format, files, record, changed, complete)
 
 
-def has_record(folder: Path) -> bool:
-    """Whether a folder is one patient's in a results folder of this package."""
-    recorded = any((folder / provenance_file(file_format)).is_file() for file_format in FORMATS)
-    return recorded or (folder.parent / INDEX_NAME).is_file()
+def is_reviewed(folder: Path) -> bool:
+    """Whether a folder is one patient's in results that the cohort browser can save edits to."""
+    return (folder / provenance_file("tiff")).is_file() or (folder.parent / INDEX_NAME).is_file()
 
 
 def probability_name(name: str) -> str:

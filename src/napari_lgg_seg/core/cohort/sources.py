@@ -14,7 +14,7 @@ from ..evaluation.compare import format_shape
 from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
 from ..inference.uncertainty import voxel_entropy
 from .edits import Edits, SavedEdits, save_edits
-from .found_labels import has_record
+from .found_labels import is_reviewed
 from .patient_results import PatientResults
 from .patient_summary import PatientSummary, summarize_patient
 from .result_files import Probability
@@ -214,6 +214,6 @@ def source_of(pair: LabelPair, cache_file: Path) -> Source:
     """
     if pair.images is not None and pair.truth == pair.images:
         folder = pair.labels if pair.labels.is_dir() else pair.labels.parent
-        if has_record(folder) and folder.name == pair.name:
+        if is_reviewed(folder) and folder.name == pair.name:
             return CohortSource(pair.images, PatientResults(folder), cache_file)
     return FilesSource(pair)
