@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -99,11 +100,11 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        parent = Path(os.path.realpath(folder.parent))
-        parent.mkdir(parents=True, exist_ok=True)
-        where = parent if os.access(parent, os.W_OK) else folder
+        real = Path(os.path.realpath(folder))  # one lock for all links to it
+        real.parent.mkdir(parents=True, exist_ok=True)
+        where = real.parent if os.access(real.parent, os.W_OK) else real
         # As a singleton, it may be taken again in the same thread.
-        lock = FileLock(where / f".{folder.name}{_LOCK}", is_singleton=True)
+        lock = FileLock(where / f".{real.name}{_LOCK}", is_singleton=True)
         lock.acquire(timeout=timeout, poll_interval=0.01)
     except Timeout as error:
         raise BusyError(
@@ -156,9 +157,13 @@ def filling(folder: Path) -> Iterator[Filling]:
             files = Filling(staging)
             yield files
             if files.removed and not new:
-                (staging / _REMOVED).write_text(json.dumps(sorted(files.removed)), encoding="utf-8")
+                removed = files.removed - {file.name for file in staging.iterdir()}
+                (staging / _REMOVED).write_text(json.dumps(sorted(removed)), encoding="utf-8")
             for file in staging.iterdir():
                 _sync(file)
+            for name in (*files.removed, *(file.name for file in staging.iterdir())):
+                if (folder / name).is_dir():  # before the commit, which must be possible to complete
+                    raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
             _sync_folder(staging)
             staging.rename(folder if new else folder / _COMMITTED)
             _sync_folder(folder.parent if new else folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tifffile
 from label_writing import write_labels
 
+from napari_lgg_seg.core.atomic import locked
 from napari_lgg_seg.core.cohort.status import PatientStatus
 from napari_lgg_seg.core.cohort.store import ResultStore, default_results_folder
 from napari_lgg_seg.core.data.discover import find_by_name
@@ -18,6 +20,7 @@ from napari_lgg_seg.core.data.label_files import LabelMap, label_files, read_lab
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.provenance import Provenance
 from napari_lgg_seg.core.errors import (
+    BusyError,
     ChangedError,
     CorrectedError,
     ExistingMasksError,
@@ -387,6 +390,32 @@ def test_labels_with_a_damaged_record_are_the_users(patient, predict, content):
     assert patient.status(RUN, "tiff").state == "foreign"
     with pytest.raises(CorrectedError):
         predict(overwrite=True)
+
+
+@pytest.mark.parametrize("name", [f"{NAME}_tumour.tif", f"{NAME}_probability.tif", ".lgg-tiff.json"])
+def test_a_folder_in_place_of_a_file_is_refused_before_anything_changes(patient, labels, predict, name):
+    (patient.folder / name / "mine").mkdir(parents=True)
+    with pytest.raises(ExportError, match="is a folder"):
+        predict()
+    assert [path.name for path in patient.folder.iterdir()] == [name]
+    with pytest.raises(ExportError, match="is a folder"):
+        patient.write_edits(label_map(labels))
+
+
+def test_a_folder_that_is_reached_by_a_link_has_one_lock(results, patient, predict, tmp_path):
+    predict()
+    link = tmp_path / "link"
+    try:
+        link.symlink_to(patient.folder, target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+
+    def take():
+        with locked(link, timeout=0):
+            return True
+
+    with ThreadPoolExecutor(1) as other, locked(patient.folder), pytest.raises(BusyError):
+        other.submit(take).result()
 
 
 def test_a_read_only_folder_can_be_read(results, patient, predict):

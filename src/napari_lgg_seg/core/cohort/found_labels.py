@@ -112,7 +112,7 @@ def _recorded(
     file_format: FileFormat, files: list[Path], record: LabelRecord, name: str, *, verify: bool
 ) -> FoundLabels:
     known = {file: stored for file, stored in record.files.items() if file != probability_name(name)}
-    recorded = None if verify else (files[0].parent / provenance_file(file_format)).stat().st_mtime_ns
+    recorded = None if verify else _stat(files[0].parent / provenance_file(file_format))[1]
     changed = [f for f in files if f.name not in known or not known[f.name].is_same(f, recorded)]
     return FoundLabels(file_format, files, record, changed, {file.name for file in files} == known.keys())
 
@@ -121,16 +121,25 @@ def _recorded_before(
     file_format: FileFormat, files: list[Path], provenance: Provenance | None, index: LabelRecord | None
 ) -> FoundLabels:
     """Labels of version 0.1.0, which stored no hashes."""
-    stats = {file: file.stat() for file in files}
-    complete = all(stat.st_size > 0 for stat in stats.values())  # a power failure left empty ones
+    stats = {file: _stat(file) for file in files}
+    complete = all(size > 0 for size, _ in stats.values())  # a power failure left empty ones
     if index is not None:
         return FoundLabels(file_format, files, replace(index, provenance=provenance), [], complete)
     if provenance is None:
         return FoundLabels(file_format, files, None, files, complete)
     record = LabelRecord("model", provenance=provenance)
-    written = (files[0].parent / provenance_file(file_format)).stat().st_mtime_ns
-    changed = [f for f, stat in stats.items() if stat.st_mtime_ns > written + _WRITTEN_TOGETHER]
+    _, written = _stat(files[0].parent / provenance_file(file_format))
+    changed = [f for f, (_, time) in stats.items() if time > written + _WRITTEN_TOGETHER]
     return FoundLabels(file_format, files, record, changed, complete)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Size, and time of the last change in ns; 0 for a file that has just been removed."""
+    try:
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns
+    except OSError:
+        return 0, 0
 
 
 def is_reviewed(folder: Path) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._version import __version__
-from ..errors import ModelError
+from ..errors import ModelError, PatientError
 from ..options import label_options
 
 if TYPE_CHECKING:
@@ -144,8 +144,19 @@ class StoredFile:
 
     @classmethod
     def of(cls, path: Path) -> StoredFile:
-        """A file as it is now; raises OSError."""
-        return cls(file_checksum(path), path.stat().st_size)
+        """A file as it is now.
+
+        Raises
+        ------
+        PatientError
+            If it cannot be read.
+        """
+        try:
+            return cls(file_checksum(path), path.stat().st_size)
+        except OSError as error:
+            raise PatientError(
+                f"{path} cannot be read ({error.strerror or error}); make it readable, or move it away."
+            ) from error
 
     def is_same(self, path: Path, recorded: int | None = None) -> bool:
         """Whether a file is unchanged.
@@ -204,7 +215,7 @@ class LabelRecord:
         return json.dumps(values, indent=2, default=str) + "\n"
 
     def with_files(self, paths: Iterable[Path]) -> LabelRecord:
-        """The same about these files, as they are now; raises OSError."""
+        """The same about these files, as they are now; raises :class:`PatientError` if one cannot be read."""
         return dataclasses.replace(self, files={path.name: StoredFile.of(path) for path in paths})
 
 
