@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def settle(folder: Path) -> None:
     if os.path.lexists(folder / _COMMITTED):
         with locked(folder):
             try:
-                _complete(folder)
+                _complete(folder, after_a_crash=True)
             except OSError as error:
                 raise cannot_write(folder, error) from error
     for leftover in (_staging_folder(folder, new=False), _staging_folder(folder, new=True)):
@@ -219,21 +219,53 @@ def _staging_folder(folder: Path, *, new: bool) -> Path:
     return folder.with_name(f".{folder.name}{_STAGING}") if new else folder / _STAGING
 
 
-def _complete(folder: Path) -> None:
+def _complete(folder: Path, *, after_a_crash: bool = False) -> None:
     """Move committed files into the folder, under its lock; may be repeated after a crash at any point."""
     committed = folder / _COMMITTED
-    if not committed.is_dir():
+    if committed.is_symlink() or not committed.is_dir():
         return
     removed = committed / _REMOVED
     for file in sorted(committed.iterdir()):
-        if file != removed:
+        if file == removed:
+            continue
+        if after_a_crash and _is_younger(folder / file.name, file):
+            file.unlink()  # another program has written it since; it differs from its record then
+        else:
             file.replace(folder / file.name)
     if removed.is_file():
-        for name in json.loads(removed.read_text(encoding="utf-8")):
-            if Path(name).name == name:
-                (folder / name).unlink(missing_ok=True)
+        for name in _names_in(removed):
+            (folder / name).unlink(missing_ok=True)
         removed.unlink()
     committed.rmdir()
+
+
+def _is_younger(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+def _names_in(file: Path) -> list[str]:
+    """Names of files from a JSON file; nothing else is trusted in it."""
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return []
+    names = names if isinstance(names, list) else []
+    return [
+        n for n in names if isinstance(n, str) and n not in ("", "..") and Path(n).name == n and "\0" not in n
+    ]
+
+
+@contextmanager
+def locked_for_reading(folder: Path) -> Iterator[None]:
+    """As :func:`locked`, but go on without the lock if the folder is read-only."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except BusyError:
+            raise
+        except ExportError:
+            pass
+        yield
 
 
 def _finish_file(path: Path) -> None:

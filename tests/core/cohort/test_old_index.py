@@ -103,6 +103,24 @@ def test_corrected_labels_stay_protected_and_are_trained_on(
     assert patient.status().state == "corrected"
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_labels_that_are_younger_than_all_records_are_another_programs(
+    results, patient, index, labels, by_hand
+):
+    (file,) = write_labels(results.folder, LabelMap(NAME, labels), "tiff")
+    index(by_hand=by_hand)
+    later = (results.folder / INDEX_NAME).stat().st_mtime_ns + 10_000_000_000
+    os.utime(file, ns=(later, later))
+    assert patient.status().state == "foreign"
+
+
+def test_a_damaged_record_is_not_replaced_by_what_an_older_version_said(patient, index, labels):
+    patient.write_edits(LabelMap(NAME, labels, NUMBERS))
+    index()
+    (patient.folder / ".lgg-tiff.json").write_text("{")
+    assert patient.status().state == "foreign"
+
+
 def test_labels_that_were_removed_are_new(patient, index):
     index(state="corrected", by_hand=True)
     assert patient.status().state == "new"

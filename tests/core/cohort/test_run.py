@@ -31,7 +31,7 @@ from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.core.errors import ClusterError, ExportError
+from napari_lgg_seg.core.errors import ClusterError, ExportError, ResultsError
 from napari_lgg_seg.core.options import SegmentOptions
 
 NAMES = ("TCGA_CS_0003_20000303", "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202")
@@ -112,6 +112,19 @@ def test_a_missing_package_is_named(cohort, model, tmp_path, monkeypatch, where)
     with pytest.raises(ClusterError, match=r"pip install 'napari-lgg-seg\[cluster\]'"):
         list(lgg.segment_cohort(cohort, tmp_path / "out", model, **where))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_results_never_go_among_the_images(cohort, model, renamed, file_format):
+    if renamed:  # so that results would get a folder of their own there
+        for number, folder in enumerate(sorted(cohort.iterdir())):
+            folder.rename(cohort / str(number))
+    before = contents(cohort)
+    for output in (cohort, next(cohort.iterdir()), next(cohort.iterdir()) / "results"):
+        with pytest.raises(ResultsError, match="choose another folder"):
+            list(lgg.segment_cohort(cohort, output, model, file_format=file_format))
+    assert contents(cohort) == before
 
 
 # --- reading and writing during computation ----------------------------------------------------

@@ -432,6 +432,77 @@ def test_a_read_only_folder_can_be_read(results, patient, predict):
             folder.chmod(0o700)
 
 
+@pytest.mark.parametrize("ending", [".tiff", ".tif"])
+def test_labels_of_others_that_were_not_shown_are_not_replaced_by_edits(patient, labels, predict, ending):
+    if ending == ".tif":
+        patient.write_prediction(label_map(labels), "masks", provenance=RUN)
+        patient.accept()
+    else:
+        predict()
+    foreign = patient.folder / f"{NAME}_tumour{ending}"
+    tifffile.imwrite(foreign, np.full(SHAPE, 5, np.uint8))
+    before, revision = foreign.read_bytes(), patient.read(SHAPE).revision
+    if ending == ".tif":
+        with pytest.raises(ChangedError):
+            patient.write_edits(label_map(1 - labels), revision=revision)
+    else:
+        patient.write_edits(label_map(1 - labels), revision=revision)
+    assert foreign.read_bytes() == before
+    predict(replace_corrected=True)
+    assert patient.status(RUN, "tiff").standing == "finished"
+
+
+def test_edits_of_one_run_do_not_get_the_probability_of_another(patient, predict, labels, probability):
+    predict()
+    revision = patient.revision()
+    predict(1 - labels, provenance=OTHER_RUN, overwrite=True, probability=1 - probability)
+    patient.write_edits(label_map(labels), revision=revision)
+    stored = patient.read(SHAPE)
+    assert stored.probability is None
+    assert stored.status.uncertainty is None
+
+
+def test_what_another_program_saved_after_a_crash_is_kept(patient, predict, labels):
+    predict()
+    committed = patient.folder / ".lgg-committed"
+    committed.mkdir()
+    (committed / labels_file(patient).name).write_bytes(labels_file(patient).read_bytes())
+    change_elsewhere(labels_file(patient))
+    before = labels_file(patient).read_bytes()
+    assert patient.status().state == "foreign"
+    assert labels_file(patient).read_bytes() == before
+    assert not committed.exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "5", "[" * 5000, '["a\\u0000b"]', '[".."]'])
+def test_a_damaged_list_of_removed_files_is_ignored(patient, predict, content):
+    predict()
+    committed = patient.folder / ".lgg-committed"
+    committed.mkdir()
+    (committed / ".removed.json").write_text(content)
+    assert patient.status(RUN, "tiff").standing == "finished"
+    assert not committed.exists()
+
+
+def test_a_link_in_place_of_committed_files_is_not_followed(patient, predict, tmp_path):
+    predict()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    try:
+        (patient.folder / ".lgg-committed").symlink_to(tmp_path / "mine", target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    assert patient.read(SHAPE) is not None
+    assert (tmp_path / "mine" / "file").read_text() == "mine"
+
+
+def test_noting_an_export_does_not_make_a_result_complete(patient, predict):
+    predict(file_format="masks")
+    label_files(patient.folder, NAME, "masks")[1].unlink()
+    patient.mark_exported()
+    assert patient.status(RUN, "masks").standing == "in the way"
+
+
 # --- copies for the user -----------------------------------------------------------------------------
 
 
@@ -445,6 +516,16 @@ def test_exported_labels_carry_who_made_them(tmp_path, labels, by_hand):
         copy.write_copy(label_map(1 - labels), "masks", by_hand=by_hand)
     copy.write_copy(label_map(1 - labels), "masks", by_hand=by_hand, overwrite=True)
     np.testing.assert_array_equal(read_labels(copy.folder), 1 - labels)
+
+
+def test_exported_labels_of_unknown_origin_stay_that(tmp_path, labels):
+    copy = ResultStore(tmp_path / "export").patient(NAME)
+    copy.write_copy(label_map(labels), "masks", by_hand=None)
+    assert copy.status().state == "foreign"
+    copy.write_copy(label_map(labels), "masks", by_hand=True, overwrite=True)
+    assert copy.status().state == "corrected"
+    copy.write_copy(label_map(labels), "masks", by_hand=None, overwrite=True)
+    assert copy.status().state == "foreign"
 
 
 def test_further_labels_get_files_of_their_own(results, patient, labels):

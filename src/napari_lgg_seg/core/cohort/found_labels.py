@@ -98,8 +98,11 @@ def find_labels(
         if isinstance(record, LabelRecord):
             found.append(_recorded(file_format, files, record, name, verify=verify))
             continue
-        old = read_old_index(folder.parent) if old is None else old
-        before = old.get(name) if file_format == "tiff" else None
+        before = None
+        # A record of this version that was damaged is not replaced by what an older one said.
+        if file_format == "tiff" and (record is not None or not (folder / provenance_file("tiff")).exists()):
+            old = read_old_index(folder.parent) if old is None else old
+            before = old.get(name)
         found.append(_recorded_before(file_format, files, record, before))
         if file_format == "masks" and slice_numbers:
             expected = {mask_name(name, number) for number in slice_numbers}
@@ -123,12 +126,13 @@ def _recorded_before(
     """Labels of version 0.1.0, which stored no hashes."""
     stats = {file: _stat(file) for file in files}
     complete = all(size > 0 for size, _ in stats.values())  # a power failure left empty ones
-    if index is not None:
-        return FoundLabels(file_format, files, replace(index, provenance=provenance), [], complete)
-    if provenance is None:
+    if index is None and provenance is None:
         return FoundLabels(file_format, files, None, files, complete)
-    record = LabelRecord("model", provenance=provenance)
-    _, written = _stat(files[0].parent / provenance_file(file_format))
+    record = replace(index or LabelRecord("model"), provenance=provenance)
+    folder = files[0].parent
+    known = [] if provenance is None else [folder / provenance_file(file_format)]
+    known += [] if index is None else [folder.parent / INDEX_NAME]
+    written = max(_stat(path)[1] for path in known)
     changed = [f for f, (_, time) in stats.items() if time > written + _WRITTEN_TOGETHER]
     return FoundLabels(file_format, files, record, changed, complete)
 

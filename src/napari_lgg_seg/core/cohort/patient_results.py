@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from ..atomic import filling, locked, safe_name, settle
+from ..atomic import filling, locked, locked_for_reading, safe_name, settle
 from ..choices import FileFormat
 from ..data.label_files import LabelArray, LabelMap, label_files, put_labels
 from ..data.provenance import LabelRecord, Provenance
-from ..errors import BusyError, ChangedError, ExistingMasksError, ExportError, ResultsError
+from ..errors import ChangedError, ExistingMasksError, ExportError, ResultsError
 from ..evaluation.compare import format_shape
 from .found_labels import FORMATS, FoundLabels, find_labels, probability_name, revision_of
 from .result_files import (
@@ -77,7 +78,7 @@ class PatientResults:
         settle(self.folder)
         found = find_labels(self.folder, self.name, verify=verify, slice_numbers=slice_numbers)
         if any(labels.owner == "unknown" for labels in found):
-            with self._locked_if_possible():  # perhaps they are just being written
+            with locked_for_reading(self.folder):  # perhaps they are just being written
                 found = find_labels(self.folder, self.name, verify=verify, slice_numbers=slice_numbers)
         return status_of(self.folder, self.name, found, wanted, file_format)
 
@@ -99,7 +100,7 @@ class PatientResults:
         ResultsError, ExportError
             As :meth:`status`.
         """
-        with self._locked_if_possible():
+        with locked_for_reading(self.folder):
             settle(self.folder)
             return revision_of(find_labels(self.folder, self.name, verify=True))
 
@@ -111,18 +112,6 @@ class PatientResults:
                 stat = path.stat()
                 found.append((str(path), stat.st_size, stat.st_mtime_ns))
         return found
-
-    @contextmanager
-    def _locked_if_possible(self) -> Iterator[None]:
-        """Hold the lock, unless the folder is read-only."""
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self.folder))
-            except BusyError:
-                raise
-            except ExportError:
-                pass
-            yield
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -138,9 +127,10 @@ class PatientResults:
         ResultsError, ExportError
             As :meth:`status`.
         """
-        if not self.folder.is_dir():
+        settle(self.folder)
+        if not os.path.isdir(self.folder):  # noqa: PTH112 - Path.is_dir raises errors
             return None
-        with self._locked_if_possible():
+        with locked_for_reading(self.folder):
             settle(self.folder)
             found = find_labels(self.folder, self.name, verify=True)
             if not found:
@@ -234,7 +224,9 @@ class PatientResults:
                 stored = None if kept else stored
             else:
                 formats |= {labels.file_format for labels in found}
-            write_results(self.folder, label_map, formats, record, stored, kept)
+            write_results(
+                self.folder, label_map, formats, record, stored, kept, replace_all=replace_corrected
+            )
             return self.status()
 
     def write_edits(
@@ -285,8 +277,11 @@ class PatientResults:
             if any(labels.owner != "model" for labels in found):  # a prediction can be computed again
                 self._check_revision(found, revision)
             known = [labels for labels in found if labels.owner != "unknown"]
-            before = known[0].record if known and known[0].record is not None else LabelRecord("person")
-            kept = known[0].stored_probability(self._probability_file) if known else {}
+            if any(f.file_format == "tiff" and f not in known and f is not found[0] for f in found):
+                raise self._changed()  # it would be replaced although it was not seen
+            before, kept = LabelRecord("person", made_with=label_map.made_with), {}
+            if known and known[0].record is not None and revision in (None, revision_of(found)):
+                before, kept = known[0].record, known[0].stored_probability(self._probability_file)
             record = replace(before, made_by="person", provenance=None, exported=False)
             if probability is not None:
                 measured = measure_prediction(probability, label_map.labels)
@@ -336,7 +331,7 @@ class PatientResults:
             return self.status()
 
     def write_copy(
-        self, label_map: LabelMap, file_format: FileFormat, *, by_hand: bool, overwrite: bool = False
+        self, label_map: LabelMap, file_format: FileFormat, *, by_hand: bool | None, overwrite: bool = False
     ) -> list[Path]:
         """Export labels to this folder.
 
@@ -347,7 +342,7 @@ class PatientResults:
         file_format : {"masks", "tiff", "nifti"}
             Other formats that are there already are written as well.
         by_hand : bool
-            Whether the user made, corrected or accepted them.
+            Whether the user made, corrected or accepted them; None if that is unknown.
         overwrite : bool
             Whether they may replace any labels that are there.
 
@@ -372,9 +367,11 @@ class PatientResults:
                     f"{self.folder} holds labels already ({found[0].files[0].name}); choose another folder, "
                     "or allow overwriting."
                 )
-            record = LabelRecord("person" if by_hand else "model", made_with=label_map.made_with)
+            record = None
+            if by_hand is not None:
+                record = LabelRecord("person" if by_hand else "model", made_with=label_map.made_with)
             formats = {file_format, *(labels.file_format for labels in found)}
-            write_results(self.folder, label_map, formats, record)
+            write_results(self.folder, label_map, formats, record, replace_all=True)
             return label_files(self.folder, self.name, file_format)
 
     def write_more(self, title: str, label_map: LabelMap) -> Path:
@@ -407,7 +404,10 @@ class PatientResults:
 
     def _check_revision(self, found: Sequence[FoundLabels], revision: str | None) -> None:
         if revision is not None and revision != revision_of(found):
-            raise ChangedError(
-                f"The labels of {self.name} in {self.folder} have been changed by another window or program "
-                "since they were opened, and were not replaced."
-            )
+            raise self._changed()
+
+    def _changed(self) -> ChangedError:
+        return ChangedError(
+            f"The labels of {self.name} in {self.folder} have been changed by another window or program "
+            "since they were opened, and were not replaced."
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,11 @@ def write_results(
     folder: Path,
     label_map: LabelMap,
     formats: Collection[FileFormat],
-    record: LabelRecord,
+    record: LabelRecord | None,
     probability: Probability | None = None,
     kept: Mapping[str, StoredFile] | None = None,
+    *,
+    replace_all: bool = False,
 ) -> None:
     """Replace a patient's labels, their records and the probability.
 
@@ -94,13 +96,15 @@ def write_results(
         The labels, with the patient's name.
     formats : collection of {"masks", "tiff", "nifti"}
         Formats to write.
-    record : LabelRecord
-        What is recorded about them, without the files.
+    record : LabelRecord or None
+        What is recorded about them, without the files; None if it is unknown who made them.
     probability : ndarray of float32, optional
         Shape (z, y, x), 0 to 1.
     kept : mapping, optional
         The record's entry about a stored probability that stays valid. Without it and ``probability``, the
         stored one is removed.
+    replace_all : bool
+        Remove also files of the same format with another ending, which only another program can have made.
 
     Raises
     ------
@@ -117,9 +121,13 @@ def write_results(
             files.removed.add(probability_file)
         for file_format in sorted(formats):
             written = put_labels(files.staging, label_map, file_format)
-            before = {path.name for path in label_files(folder, label_map.patient, file_format)}
-            files.removed |= before - {path.name for path in written}
-            _put_record(files.staging, file_format, record, written, stored)
+            if file_format == "masks" or replace_all:
+                before = {path.name for path in label_files(folder, label_map.patient, file_format)}
+                files.removed |= before - {path.name for path in written}
+            if record is None:
+                files.removed.add(provenance_file(file_format))
+            else:
+                _put_record(files.staging, file_format, record.with_files(written), stored)
 
 
 def change_records(
@@ -140,18 +148,18 @@ def change_records(
     with filling(folder) as files:
         for labels in found:
             stored = labels.stored_probability(folder / probability_name(name))
-            record = change(labels.record or LabelRecord("person"))
-            _put_record(files.staging, labels.file_format, record, labels.files, stored)
+            record = labels.record or LabelRecord("person")
+            if labels.owner == "unknown" or not record.files:
+                record = record.with_files(labels.files)
+            _put_record(files.staging, labels.file_format, change(record), stored)
 
 
 def _put_record(
     folder: Path,
     file_format: FileFormat,
     record: LabelRecord,
-    files: Iterable[Path],
     probability: Mapping[str, StoredFile],
 ) -> None:
-    record = record.with_files(files)
     record = replace(record, files={**record.files, **probability})
     (folder / provenance_file(file_format)).write_text(record.to_json(), encoding="utf-8")
 

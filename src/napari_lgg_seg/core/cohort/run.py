@@ -35,6 +35,7 @@ from .patient_job import (
     read_input,
     write_result,
 )
+from .store import ResultStore
 
 AnyPath = str | os.PathLike[str]
 
@@ -108,6 +109,8 @@ def segment_cohort(
 
     Raises
     ------
+    ResultsError
+        If ``output`` is the folder that holds the patients' folders, or inside a patient's folder.
     ModelError, DeviceError, OptionsError
         If the model, the device or the options are unusable for all patients.
     ClusterError
@@ -140,6 +143,8 @@ def segment_cohort(
     )
     found = find_by_name("images to segment", *map(_absolute, folders))
     patients = list(found.patients.values())
+    for folder in patients:  # labels among images would be taken for their ground truth
+        ResultStore(job.output).check(folder.parent)
     unusable = [PatientFailed(problem.path, problem.sentence) for problem in (*found.problems, *found.empty)]
     if workers is None and scheduler is None:
         predictor = predictor_for(load_model(path), options)

@@ -61,8 +61,12 @@ class ResultStore:
         """
         try:
             folders = [path for path in self.folder.iterdir() if path.is_dir() and path.name[0] != "."]
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise ResultsError(
+                f"{self.folder} cannot be opened ({error.strerror}); choose another folder of results."
+            ) from error
         statuses = self.statuses(sorted(folder.name for folder in folders))
         return {name: status for name, status in statuses.items() if status.by_hand}
 

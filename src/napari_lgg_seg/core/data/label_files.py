@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import replacing
+from ..atomic import cannot_write, locked_for_reading, replacing
 from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError, LggSegError, PatientError
 from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
 from .masks import put_masks, slices_in
 from .patients import UInt8Array, parse_name, read_patient, settle_for_reading
+from .provenance import provenance_file
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -97,7 +98,10 @@ def label_files(folder: Path, patient: str, file_format: FileFormat) -> list[Pat
         masks = [(n[1], path) for path in slices_in(folder) if (n := parse_name(path)) is not None and n[2]]
         return [path for _, path in sorted(masks)]
     paths = (folder / f"{patient}_tumour{ending}" for ending in _ENDINGS[file_format])
-    return [path for path in paths if path.is_file()]
+    try:
+        return [path for path in paths if path.is_file()]
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def check_format(file_format: FileFormat, path: Path) -> None:
@@ -239,7 +243,10 @@ def read_labels(path: Path) -> UInt8Array:
 def read_label_values(path: Path) -> LabelArray:
     """As :func:`read_labels`, with the values that are stored, in the file's own integer type."""
     if path.is_dir():
-        return _read_masks(path)
+        if not (path / provenance_file("masks")).is_file():
+            return _read_masks(path)
+        with locked_for_reading(path):  # another program may be about to replace one mask after the other
+            return _read_masks(path)
     settle_for_reading(path.parent)
     try:
         labels: LabelArray

@@ -121,11 +121,11 @@ def slices_in(folder: Path) -> list[Path]:
     ExportError
         If it is a file or cannot be opened.
     """
-    if not folder.exists():
-        return []
-    if not folder.is_dir():
-        raise ExportError(f"{folder} is a file; choose a folder.")
     try:
+        if not folder.exists():
+            return []
+        if not folder.is_dir():
+            raise ExportError(f"{folder} is a file; choose a folder.")
         return sorted(path for path in folder.iterdir() if parse_name(path) is not None)
     except OSError as error:
         raise cannot_write(folder, error) from error

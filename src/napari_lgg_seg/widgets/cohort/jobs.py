@@ -191,7 +191,8 @@ def run_export(
                 made_with=stored.status.made_with,
             )
             copy = PatientResults(output / name, files.name)
-            copy.write_copy(label_map, "masks", by_hand=stored.status.by_hand, overwrite=overwrite)
+            by_hand = None if stored.status.state == "foreign" else stored.status.by_hand
+            copy.write_copy(label_map, "masks", by_hand=by_hand, overwrite=overwrite)
             yield PatientExported(folder, results.patient(name).mark_exported())
         except ExistingMasksError:
             yield MasksExist(name)
