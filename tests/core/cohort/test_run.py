@@ -31,7 +31,7 @@ from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.core.errors import ClusterError, ExportError, ResultsError
+from napari_lgg_seg.core.errors import ClusterError, ExportError
 from napari_lgg_seg.core.options import SegmentOptions
 
 NAMES = ("TCGA_CS_0003_20000303", "TCGA_DU_0001_19990101", "TCGA_HT_0002_20000202")
@@ -122,8 +122,10 @@ def test_results_never_go_among_the_images(cohort, model, renamed, file_format):
             folder.rename(cohort / str(number))
     before = contents(cohort)
     for output in (cohort, next(cohort.iterdir()), next(cohort.iterdir()) / "results"):
-        with pytest.raises(ResultsError, match="choose another folder"):
-            list(lgg.segment_cohort(cohort, output, model, file_format=file_format))
+        events = list(lgg.segment_cohort(cohort, output, model, file_format=file_format))
+        assert kinds(events) == [PatientFailed] * 3
+        assert all("choose another folder" in event.sentence for event in events[1:])
+        assert {event.folder for event in events[1:]} == set(cohort.iterdir())
     assert contents(cohort) == before
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..choices import FileFormat, OptionsError
 from ..data.discover import find_by_name
 from ..data.provenance import model_checksum
-from ..errors import LggSegError
+from ..errors import LggSegError, ResultsError
 from ..inference.predict import Notice, Predictor, predictor_for
 from ..memory import free_memory, return_main_memory
 from ..model.checkpoint import DEFAULT_MODEL, load_model, read_card
@@ -109,8 +109,6 @@ def segment_cohort(
 
     Raises
     ------
-    ResultsError
-        If ``output`` is the folder that holds the patients' folders, or inside a patient's folder.
     ModelError, DeviceError, OptionsError
         If the model, the device or the options are unusable for all patients.
     ClusterError
@@ -142,10 +140,14 @@ def segment_cohort(
         keep_probability=keep_probability,
     )
     found = find_by_name("images to segment", *map(_absolute, folders))
-    patients = list(found.patients.values())
-    for folder in patients:  # labels among images would be taken for their ground truth
-        ResultStore(job.output).check(folder.parent)
     unusable = [PatientFailed(problem.path, problem.sentence) for problem in (*found.problems, *found.empty)]
+    patients: list[Path] = []
+    for folder in found.patients.values():
+        try:  # labels among images would be taken for their ground truth
+            ResultStore(job.output).check(folder.parent)
+            patients.append(folder)
+        except ResultsError as error:
+            unusable.append(PatientFailed(folder, f"{folder} was not segmented: {error}"))
     if workers is None and scheduler is None:
         predictor = predictor_for(load_model(path), options)
         events = _segment_here(job, predictor, patients)
