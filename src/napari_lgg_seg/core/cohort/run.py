@@ -156,7 +156,8 @@ def segment_cohort(
         events = spread(job, patients, workers, scheduler)
     yield CohortFound(len(patients) + len(unusable))
     yield from unusable
-    yield from events
+    if patients:  # otherwise no worker is started, and no folder created
+        yield from events
 
 
 def _check_workers(workers: int | None, scheduler: str | None) -> None:
