@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -66,11 +67,18 @@ def test_accepted_predictions_count_as_corrected(folders):
     assert names(folders) == [A, B, C]
 
 
-@pytest.mark.parametrize("what", ["labels", "images"])
-def test_patients_with_missing_labels_or_images_are_left_out(folders, what):
-    for file in [labels_of(folders, A)] if what == "labels" else list((folders[0] / A).iterdir()):
-        file.unlink()
+def test_a_patient_without_labels_is_not_found(folders):
+    labels_of(folders, A).unlink()
     assert names(folders) == [B]
+
+
+def test_corrected_labels_without_images_are_named(folders):
+    shutil.rmtree(folders[0] / A)
+    found = find_corrected(*folders)
+    assert list(found.patients) == [B]
+    (problem,) = found.problems
+    assert A in problem
+    assert "no images" in problem
 
 
 def test_there_are_none_without_results(folders, tmp_path):

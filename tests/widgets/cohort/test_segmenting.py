@@ -155,6 +155,17 @@ def test_replacing_the_open_patients_corrections_shows_the_new_labels(
     assert states(widget)[FIRST] == "segmented"
 
 
+def test_what_another_window_corrected_since_the_listing_is_kept_and_shown(browse, click, wait_until, cohort):
+    widget = browse()
+    other = results_of(cohort).patient(FIRST)
+    other.write_edits(LabelMap(FIRST, np.zeros(read_patient(cohort / FIRST).shape, np.uint8)))
+    assert states(widget)[FIRST] == "new"
+    run_to_end(widget, click, wait_until)
+    assert "1 patient with corrected labels, which are kept" in run_status(widget)
+    assert states(widget)[FIRST] == "corrected"
+    assert not other.read_labels().any()
+
+
 def test_segment_selected_without_a_selection_says_so(browse, click):
     widget = browse()
     select(widget)

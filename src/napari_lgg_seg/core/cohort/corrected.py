@@ -96,10 +96,16 @@ def find_corrected(dataset: Path, results: Path) -> FoundCorrected:
     found = find_by_name("images", dataset)
     patients: dict[str, CorrectedPatient] = {}
     problems = [str(problem) for problem in (*found.problems, *found.empty)]
+    named = {problem.path.name for problem in found.problems}
     for name, status in corrected.items():
-        if name not in found.patients:
+        if name not in found.patients and name in named:
             continue
-        if problem := not_corrected(name, results, status):
+        if name not in found.patients:
+            problems.append(
+                f"{results} holds labels of {name}, but {dataset} holds no images of this name; add them, or "
+                "name the files of the results after those of the images."
+            )
+        elif problem := not_corrected(name, results, status):
             problems.append(problem)
         else:
             patients[name] = CorrectedPatient(name, found.patients[name], results)

@@ -268,7 +268,7 @@ class PatientResults:
         if shape is not None and label_map.labels.shape != shape:
             raise ResultsError(
                 f"The labels of {self.name} have {format_shape(label_map.labels.shape)} voxels but its "
-                f"images have {format_shape(shape)}; they were not saved."
+                f"images have {format_shape(shape)}; they were not saved - export them to keep them."
             )
         label_map = self._named(label_map)
         with locked(self.folder):
@@ -341,7 +341,7 @@ class PatientResults:
             The labels.
         file_format : {"masks", "tiff", "nifti"}
             Other formats that are there already are written as well.
-        by_hand : bool
+        by_hand : bool or None
             Whether the user made, corrected or accepted them; None if that is unknown.
         overwrite : bool
             Whether they may replace any labels that are there.

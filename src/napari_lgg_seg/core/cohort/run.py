@@ -6,7 +6,7 @@ The only code that goes through many patients; command line, window and dask use
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -141,13 +141,9 @@ def segment_cohort(
     )
     found = find_by_name("images to segment", *map(_absolute, folders))
     unusable = [PatientFailed(problem.path, problem.sentence) for problem in (*found.problems, *found.empty)]
-    patients: list[Path] = []
-    for folder in found.patients.values():
-        try:  # labels among images would be taken for their ground truth
-            ResultStore(job.output).check(folder.parent)
-            patients.append(folder)
-        except ResultsError as error:
-            unusable.append(PatientFailed(folder, f"{folder} was not segmented: {error}"))
+    refused = _outputs_among_images(job.output, found.patients.values())
+    unusable += refused
+    patients = [f for f in found.patients.values() if f not in {failed.folder for failed in refused}]
     if workers is None and scheduler is None:
         predictor = predictor_for(load_model(path), options)
         events = _segment_here(job, predictor, patients)
@@ -158,6 +154,23 @@ def segment_cohort(
     yield from unusable
     if patients:  # otherwise no worker is started, and no folder created
         yield from events
+
+
+def _outputs_among_images(output: Path, folders: Iterable[Path]) -> list[PatientFailed]:
+    """Failures of the patients for which results would lie among images, and be taken for ground truth."""
+    reasons: dict[Path, str] = {}
+    failed = []
+    for folder in folders:
+        if folder.parent not in reasons:
+            try:
+                ResultStore(output).check(folder.parent)
+                reasons[folder.parent] = ""
+            except ResultsError as error:
+                reasons[folder.parent] = str(error)
+        if reasons[folder.parent]:
+            sentence = f"{folder} was not segmented: {reasons[folder.parent]}"
+            failed.append(PatientFailed(folder, sentence))
+    return failed
 
 
 def _check_workers(workers: int | None, scheduler: str | None) -> None:

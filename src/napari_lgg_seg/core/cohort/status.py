@@ -65,7 +65,7 @@ def status_of(
     wanted: Provenance | None = None,
     file_format: FileFormat | None = None,
 ) -> PatientStatus:
-    """The status of labels that were found; see :meth:`.store.PatientResults.status`."""
+    """The status of labels that were found; see :meth:`.patient_results.PatientResults.status`."""
     if not found:
         return PatientStatus()
     owners = {labels.owner for labels in found}

@@ -107,7 +107,7 @@ class SegmentJob:
 
 @dataclass(frozen=True)
 class PatientRefreshed:
-    """A patient whose result was perhaps still written after the run was cancelled."""
+    """A patient whose result changed without another event: after a cancelled run, or in another window."""
 
     folder: Path
     status: PatientStatus
@@ -146,6 +146,8 @@ def run_segment(job: SegmentJob) -> Generator[CohortEvent | PatientRefreshed, No
                     name = job.patients[event.folder]
                     cache.update(event.folder, job.results.patient(name), event.details)
                 yield event
+                if isinstance(event, PatientSkipped) and event.corrected:  # elsewhere, since it was listed
+                    unreported.add(event.folder)
                 if job.cancelled.is_set():
                     break
         for folder in sorted(unreported):
