@@ -11,7 +11,7 @@ from flair_model import write_flair_model
 
 import napari_lgg_seg as lgg
 from napari_lgg_seg.core.data.discover import find_by_name
-from napari_lgg_seg.core.data.label_files import read_labels
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.errors import CorrectedError, ExistingMasksError, ImageError
 

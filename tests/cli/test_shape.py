@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from label_writing import write_labels
 
-from napari_lgg_seg.core.data.label_files import LabelMap, read_labels
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.evaluation.study.shape import Shape, measure_shape
 from napari_lgg_seg.core.evaluation.study.shape_table import read_shapes, write_shapes
 

@@ -37,7 +37,7 @@ def shape(
     from rich.progress import track
 
     from ..core.data.discover import find_by_name
-    from ..core.data.label_files import read_labels
+    from ..core.data.label_reading import read_labels
     from ..core.evaluation.study.shape import measure_shape
     from ..core.evaluation.study.shape_table import check_table, write_shapes
 

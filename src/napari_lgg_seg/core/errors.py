@@ -10,6 +10,10 @@ class LggSegError(Exception):
     """Base class of all errors that this package raises intentionally."""
 
 
+class LggSegWarning(UserWarning):
+    """Something about the data that the user should know; the result is still right."""
+
+
 class PatientError(LggSegError):
     """A patient folder or slice file that cannot be used."""
 
@@ -77,3 +81,9 @@ class ClusterError(LggSegError):
 def reason(error: BaseException) -> str:
     """Message of another package's error, to be used as part of a sentence."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def one_line(error: BaseException) -> str:
+    """Message of another package's error in one line of at most 120 characters, to be put in brackets."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 120 else f"{text[:117]}..."

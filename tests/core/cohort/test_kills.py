@@ -10,7 +10,8 @@ from killing import kills
 
 from napari_lgg_seg.core.cohort.patient_results import PatientResults
 from napari_lgg_seg.core.cohort.store import ResultStore
-from napari_lgg_seg.core.data.label_files import LabelMap, label_files, read_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, label_files
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.data.provenance import Provenance
 

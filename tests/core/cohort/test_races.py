@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from napari_lgg_seg.core.cohort.store import ResultStore
-from napari_lgg_seg.core.data.label_files import LabelMap, read_labels
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.provenance import Provenance
 from napari_lgg_seg.core.errors import ChangedError, CorrectedError
 

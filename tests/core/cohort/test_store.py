@@ -16,7 +16,8 @@ from napari_lgg_seg.core.atomic import locked
 from napari_lgg_seg.core.cohort.status import PatientStatus
 from napari_lgg_seg.core.cohort.store import ResultStore, default_results_folder
 from napari_lgg_seg.core.data.discover import find_by_name
-from napari_lgg_seg.core.data.label_files import LabelMap, label_files, read_labels
+from napari_lgg_seg.core.data.label_files import LabelMap, label_files
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.provenance import Provenance
 from napari_lgg_seg.core.errors import (

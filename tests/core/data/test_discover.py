@@ -19,7 +19,7 @@ from napari_lgg_seg.core.data.discover import (
     patient_folders,
     search,
 )
-from napari_lgg_seg.core.data.label_files import read_labels
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.patients import read_patient, read_slices
 from napari_lgg_seg.core.errors import PatientError
 

@@ -10,7 +10,8 @@ import tifffile
 from label_writing import write_labels
 
 from napari_lgg_seg.core.data.discover import find_by_name
-from napari_lgg_seg.core.data.label_files import LabelMap, read_labels
+from napari_lgg_seg.core.data.label_files import LabelMap
+from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.errors import ExportError, PatientError
 
 ALL_FORMATS = ("masks", "tiff", "nifti")

@@ -208,11 +208,9 @@ def test_error_names_a_grayscale_slice_of_another_size(tmp_path, write_grayscale
     assert "12 x 11" in text
 
 
-@pytest.mark.parametrize("photometric", ["palette", "miniswhite"])
-def test_palettes_and_inverted_intensities_are_refused(tmp_path, photometric):
-    colours = {"colormap": np.zeros((3, 256), np.uint16)} if photometric == "palette" else {}
-    tifffile.imwrite(tmp_path / "p_1.tif", PIXELS[..., 1], photometric=photometric, **colours)
-    assert "p_1.tif" in refusal(tmp_path)
+def test_black_and_white_images_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "p_1.tif", (PIXELS[..., 1] > 9) * np.uint8(255), photometric="minisblack")
+    assert "like masks" in refusal(tmp_path)
 
 
 # --- selected slices -----------------------------------------------------------------------------

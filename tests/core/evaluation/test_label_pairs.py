@@ -111,3 +111,82 @@ def test_different_grids_are_refused(tmp_path, make_patient):
     (pair,) = find_pairs(tmp_path / "out", tmp_path / "truth").pairs
     with pytest.raises(PatientError, match=r"5 x 64 x 64 voxels but .*6 x 64 x 64"):
         read_pair(pair)
+
+
+# --- the same slices at the same place -----------------------------------------------------------
+
+
+def pair_of(tmp_path, write_first, write_second):
+    """A pair of labels: each is written by a function of a folder, which returns the path to read."""
+    return LabelPair(NAME, write_first(tmp_path / "out"), write_second(tmp_path / "truth"), None)
+
+
+def masks_of(labels, numbers):
+    def write(folder):
+        write_masks(folder, "P", labels, numbers)
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("numbers", [(2, 3), (11, 12)])
+def test_slices_are_compared_by_number(tmp_path, numbers):
+    labels = np.zeros((2, 6, 6), np.uint8)
+    labels[:, 2:4, 2:4] = 1
+    pair = pair_of(tmp_path, masks_of(labels, numbers), masks_of(labels, (1, 2)))
+    with pytest.raises(PatientError, match=rf"holds slices 1 and 2 but .* {numbers[0]} and {numbers[1]}"):
+        read_pair(pair)
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "nifti"])
+def test_label_files_know_their_slice_numbers(tmp_path, file_format):
+    labels = np.zeros((2, 6, 6), np.uint8)
+    labels[:, 2:4, 2:4] = 1
+
+    def write(numbers):
+        label_map = LabelMap("P", labels, numbers)
+        return lambda folder: write_labels(folder, label_map, file_format)[0]
+
+    assert read_pair(pair_of(tmp_path, write((4, 5)), masks_of(labels, (4, 5)))).slice_numbers == (4, 5)
+    with pytest.raises(PatientError, match="they must be the same slices"):
+        read_pair(pair_of(tmp_path, write((4, 5)), masks_of(labels, (5, 6))))
+
+
+def write_image(path, labels, affine):
+    nibabel = pytest.importorskip("nibabel")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(labels.T, affine), path)
+    return path
+
+
+def test_labels_are_compared_where_they_lie(tmp_path, make_patient):
+    nibabel = pytest.importorskip("nibabel")
+    labels = np.zeros((3, 6, 8), np.uint8)
+    labels[1, 1:3, 5:8] = 1
+    ours = write_labels(tmp_path, LabelMap(NAME, labels, spacing=(3.0, 0.5, 0.5)), "nifti")[0]
+    reordered = tmp_path / "ras.nii.gz"
+    nibabel.save(nibabel.as_closest_canonical(nibabel.load(ours)), reordered)
+    write_masks(tmp_path / "masks", NAME, labels)
+    for truth in (ours, tmp_path / "masks"):
+        volumes = read_pair(LabelPair(NAME, reordered, truth, None))
+        np.testing.assert_array_equal(volumes.prediction, volumes.truth)
+
+
+@pytest.mark.parametrize("change", ["origin", "spacing", "tilt"])
+def test_labels_that_lie_elsewhere_are_refused(tmp_path, change):
+    labels = np.zeros((3, 6, 8), np.uint8)
+    labels[1, 1:3, 5:8] = 1
+    affine = np.diag([-0.5, -0.5, 3.0, 1.0])
+    other = affine.copy()
+    if change == "origin":
+        other[:3, 3] = 0, 4, 0
+    elif change == "spacing":
+        other[2, 2] = 3.5
+    else:
+        other[1, 2] = 0.2
+    first = write_image(tmp_path / "first.nii.gz", labels, affine)
+    second = write_image(tmp_path / "second.nii.gz", labels, other)
+    with pytest.raises(PatientError, match=r"lie up to [\d.]+ mm apart"):
+        read_pair(LabelPair(NAME, first, second, None))
+    almost = affine + 1e-6
+    read_pair(LabelPair(NAME, first, write_image(tmp_path / "third.nii.gz", labels, almost), None))

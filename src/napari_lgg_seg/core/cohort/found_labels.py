@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..choices import FileFormat
 from ..data.label_files import label_files
-from ..data.masks import mask_name
+from ..data.patients import parse_name
 from ..data.provenance import LabelRecord, Provenance, StoredFile, provenance_file, read_record
 from .old_index import INDEX_NAME, read_old_index
 
@@ -105,8 +105,8 @@ def find_labels(
             before = old.get(name)
         found.append(_recorded_before(file_format, files, record, before))
         if file_format == "masks" and slice_numbers:
-            expected = {mask_name(name, number) for number in slice_numbers}
-            complete = found[-1].is_complete and {file.name for file in files} == expected
+            numbers = {parsed[1] for file in files if (parsed := parse_name(file)) is not None}
+            complete = found[-1].is_complete and numbers == set(slice_numbers)
             found[-1] = replace(found[-1], is_complete=complete)
     return sorted(found, key=lambda labels: labels.owner != "person")
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-import numpy as np
-
 from ..atomic import filling, locked, locked_for_reading, safe_name, settle
 from ..choices import FileFormat
 from ..data.label_files import LabelArray, LabelMap, label_files, put_labels
@@ -25,6 +23,7 @@ from .result_files import (
     check_folder,
     measure_prediction,
     read_pages,
+    read_probability_pages,
     write_results,
 )
 from .status import PatientStatus, check_permission, status_of
@@ -158,7 +157,7 @@ class PatientResults:
         path = self._probability_file
         if not labels.stored_probability(path):
             return None
-        return read_pages(path, shape).astype(np.float32) / np.float32(255)
+        return read_probability_pages(path, shape)
 
     # --- writing ---------------------------------------------------------------------------------
 

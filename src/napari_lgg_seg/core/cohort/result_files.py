@@ -18,9 +18,9 @@ from ..data.label_files import (
     LabelMap,
     label_files,
     put_labels,
-    read_label_values,
     uuid_of,
 )
+from ..data.label_reading import read_probability, read_stored_labels
 from ..data.masks import slices_in
 from ..data.patients import parse_name
 from ..data.provenance import LabelRecord, StoredFile, provenance_file
@@ -181,18 +181,25 @@ def measure_prediction(probability: Probability | None, labels: LabelArray) -> d
 
 
 def read_pages(path: Path, shape: tuple[int, ...] | None) -> LabelArray:
-    """Labels or an 8-bit probability, (z, y, x), from a file or a folder of masks.
+    """Labels, (z, y, x), from a file or a folder of masks.
 
     Raises
     ------
     PatientError
         If it is broken, or has another shape than ``shape``.
     """
-    pages = read_label_values(path)
-    if pages.dtype.kind not in "bui" or (shape is not None and pages.shape != shape):
-        wanted = format_shape(shape) if shape is not None else "slices x height x width"
+    return _checked(read_stored_labels(path).labels, path, shape)
+
+
+def read_probability_pages(path: Path, shape: tuple[int, ...]) -> Probability:
+    """A stored probability, (z, y, x), 0 to 1; raises as :func:`read_pages`."""
+    return _checked(read_probability(path), path, shape).astype(np.float32) / np.float32(255)
+
+
+def _checked(pages: LabelArray, path: Path, shape: tuple[int, ...] | None) -> LabelArray:
+    if shape is not None and pages.shape != shape:
         raise PatientError(
-            f"{path} is {format_shape(pages.shape)} {pages.dtype}, but the patient is {wanted}; remove it "
-            "and segment the patient again."
+            f"{path} is {format_shape(pages.shape)}, but the patient is {format_shape(shape)}; remove it and "
+            "segment the patient again."
         )
     return pages

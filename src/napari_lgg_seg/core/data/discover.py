@@ -2,6 +2,8 @@
 
 The rules, which every search follows:
 
+- Names are compared in their composed form (NFC), in which the same name typed on another system is the same.
+- A folder named like one for masks, such as ``gt``, holds no images; nor does a file among folders.
 - Hidden files and folders, and folders that the system makes at the top of a disk, are ignored. Links are
   followed, and folders are searched in the order of their names.
 - A folder with slices (``<patient>_<n>.tif``, ``<patient>_<n>_mask.tif``) is one patient's own, and its
@@ -19,16 +21,15 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import tifffile
-
-from ..errors import PatientError
-from .patients import SliceFiles, find_slices, mask_of, parse_name, settle_for_reading
+from ..errors import LggSegWarning, PatientError
+from .patients import SliceFiles, find_slices, mask_of, one_form, parse_name, settle_for_reading
+from .tiff import channels_of
 
 #: What a search looks for; "labels" are masks or label files.
 Content = Literal["images", "images to segment", "labels", "images and masks"]
@@ -39,6 +40,11 @@ NIFTI_ENDINGS = (".nii.gz", ".nii")
 
 #: Folders that systems make at the top of a disk, often unreadable; in lower case.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin")
+
+#: Names of folders that hold masks, in lower case; two letters may be a patient's initials, "gt" is not.
+_MASK_FOLDERS = re.compile(
+    r"gt|(ground[ _-]?)?truths?|(manual[ _-]?)?(masks?|labels?|labelstr|labelsts|segmentations?|annotations?)"
+)
 
 _LABEL_FILE = re.compile(r"(?P<name>.+)_tumour(?P<ending>\.tiff?|\.nii(\.gz)?)", re.IGNORECASE)
 
@@ -71,7 +77,7 @@ def is_patient_folder(folder: Path) -> bool:
         return False
     if not images:
         return bool(masks)
-    return _channels(images[min(images)]) == 3
+    return channels_of(images[min(images)]) == 3
 
 
 def is_slice_file(path: Path) -> bool:
@@ -83,9 +89,9 @@ def is_slice_file(path: Path) -> bool:
         parsed = parse_name(path)
         if parsed is None or not path.is_file():
             return False
-        is_mask, channels = parsed[2], _channels(path)
+        is_mask, channels = parsed[2], channels_of(path)
         if channels == 1:
-            return is_mask or mask_of(path).is_file()
+            return is_mask or mask_of(path) is not None
         return channels == 3 and not is_mask
     except (OSError, ValueError):  # the system refuses the path: too long, not permitted
         return False
@@ -187,7 +193,11 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
     without_labels: dict[str, Path] = {}
     problems: list[Problem] = []
     empty: list[Problem] = []
+    skipped: list[Path] = []
     for path in paths:
+        if _is_foreign_file(path, content):
+            skipped.append(path)
+            continue
         nothing = True
         for folder in _folders_to_search(path):
             yield
@@ -205,7 +215,25 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
             wanted = content.removesuffix(" to segment")
             empty.append(Problem(path, f"{path} contains no patient's {wanted}; choose another folder."))
     patients |= {name: folder for name, folder in without_labels.items() if name not in patients}
+    for path in skipped:
+        if patients:
+            warnings.warn(
+                f"{path} is not a patient's {_kind(content)} and is skipped.", LggSegWarning, stacklevel=2
+            )
+        else:
+            empty.append(Problem(path, f"{path} is a file; choose a patient's folder, or a folder of them."))
     return Found(patients, tuple(dict.fromkeys(problems)), tuple(empty))
+
+
+def _is_foreign_file(path: Path, content: Content) -> bool:
+    """Whether a path is a file, and not one that may hold labels."""
+    if not os.path.isfile(path):  # noqa: PTH113 - unlike Path.is_file, it never raises
+        return False
+    return content != "labels" or not path.name.lower().endswith((*TIFF_ENDINGS, *NIFTI_ENDINGS))
+
+
+def _kind(content: Content) -> str:
+    return "label file" if content == "labels" else "folder"
 
 
 def _add(found: dict[str, Path], here: Mapping[str, Path]) -> Iterator[Problem]:
@@ -281,13 +309,29 @@ _Here = tuple[Mapping[str, Path], Mapping[str, Path]]
 
 def _images_in(folder: Path) -> _Here:
     slices = _slices(folder, _files(folder))
-    return ({slices.name: folder}, {}) if slices is not None and slices.images else ({}, {})
+    if slices is None or not slices.images:
+        return {}, {}
+    check_not_masks(slices)
+    return {slices.name: folder}, {}
+
+
+def check_not_masks(slices: SliceFiles) -> None:
+    """Refuse a folder such as ``gt``, whose files are masks without saying so in their names."""
+    folder = slices.folder
+    if slices.masks or _MASK_FOLDERS.fullmatch(folder.name.lower()) is None:
+        return
+    raise PatientError(
+        f"{folder} seems to hold masks, to judge by its name; name them <patient>_<n>_mask.tif and put them "
+        "next to the images, or rename the folder if it holds images."
+    )
 
 
 def _images_to_segment_in(folder: Path) -> _Here:
     slices = _slices(folder, _files(folder))
     if slices is not None and not slices.images:
         raise PatientError(f"{folder} holds masks only; there is nothing to segment.")
+    if slices is not None:
+        check_not_masks(slices)
     return ({slices.name: folder}, {}) if slices is not None else ({}, {})
 
 
@@ -296,7 +340,11 @@ def _images_and_masks_in(folder: Path) -> _Here:
     if slices is None:
         return {}, {}
     if not slices.images or not slices.masks:
-        raise PatientError(f"{folder} has no {'masks' if slices.images else 'images'}; training needs both.")
+        layout = "; masks are named <patient>_<n>_mask.tif and lie next to the images"
+        raise PatientError(
+            f"{folder} has no {f'masks{layout}' if slices.images else 'images'}; training needs both."
+        )
+    check_not_masks(slices)
     return {slices.name: folder}, {}
 
 
@@ -320,7 +368,7 @@ def _parse_label_file(path: Path) -> tuple[str, int] | None:
     match = _LABEL_FILE.fullmatch(path.name)
     if match is None:
         return None
-    return match["name"], (*TIFF_ENDINGS, *NIFTI_ENDINGS).index(match["ending"].lower())
+    return one_form(match["name"]), (*TIFF_ENDINGS, *NIFTI_ENDINGS).index(match["ending"].lower())
 
 
 _SEARCHES: Mapping[Content, Callable[[Path], _Here]] = {
@@ -341,20 +389,3 @@ def patient_folders(folder: Path) -> list[Path]:
 
 def _patient_folders(dataset: Path, limit: int | None) -> Iterator[Path]:
     return (folder for folder in subfolders(dataset)[:limit] if is_patient_folder(folder))
-
-
-# --- one file ----------------------------------------------------------------------------------
-
-
-def _channels(path: Path) -> int | None:
-    """1 for a grayscale 8-bit TIFF, 3 for a colour one, None for anything else. Reads the header only."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
-    except Exception:  # noqa: BLE001 - tifffile raises many kinds of errors on files that are not TIFFs
-        return None
-    if series.dtype != np.uint8:
-        return None
-    if len(series.shape) == 2:
-        return 1
-    return 3 if series.shape[2:] == (3,) else None

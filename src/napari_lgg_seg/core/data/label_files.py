@@ -1,4 +1,4 @@
-"""Write and read labels as dataset masks, multi-page TIFF or NIfTI."""
+"""Write labels as dataset masks, multi-page TIFF or NIfTI."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import cannot_write, locked_for_reading, replacing
+from ..atomic import cannot_write, replacing
 from ..choices import FileFormat
-from ..errors import ExistingMasksError, ExportError, LggSegError, PatientError
+from ..errors import ExistingMasksError, ExportError
 from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
 from .masks import put_masks, slices_in
-from .patients import UInt8Array, parse_name, read_patient, settle_for_reading
-from .provenance import provenance_file
+from .patients import parse_name
 
 LabelArray = npt.NDArray[np.generic]
 
 _ENDINGS: Mapping[str, Sequence[str]] = {"tiff": TIFF_ENDINGS, "nifti": NIFTI_ENDINGS}
+#: How headers say that a file is ours, and the entry of our descriptions with the slices' numbers.
+DESCRIPTION, SLICE_NUMBERS = b"napari-lgg-seg labels", "slice_numbers"
 _AXES = {2: "YX", 3: "ZYX", 4: "TZYX"}
 
 
@@ -46,6 +47,8 @@ class LabelMap:
         Shape (4, 4), voxel (x, y, z) to patient coordinates in mm, if known.
     made_with : dict
         Model and options, stored in the headers of TIFF and NIfTI.
+    number_width : int
+        Digits to which the numbers are padded with zeros in the file names of masks.
     """
 
     patient: str
@@ -54,6 +57,7 @@ class LabelMap:
     spacing: tuple[float, float, float] | None = None
     affine: npt.NDArray[np.float64] | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    number_width: int = 1
 
 
 def put_labels(folder: Path, label_map: LabelMap, file_format: FileFormat) -> list[Path]:
@@ -75,7 +79,13 @@ def put_labels(folder: Path, label_map: LabelMap, file_format: FileFormat) -> li
         If the disk is full or the folder cannot be written.
     """
     if file_format == "masks":
-        return put_masks(folder, label_map.patient, label_map.labels, label_map.slice_numbers or None)
+        return put_masks(
+            folder,
+            label_map.patient,
+            label_map.labels,
+            label_map.slice_numbers or None,
+            label_map.number_width,
+        )
     path = label_file(folder, label_map.patient, file_format)
     _WRITERS[file_format](path, label_map)
     return [path]
@@ -113,7 +123,7 @@ def check_format(file_format: FileFormat, path: Path) -> None:
         If it needs nibabel, which is missing.
     """
     if file_format == "nifti":
-        _nibabel(path)
+        nibabel_for(path)
 
 
 def check_new(path: Path, *, overwrite: bool) -> None:
@@ -141,10 +151,16 @@ def _put_tiff(path: Path, label_map: LabelMap) -> None:
     metadata: dict[str, Any] = {"axes": _AXES[labels.ndim], "Name": label_map.patient}
     for axis, size in zip("ZYX"[3 - min(labels.ndim, 3) :], spacing[3 - min(labels.ndim, 3) :], strict=True):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": unit}
-    if label_map.made_with:
-        metadata["Description"] = json.dumps(label_map.made_with)
+    if description := _described(label_map):
+        metadata["Description"] = json.dumps(description)
     metadata["UUID"] = uuid_of(labels, metadata)
     tifffile.imwrite(path, labels, ome=True, compression="zlib", photometric="minisblack", metadata=metadata)
+
+
+def _described(label_map: LabelMap) -> dict[str, Any]:
+    """What headers say of labels: model, options, and the slices' numbers."""
+    numbers = list(label_map.slice_numbers)
+    return dict(label_map.made_with) | ({SLICE_NUMBERS: numbers} if numbers else {})
 
 
 def uuid_of(pages: LabelArray, metadata: Mapping[str, Any]) -> str:
@@ -160,7 +176,7 @@ def write_nifti(path: Path, label_map: LabelMap) -> None:
     usual radiological orientation, in which x increases to the patient's left, y to the back and z to the
     head.
     """
-    _nibabel(path)  # if it is missing, the error should name this path, not the temporary one
+    nibabel_for(path)  # if it is missing, the error should name this path, not the temporary one
     with replacing(path) as temporary:
         # nibabel derives the compression from the file name.
         named = temporary.with_name(temporary.name + "".join(_ending(path, NIFTI_ENDINGS)))
@@ -172,7 +188,7 @@ def write_nifti(path: Path, label_map: LabelMap) -> None:
 
 
 def _put_nifti(path: Path, label_map: LabelMap) -> None:
-    nibabel = _nibabel(path)
+    nibabel = nibabel_for(path)
     labels = _as_written(label_map.labels)
     volume = labels[None] if labels.ndim == 2 else labels
     affine = label_map.affine
@@ -181,9 +197,9 @@ def _put_nifti(path: Path, label_map: LabelMap) -> None:
         affine = np.diag([-sx, -sy, sz, 1.0])
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)
     image.header.set_xyzt_units("mm" if label_map.spacing or label_map.affine is not None else "unknown")
-    image.header["descrip"] = b"napari-lgg-seg labels"
-    if label_map.made_with:
-        text = json.dumps(label_map.made_with).encode()
+    image.header["descrip"] = DESCRIPTION
+    if description := _described(label_map):
+        text = json.dumps(description).encode()
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
     nibabel.save(image, path)
 
@@ -210,7 +226,14 @@ def _ending(path: Path, endings: Sequence[str]) -> str:
     return next((e for e in endings if path.name.lower().endswith(e)), endings[0])
 
 
-def _nibabel(path: Path) -> Any:
+def nibabel_for(path: Path) -> Any:
+    """The package nibabel, to read or write a file.
+
+    Raises
+    ------
+    ExportError
+        If it is missing.
+    """
     try:
         import nibabel
     except ImportError as error:
@@ -218,61 +241,3 @@ def _nibabel(path: Path) -> Any:
             f"{path} needs the package nibabel; install it with: pip install 'napari-lgg-seg[nifti]'."
         ) from error
     return nibabel
-
-
-# --- reading -----------------------------------------------------------------------------------
-
-
-def read_labels(path: Path) -> UInt8Array:
-    """Read a patient's labels from a folder of masks, a TIFF or a NIfTI file.
-
-    Returns
-    -------
-    ndarray of uint8
-        Shape (z, y, x), 0 and 1.
-
-    Raises
-    ------
-    PatientError
-        If there are no labels, a slice has no mask, or a file cannot be read.
-    """
-    mask: UInt8Array = np.not_equal(read_label_values(path), 0).astype(np.uint8)
-    return mask
-
-
-def read_label_values(path: Path) -> LabelArray:
-    """As :func:`read_labels`, with the values that are stored, in the file's own integer type."""
-    if path.is_dir():
-        if not (path / provenance_file("masks")).is_file():
-            return _read_masks(path)
-        with locked_for_reading(path):  # another program may be about to replace one mask after the other
-            return _read_masks(path)
-    settle_for_reading(path.parent)
-    try:
-        labels: LabelArray
-        if path.name.lower().endswith(NIFTI_ENDINGS):
-            labels = np.asarray(_nibabel(path).load(path).dataobj).T
-        else:
-            labels = tifffile.imread(path)
-    except Exception as error:  # both libraries raise many kinds of errors on broken files
-        if isinstance(error, LggSegError):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise PatientError(f"{path} cannot be read as labels ({text}); write it again.") from error
-    if labels.ndim == 2:  # tifffile drops the axis of a single slice
-        labels = labels[None]
-    if labels.ndim != 3:
-        raise PatientError(f"{path} has {labels.ndim} dimensions; labels of one patient must have 3.")
-    return labels
-
-
-def _read_masks(folder: Path) -> UInt8Array:
-    patient = read_patient(folder)
-    if patient.truth is None:
-        raise PatientError(f"{folder} holds no masks; choose the folder with this patient's masks.")
-    if patient.slices_without_mask:
-        missing = folder / f"{patient.name}_{patient.slices_without_mask[0]}_mask.tif"
-        raise PatientError(
-            f"{missing} is missing, although other slices have masks; add it before comparing."
-        )
-    return patient.truth

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from ..errors import PatientError
-from .discover import has_slices, second_time, subfolders
+from .discover import check_not_masks, has_slices, second_time, subfolders
 from .patients import find_slices
 
 
@@ -50,7 +50,9 @@ def list_patients(dataset: Path, results: Path | None = None) -> ListedPatients:
     refused: dict[Path, str] = {}
     for folder in _listed(dataset, results):
         try:
-            name = find_slices(folder).name
+            slices = find_slices(folder)
+            check_not_masks(slices)
+            name = slices.name
         except PatientError as error:
             name, refused[folder] = folder.name, str(error)
         else:

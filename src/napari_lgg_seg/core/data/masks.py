@@ -16,9 +16,9 @@ from ..errors import ExportError
 from .patients import Patient, parse_name
 
 
-def mask_name(patient: str, number: int) -> str:
-    """File name of a slice's mask."""
-    return f"{patient}_{number}_mask.tif"
+def mask_name(patient: str, number: int, width: int = 1) -> str:
+    """File name of a slice's mask, with the number padded with zeros to a width."""
+    return f"{patient}_{number:0{width}}_mask.tif"
 
 
 def put_masks(
@@ -26,6 +26,7 @@ def put_masks(
     patient: str,
     labels: npt.NDArray[np.generic],
     slice_numbers: Sequence[int] | None = None,
+    number_width: int = 1,
 ) -> list[Path]:
     """Write labels as masks in the dataset's layout, ``<patient>_<n>_mask.tif``, to an existing folder.
 
@@ -39,6 +40,8 @@ def put_masks(
         Shape (z, y, x); non-zero is tumour.
     slice_numbers : sequence of int, optional
         Number of each slice; 1, 2, ... by default.
+    number_width : int
+        Digits to which the numbers are padded with zeros.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def put_masks(
         raise ExportError(f"{len(labels)} slices need {len(labels)} different slice numbers.")
     _check_name(patient, numbers)
     pixels = np.where(labels != 0, np.uint8(255), np.uint8(0))
-    targets = [folder / mask_name(patient, number) for number in numbers]
+    targets = [folder / mask_name(patient, number, number_width) for number in numbers]
     _put_tiffs(targets, pixels)
     return targets
 
@@ -80,16 +83,17 @@ def write_patient(folder: str | os.PathLike[str], patient: Patient) -> list[Path
         raise ExportError(
             f"{folder} holds slices already ({found[0].name}); choose a new or an empty folder."
         )
+    width = patient.number_width
     targets: list[Path] = []
     pixels: list[npt.NDArray[np.uint8]] = []
     if patient.volume is not None:
-        targets += [Path(f"{patient.name}_{number}.tif") for number in patient.slice_numbers]
+        targets += [Path(f"{patient.name}_{number:0{width}}.tif") for number in patient.slice_numbers]
         pixels += list(patient.volume)
     if patient.truth is not None:
         marked = [
             i for i, number in enumerate(patient.slice_numbers) if number not in patient.slices_without_mask
         ]
-        targets += [Path(mask_name(patient.name, patient.slice_numbers[i])) for i in marked]
+        targets += [Path(mask_name(patient.name, patient.slice_numbers[i], width)) for i in marked]
         pixels += list(patient.truth[marked] * np.uint8(255))
     with filling(folder) as files:
         _put_tiffs([files.staging / target for target in targets], pixels)

@@ -10,22 +10,27 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from ..atomic import settle
 from ..errors import ExportError, PatientError
+from .binary import tumour_in
+from .tiff import read_slice
 
 #: Sequences in the order of the three channels of an image file.
 SEQUENCES = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = SEQUENCES.index("FLAIR")
 
+#: More digits than any slice number has, and fewer than Python refuses to convert.
+_MAX_DIGITS = 9
 _NAME = re.compile(r"(?P<name>.+)_(?P<number>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -53,6 +58,8 @@ class Patient:
         Numbers of slices without a mask file in a patient that has masks; they are 0 in ``truth``.
     affine : ndarray or None
         Shape (4, 4): voxel (x, y, z) to patient coordinates in mm, if known.
+    number_width : int
+        Digits to which slice numbers are padded with zeros in the file names; 1 if they are not.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Patient:
     filled_sequences: tuple[str, ...] = ()
     slices_without_mask: tuple[int, ...] = ()
     affine: npt.NDArray[np.float64] | None = None
+    number_width: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,18 +97,35 @@ class SliceFiles:
     images: Mapping[int, Path]
     masks: Mapping[int, Path]
 
+    @property
+    def number_width(self) -> int:
+        """Digits to which the numbers are padded with zeros, 1 if they are not."""
+        texts = [
+            match["number"]
+            for path in (self.images or self.masks).values()
+            if (match := _NAME.fullmatch(path.name))
+        ]
+        padded = [text for text in texts if text.startswith("0") and len(text) > 1]
+        return len(padded[0]) if padded else 1
+
 
 def parse_name(path: Path) -> tuple[str, int, bool] | None:
     """Patient name, slice number and "is a mask" from a slice's file name; None if it is not a slice."""
     match = _NAME.fullmatch(path.name)
-    if match is None or path.name.startswith("."):
+    if match is None or path.name.startswith(".") or len(match["number"]) > _MAX_DIGITS:
         return None
-    return match["name"], int(match["number"]), match["mask"] is not None
+    return one_form(match["name"]), int(match["number"]), match["mask"] is not None
 
 
-def mask_of(image: Path) -> Path:
-    """Path of the mask that belongs to an image file."""
-    return image.with_name(f"{image.stem}_mask{image.suffix}")
+def one_form(name: str) -> str:
+    """A name with composed characters (NFC): macOS stores names decomposed, other systems as typed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def mask_of(image: Path) -> Path | None:
+    """The mask that belongs to an image file, with any of the endings; None if there is none."""
+    masks = (image.with_name(f"{image.stem}_mask{end}") for end in (image.suffix, ".tif", ".tiff"))
+    return next((mask for mask in masks if os.path.isfile(mask)), None)  # noqa: PTH113 - never raises
 
 
 def institution(patient_name: str) -> str:
@@ -197,9 +222,10 @@ def _check_complete(files: SliceFiles) -> None:
     kind = ".tif" if files.images else "_mask.tif"
     for before, after in pairwise(numbers):
         if after != before + 1:
+            missing = f"{files.name}_{before + 1:0{files.number_width}}{kind}"
             raise PatientError(
-                f"{files.folder / f'{files.name}_{before + 1}{kind}'} is missing between slices "
-                f"{before} and {after}; add it, or open slices one by one."
+                f"{files.folder / missing} is missing between slices {before} and {after}; add it, or open "
+                "slices one by one."
             )
 
 
@@ -240,7 +266,7 @@ def read_slices(paths: Sequence[Path]) -> Patient:
     """
     folder = paths[0].parent
     chosen = _by_number(paths, folder)
-    masks = {n: mask for n, image in chosen.images.items() if (mask := mask_of(image)).is_file()}
+    masks = {n: mask for n, image in chosen.images.items() if (mask := mask_of(image)) is not None}
     files = SliceFiles(chosen.name, folder, chosen.images, {**masks, **chosen.masks})
     _check_masks(files)
     return _read(files)
@@ -248,10 +274,14 @@ def read_slices(paths: Sequence[Path]) -> Patient:
 
 def _read(files: SliceFiles) -> Patient:
     numbers = tuple(files.images or files.masks)
-    volume = _with_channels(_stack(files.images, _read_image)) if files.images else None
+    volume = None
+    if files.images:
+        images = _stack(files.images, _read_image)
+        _check_not_masks(images, files)
+        volume = _with_channels(images)
     truth = None
     if files.masks:
-        marked = _stack(files.masks, _read_mask)
+        marked = tumour_in(_stack(files.masks, _read_mask), list(files.masks.values()), several_labels=False)
         shape = volume.shape[1:3] if volume is not None else marked.shape[1:]
         if marked.shape[1:] != shape:
             raise PatientError(
@@ -268,16 +298,17 @@ def _read(files: SliceFiles) -> Patient:
         slice_numbers=numbers,
         filled_sequences=_copies_of_flair(volume) if volume is not None else (),
         slices_without_mask=tuple(n for n in numbers if n not in files.masks) if files.masks else (),
+        number_width=files.number_width,
     )
 
 
-def _stack(files: Mapping[int, Path], read: Callable[[Path], UInt8Array]) -> UInt8Array:
-    stack: UInt8Array | None = None
+def _stack(files: Mapping[int, Path], read: Callable[[Path], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    stack: npt.NDArray[Any] | None = None
     first = next(iter(files.values()))
     for index, path in enumerate(files.values()):
         pixels = read(path)
         if stack is None:
-            stack = np.empty((len(files), *pixels.shape), np.uint8)
+            stack = np.empty((len(files), *pixels.shape), pixels.dtype)
         elif pixels.ndim != stack.ndim - 1:
             gray, colour = (path, first) if pixels.ndim == 2 else (first, path)
             raise PatientError(
@@ -289,9 +320,20 @@ def _stack(files: Mapping[int, Path], read: Callable[[Path], UInt8Array]) -> UIn
                 f"{path} is {_size(pixels.shape)} pixels but {first.name} is {_size(stack.shape[1:])}; "
                 "all slices of a patient must have the same size."
             )
+        elif pixels.dtype != stack.dtype:
+            stack = stack.astype(np.promote_types(stack.dtype, pixels.dtype))
         stack[index] = pixels
     assert stack is not None
     return stack
+
+
+def _check_not_masks(images: UInt8Array, files: SliceFiles) -> None:
+    """Refuse grayscale images with only black and one shade, which are masks without the right name."""
+    if images.ndim == 3 and images.any() and not ((images != 0) & (images != images.max())).any():
+        raise PatientError(
+            f"{next(iter(files.images.values()))} and the patient's other slices are black and white, like "
+            "masks; name masks <patient>_<n>_mask.tif and put them next to the images."
+        )
 
 
 def _with_channels(images: UInt8Array) -> UInt8Array:
@@ -300,49 +342,35 @@ def _with_channels(images: UInt8Array) -> UInt8Array:
 
 
 def _read_image(path: Path) -> UInt8Array:
-    pixels, photometric = _read_tiff(path)
+    displayed = read_slice(path)
+    pixels = displayed.pixels
+    if displayed.coloured_palette:
+        raise PatientError(f"{path} has a colour palette; export it again as plain grayscale FLAIR.")
     if pixels.dtype != np.uint8 or (pixels.ndim != 2 and pixels.shape[2:] != (3,)):
         raise PatientError(
             f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a slice must be uint8, height x width x 3, "
             "or height x width for FLAIR alone; export it again in the dataset's layout or remove it."
         )
-    if pixels.ndim == 2 and photometric != tifffile.PHOTOMETRIC.MINISBLACK:
-        raise PatientError(
-            f"{path} has a palette or inverted intensities; export it again as plain grayscale FLAIR."
-        )
     return np.asarray(pixels, np.uint8)
 
 
-def _read_mask(path: Path) -> UInt8Array:
-    pixels, _ = _read_tiff(path)
+def _read_mask(path: Path) -> npt.NDArray[Any]:
+    displayed = read_slice(path)
+    pixels = displayed.pixels
+    if displayed.coloured_palette:
+        colours = np.unique(pixels.reshape(-1, 3), axis=0)
+        if len(colours) > 2 or colours.any(axis=1).all():
+            raise PatientError(
+                f"{path} has {len(colours)} colours instead of black and one for tumour; export it again as "
+                "a black and white mask."
+            )
+        pixels = pixels.max(axis=-1)
     if pixels.ndim != 2 or pixels.dtype.kind not in "bui":
         raise PatientError(
             f"{path} is {_size(pixels.shape)} {pixels.dtype}, but a mask must be height x width integers; "
             "export it again in the dataset's layout or remove it."
         )
-    mask: UInt8Array = np.not_equal(pixels, 0).astype(np.uint8)
-    return mask
-
-
-def _read_tiff(path: Path) -> tuple[npt.NDArray[np.generic], int]:
-    """Pixels of a single-page TIFF and their interpretation (``tifffile.PHOTOMETRIC``)."""
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-            if len(tiff.pages) > 1 or end > path.stat().st_size:
-                raise ValueError("it is truncated" if len(tiff.pages) == 1 else "it has several pages")
-            # A slice has few, small strips: starting threads would cost more time than it saves.
-            return page.asarray(maxworkers=1), page.photometric
-    except Exception as error:  # tifffile raises many kinds of errors on broken files
-        raise PatientError(
-            f"{path} cannot be read as a TIFF slice ({_one_line(error)}); copy it again from its source."
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return pixels * np.uint8(255) if pixels.dtype.kind == "b" else pixels
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.discover import Content, Found, find_by_name
-from ..data.label_files import read_labels
+from ..data.label_reading import StoredLabels, read_stored_labels
 from ..data.patients import UInt8Array, find_slices, read_patient
 from ..errors import PatientError
 from .compare import format_shape
+
+#: Grids are the same if no corner is further apart than this, in voxels.
+_SAME_PLACE = 0.1
 
 
 @dataclass(frozen=True)
@@ -151,21 +155,65 @@ def read_pair(pair: LabelPair, *, with_images: bool = True) -> Volumes:
     PatientError
         If a file cannot be read or the grids differ.
     """
-    prediction = read_labels(pair.labels)
-    truth = None if pair.truth is None else read_labels(pair.truth)
+    prediction = read_stored_labels(pair.labels).as_tumour()
+    truth = None if pair.truth is None else read_stored_labels(pair.truth).as_tumour()
     images = None if pair.images is None or not with_images else read_patient(pair.images).volume
-    for path, array in ((pair.truth, truth), (pair.images, images)):
-        if array is not None and array.shape[:3] != prediction.shape:
+    for path, shape in (
+        (pair.truth, None if truth is None else truth.labels.shape),
+        (pair.images, None if images is None else images.shape[:3]),
+    ):
+        if shape not in (None, prediction.labels.shape):
             raise PatientError(
-                f"{pair.labels} has {format_shape(prediction.shape)} voxels but {path} has "
-                f"{format_shape(array.shape[:3])}; they must be the same slices."
+                f"{pair.labels} has {format_shape(prediction.labels.shape)} voxels but {path} has "
+                f"{format_shape(shape)}; they must be the same slices."
             )
-    return Volumes(pair.name, _slice_numbers(pair, len(prediction)), prediction, truth, images)
+    if truth is not None:
+        _check_position(prediction, truth)
+    return Volumes(
+        pair.name,
+        _common_slice_numbers(pair, prediction, truth),
+        prediction.labels,
+        None if truth is None else truth.labels,
+        images,
+    )
 
 
-def _slice_numbers(pair: LabelPair, count: int) -> tuple[int, ...]:
-    for path in (pair.images, pair.truth, pair.labels):
-        if path is not None and path.is_dir():
-            files = find_slices(path)
-            return tuple(files.images or files.masks)
-    return tuple(range(1, count + 1))
+def _common_slice_numbers(
+    pair: LabelPair, prediction: StoredLabels, truth: StoredLabels | None
+) -> tuple[int, ...]:
+    """The slices' numbers, which must be the same wherever they are known; else 1, 2, ..."""
+    known = [(stored.path, stored.slice_numbers) for stored in (truth, prediction) if stored is not None]
+    if pair.images is not None:
+        files = find_slices(pair.images)
+        known.insert(0, (pair.images, tuple(files.images or files.masks)))
+    known = [(path, numbers) for path, numbers in known if numbers]
+    for path, numbers in known:
+        if numbers != known[0][1]:
+            raise PatientError(
+                f"{known[0][0]} holds slices {_ranges(known[0][1])} but {path} holds slices "
+                f"{_ranges(numbers)}; they must be the same slices."
+            )
+    return known[0][1] if known else tuple(range(1, len(prediction.labels) + 1))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Slice numbers in words, for instance ``1 to 20`` or ``3, 7 and 8``."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    shown = [str(n) for n in numbers[:8]] + (["more"] if len(numbers) > 8 else [])
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _check_position(prediction: StoredLabels, truth: StoredLabels) -> None:
+    """Refuse labels that lie elsewhere in space, if that is known of both."""
+    if prediction.affine is None or truth.affine is None:
+        return
+    z, y, x = (n - 1 for n in prediction.labels.shape)
+    corners = np.array([(i, j, k, 1) for i in (0, x) for j in (0, y) for k in (0, z)], np.float64)
+    distance = np.linalg.norm(corners @ (prediction.affine - truth.affine)[:3].T, axis=1).max()
+    voxel = np.linalg.norm(truth.affine[:3, :3], axis=0).min()
+    if distance > _SAME_PLACE * voxel:
+        raise PatientError(
+            f"{prediction.path} and {truth.path} lie up to {distance:.1f} mm apart, as their affines say; "
+            "resample one of them to the grid of the other."
+        )

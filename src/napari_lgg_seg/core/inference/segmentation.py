@@ -102,6 +102,7 @@ class Segmentation:
             patient.spacing,
             patient.affine,
             self.made_with(),
+            patient.number_width,
         )
 
 

@@ -191,6 +191,7 @@ def run_export(
                 stored.labels,
                 tuple(files.images or files.masks),
                 made_with=stored.status.made_with,
+                number_width=files.number_width,
             )
             copy = PatientResults(output / name, files.name)
             by_hand = None if stored.status.state == "foreign" else stored.status.by_hand

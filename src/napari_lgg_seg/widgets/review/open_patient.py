@@ -247,6 +247,7 @@ class OpenPatient:
             results.spacing_of(layer),
             self._patient.affine,
             info.get("made_with", {}),
+            self._patient.number_width,
         )
 
     def remove(self) -> Visibility:
