@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from napari_lgg_seg.core.data.discover import (
     patient_folders,
     search,
 )
+from napari_lgg_seg.core.data.label_files import LabelMap, put_labels
 from napari_lgg_seg.core.data.label_reading import read_labels
+from napari_lgg_seg.core.data.listing import list_patients
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.patients import read_patient, read_slices
-from napari_lgg_seg.core.errors import PatientError
+from napari_lgg_seg.core.errors import LggSegWarning, PatientError
 
 PIXELS = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
 
@@ -380,3 +384,81 @@ def test_patients_to_segment_are_found_among_and_inside_folders(tmp_path, write_
     found = find_by_name("images to segment", tmp_path / "b", tmp_path, missing)
     assert list(found.patients.items()) == [(name, tmp_path / name) for name in "bac"]
     assert [problem.path for problem in found.problems] == [missing]
+
+
+# --- names and layouts of other systems ----------------------------------------------------------
+
+
+def test_composed_and_decomposed_names_are_one_patient(tmp_path, write_slices):
+    composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    write_slices(tmp_path / "a", composed)
+    write_slices(tmp_path / "b", decomposed)
+    found = find_by_name("images", tmp_path)
+    assert dict(found.patients) == {composed: tmp_path / "a"}
+    assert "a second time" in str(found.problems[0])
+    (tmp_path / "c").mkdir()
+    tifffile.imwrite(tmp_path / "c" / f"{decomposed}_tumour.tif", np.zeros((2, 4, 4), np.uint8))
+    assert list(find_by_name("labels", tmp_path / "c").patients) == [composed]
+
+
+@pytest.mark.parametrize("name", ["gt", "GT", "masks", "Labels", "ground_truth", "labelsTr", "manual masks"])
+def test_a_folder_named_like_masks_holds_no_images(tmp_path, write_slices, name):
+    write_slices(tmp_path / "images", "p", masks=False)
+    write_slices(tmp_path / name, "p", masks=False)
+    for content in ("images", "images to segment"):
+        found = find_by_name(content, tmp_path)
+        assert dict(found.patients) == {"p": tmp_path / "images"}
+        assert f"{tmp_path / name} seems to hold masks" in str(found.problems[0])
+    problems = [str(problem) for problem in find_by_name("images and masks", tmp_path).problems]
+    assert any("_mask.tif" in problem for problem in problems)
+    assert f"{tmp_path / name} seems to hold masks" in " ".join(list_patients(tmp_path).problems.values())
+
+
+def test_a_patients_folder_may_have_any_name_if_its_masks_are_named(tmp_path, write_slices):
+    write_slices(tmp_path / "masks", "p")
+    assert find_by_name("images", tmp_path).patients == {"p": tmp_path / "masks"}
+
+
+@pytest.mark.parametrize("content", ["images", "images to segment", "images and masks", "labels"])
+def test_other_files_among_the_folders_are_skipped_with_a_notice(tmp_path, write_slices, content):
+    write_slices(tmp_path / "a", "p")
+    (tmp_path / "README.md").write_text("about the data")
+    with pytest.warns(LggSegWarning, match=r"README\.md .* is skipped"):
+        found = find_by_name(content, tmp_path / "README.md", tmp_path / "a")
+    assert dict(found.patients) == {"p": tmp_path / "a"}
+    assert found.problems == found.empty == ()
+    alone = find_by_name(content, tmp_path / "README.md")
+    assert "README.md is a file" in str(alone.empty[0])
+
+
+def test_masks_may_end_in_tiff_beside_images_in_tif(tmp_path, write_slices):
+    _, mask = write_slices(tmp_path, "p", 2)
+    for number in (1, 2):
+        (tmp_path / f"p_{number}_mask.tif").rename(tmp_path / f"p_{number}_mask.tiff")
+    np.testing.assert_array_equal(read_patient(tmp_path).truth, mask // 255)
+    np.testing.assert_array_equal(read_slices([tmp_path / "p_1.tif"]).truth, mask[:1] // 255)
+
+
+def test_numbers_with_zeros_keep_them(tmp_path, write_slices):
+    for number, old in enumerate((8, 9, 10), start=8):
+        write_slices(tmp_path / "in", "p", [old])
+        for kind in ("", "_mask"):
+            file = tmp_path / "in" / f"p_{old}{kind}.tif"
+            file.rename(file.with_name(f"p_{number:03}{kind}.tif"))
+    patient = read_patient(tmp_path / "in")
+    assert patient.number_width == 3
+    names = {file.name for file in (tmp_path / "in").iterdir()}
+    assert {file.name for file in write_patient(tmp_path / "copy", patient)} == names
+    labels = LabelMap("p", patient.truth, patient.slice_numbers, number_width=patient.number_width)
+    written = {file.name for file in put_labels(tmp_path / "copy", labels, "masks")}
+    assert written == {name for name in names if "mask" in name}
+    (tmp_path / "in" / "p_009.tif").unlink()
+    (tmp_path / "in" / "p_009_mask.tif").unlink()
+    with pytest.raises(PatientError, match=r"p_009\.tif is missing"):
+        read_patient(tmp_path / "in")
+
+
+def test_numbers_of_any_length_are_no_reason_to_fail(tmp_path, write_slices):
+    write_slices(tmp_path, "p", 2)
+    (tmp_path / f"p_{'9' * 200}.tif").write_bytes(b"")
+    assert read_patient(tmp_path).slice_numbers == (1, 2)
