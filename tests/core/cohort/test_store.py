@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from napari_lgg_seg.core.atomic import locked
 from napari_lgg_seg.core.cohort.status import PatientStatus
 from napari_lgg_seg.core.cohort.store import ResultStore, default_results_folder
 from napari_lgg_seg.core.data.discover import find_by_name
-from napari_lgg_seg.core.data.label_files import LabelMap, label_files
+from napari_lgg_seg.core.data.label_files import LabelMap, label_files, write_tiff
 from napari_lgg_seg.core.data.label_reading import read_labels
 from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.data.provenance import Provenance
@@ -579,3 +580,18 @@ def test_masks_of_another_patient_are_left_alone(tmp_path, labels):
     (tmp_path / "x" / "another").rename(tmp_path / NAME)
     with pytest.raises(ExportError, match="another patient"):
         other.write_prediction(label_map(labels), "masks", replace_corrected=True)
+
+
+def test_results_under_a_decomposed_name_are_those_of_the_patient(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Zoë") for form in ("NFC", "NFD"))
+    labels = np.zeros((2, 6, 6), np.uint8)
+    labels[1, 2:4, 2:4] = 1
+    folder = tmp_path / decomposed
+    folder.mkdir()
+    write_tiff(folder / f"{decomposed}_tumour.tif", LabelMap(decomposed, labels))
+    results = ResultStore(tmp_path).patient(composed)
+    assert results.status().state == "foreign"
+    np.testing.assert_array_equal(results.read_labels(), labels)
+    results.write_prediction(LabelMap(composed, labels * 0), overwrite=True, replace_corrected=True)
+    assert [file.name for file in folder.iterdir() if file.name[0] != "."] == [f"{composed}_tumour.tif"]
+    assert not results.read_labels().any()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..choices import FileFormat
 from ..data.label_files import LabelMap, check_format
-from ..data.patients import Patient, find_slices, read_patient
+from ..data.patients import Patient, find_slices, read_patient, stored_path
 from ..data.provenance import Provenance, provenance_of
 from ..errors import CorrectedError
 from ..evaluation.measurements import TumourMeasurements
@@ -61,7 +61,7 @@ class CohortJob:
 
     def results(self, name: str) -> PatientResults:
         """The results of a patient."""
-        return PatientResults(self.output / name)
+        return PatientResults(stored_path(self.output, name))
 
     def check(self, name: str, status: PatientStatus) -> None:
         """Refuse to replace labels without permission.

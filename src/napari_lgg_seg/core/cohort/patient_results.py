@@ -12,6 +12,7 @@ from pathlib import Path
 from ..atomic import filling, locked, locked_for_reading, safe_name, settle
 from ..choices import FileFormat
 from ..data.label_files import LabelArray, LabelMap, label_files, put_labels
+from ..data.patients import one_form
 from ..data.provenance import LabelRecord, Provenance
 from ..errors import ChangedError, ExistingMasksError, ExportError, ResultsError
 from ..evaluation.compare import format_shape
@@ -41,7 +42,7 @@ class PatientResults:
     """
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
-        self.folder, self.name = folder, folder.name if name is None else name
+        self.folder, self.name = folder, one_form(folder.name if name is None else name)
         self._probability_file = folder / probability_name(self.name)
 
     # --- what is there ---------------------------------------------------------------------------

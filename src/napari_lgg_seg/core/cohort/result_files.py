@@ -22,7 +22,7 @@ from ..data.label_files import (
 )
 from ..data.label_reading import read_probability, read_stored_labels
 from ..data.masks import slices_in
-from ..data.patients import parse_name
+from ..data.patients import one_form, parse_name
 from ..data.provenance import LabelRecord, StoredFile, provenance_file
 from ..errors import ExportError, PatientError
 from ..evaluation.compare import format_shape
@@ -121,9 +121,10 @@ def write_results(
             files.removed.add(probability_file)
         for file_format in sorted(formats):
             written = put_labels(files.staging, label_map, file_format)
-            if file_format == "masks" or replace_all:
-                before = {path.name for path in label_files(folder, label_map.patient, file_format)}
-                files.removed |= before - {path.name for path in written}
+            names = {path.name for path in written}
+            others = {path.name for path in label_files(folder, label_map.patient, file_format)} - names
+            everything = file_format == "masks" or replace_all
+            files.removed |= {other for other in others if everything or one_form(other) in names}
             if record is None:
                 files.removed.add(provenance_file(file_format))
             else:

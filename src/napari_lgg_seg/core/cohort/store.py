@@ -19,6 +19,7 @@ from typing import Any
 from ..choices import FileFormat
 from ..data.discover import has_slices
 from ..data.label_files import label_files
+from ..data.patients import one_form, stored_path
 from ..errors import ResultsError
 from ..inference.segmentation import Segmentation
 from .patient_results import PatientResults
@@ -39,7 +40,7 @@ class ResultStore:
 
     def patient(self, name: str) -> PatientResults:
         """The results of one patient."""
-        return PatientResults(self.folder / name)
+        return PatientResults(stored_path(self.folder, name))
 
     def statuses(self, names: Iterable[str]) -> dict[str, PatientStatus]:
         """Statuses of patients, see :meth:`PatientResults.status`.
@@ -67,7 +68,7 @@ class ResultStore:
             raise ResultsError(
                 f"{self.folder} cannot be opened ({error.strerror}); choose another folder of results."
             ) from error
-        statuses = self.statuses(sorted(folder.name for folder in folders))
+        statuses = self.statuses(sorted({one_form(folder.name) for folder in folders}))
         return {name: status for name, status in statuses.items() if status.by_hand}
 
     def check(self, dataset: Path) -> None:

@@ -19,7 +19,7 @@ from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError
 from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
 from .masks import put_masks, slices_in
-from .patients import parse_name
+from .patients import parse_name, stored_path
 
 LabelArray = npt.NDArray[np.generic]
 
@@ -107,7 +107,7 @@ def label_files(folder: Path, patient: str, file_format: FileFormat) -> list[Pat
     if file_format == "masks":
         masks = [(n[1], path) for path in slices_in(folder) if (n := parse_name(path)) is not None and n[2]]
         return [path for _, path in sorted(masks)]
-    paths = (folder / f"{patient}_tumour{ending}" for ending in _ENDINGS[file_format])
+    paths = (stored_path(folder, f"{patient}_tumour{ending}") for ending in _ENDINGS[file_format])
     try:
         return [path for path in paths if path.is_file()]
     except OSError as error:

@@ -122,6 +122,18 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def stored_path(folder: Path, name: str) -> Path:
+    """The path of a file or folder, in the form of its name that is stored if another one is."""
+    path = folder / name
+    if name.isascii() or os.path.lexists(path):
+        return path
+    try:
+        others = (entry.name for entry in os.scandir(folder) if one_form(entry.name) == one_form(name))
+        return folder / next(others, name)
+    except OSError:
+        return path
+
+
 def mask_of(image: Path) -> Path | None:
     """The mask that belongs to an image file, with any of the endings; None if there is none."""
     masks = (image.with_name(f"{image.stem}_mask{end}") for end in (image.suffix, ".tif", ".tiff"))
