@@ -85,5 +85,6 @@ def reason(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """Message of another package's error in one line of at most 120 characters, to be put in brackets."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = " ".join(message.split()) or type(error).__name__
     return text if len(text) <= 120 else f"{text[:117]}..."

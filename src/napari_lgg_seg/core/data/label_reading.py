@@ -8,6 +8,7 @@ import logging
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _parse_nifti(path: Path, nibabel: Any) -> Any:
     """The image in a file; all of it is read, so that the checksum of a compressed file is verified."""
     content = read_bytes(path, _MAX_NIFTI)
     if content[:2] == b"\x1f\x8b":
-        with gzip.open(path) as file:
+        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             content = file.read(_MAX_NIFTI + 1)
         if len(content) > _MAX_NIFTI:
             raise ValueError("it is too large")
