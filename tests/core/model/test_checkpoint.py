@@ -266,7 +266,7 @@ def test_pickle_file(tmp_path, read):
 def test_card_of_another_kind(tmp_path, read, header):
     path = tmp_path / "x.safetensors"
     write_header(path, header)
-    assert "damaged model header" in refusal(path, read)
+    assert "damaged model card" in refusal(path, read)
 
 
 @reads
@@ -290,27 +290,49 @@ def test_card_without_a_required_field(tmp_path, read, key):
         ({"schema_version": SCHEMA_VERSION + 1, "unheard_of": 1}, "newer version"),
         ({"schema_version": "1"}, "damaged"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"architecture": "transformer"}, "unknown network, 'transformer'"),
+        (
+            {"architecture": "transformer"},
+            "should be 'unet' or 'buda', not 'transformer'",
+        ),
         ({"architecture": ["unet"]}, "damaged"),
-        ({"sequences": []}, "unknown sequences, none"),
-        ({"sequences": ["T2"]}, "unknown sequences, T2"),
+        ({"sequences": []}, "sequences: tuple should have at least 1 item"),
+        ({"sequences": ["T2"]}, "sequences[0]: input should be 'pre-contrast', 'FLAIR' or"),
+        ({"sequences": ["FLAIR", "FLAIR"]}, "sequences: one appears twice"),
         ({"sequences": 3}, "damaged"),
-        ({"neighbouring_slices": 4}, "4 neighbouring slices"),
-        ({"neighbouring_slices": -1}, "-1 neighbouring slices"),
-        ({"neighbouring_slices": 1.0}, "1.0 neighbouring slices"),
-        ({"neighbouring_slices": "1"}, "1 neighbouring slices"),
-        ({"neighbouring_slices": None}, "None neighbouring slices"),
-        ({"threshold": 0}, "threshold of 0"),
-        ({"threshold": 1.5}, "threshold of 1.5"),
-        ({"threshold": float("nan")}, "threshold of nan"),
-        ({"threshold": "high"}, "damaged"),
-        ({"clean_up": "most"}, "unknown clean-up, 'most'"),
-        ({"coarse_threshold": 1.5}, "coarse threshold of 1.5"),
-        ({"preprocess": {"working_size": 0}}, "working size of 0"),
-        ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
-        ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),
-        ({"preprocess": {"working_size": "large"}}, "working size of large"),
-        ({"preprocess": {"clip_percentile": 200}}, "percentile 200"),
+        ({"neighbouring_slices": 4}, "neighbouring_slices: input should be less than or equal to 3, not 4"),
+        (
+            {"neighbouring_slices": -1},
+            "should be greater than or equal to 0, not -1",
+        ),
+        ({"neighbouring_slices": 1.0}, "neighbouring_slices: input should be a valid integer, not 1.0"),
+        ({"neighbouring_slices": "1"}, "neighbouring_slices: input should be a valid integer, not '1'"),
+        ({"neighbouring_slices": None}, "neighbouring_slices: input should be a valid integer, not None"),
+        ({"threshold": 0}, "threshold: input should be greater than 0, not 0"),
+        ({"threshold": 1.5}, "(threshold: input should be less than or equal to 1, not 1.5)"),
+        ({"threshold": float("nan")}, "NaN is not a JSON number"),
+        ({"threshold": "high"}, "(threshold: input should be a valid number, not 'high')"),
+        ({"clean_up": "most"}, "clean_up: input should be 'off', 'small', 'minor' or"),
+        ({"coarse_threshold": 1.5}, "coarse_threshold: input should be less than 1, not 1.5"),
+        (
+            {"preprocess": {"working_size": 0}},
+            "preprocess.working_size: input should be greater",
+        ),
+        (
+            {"preprocess": {"working_size": 100_000}},
+            "than or equal to 4096, not 100000",
+        ),
+        (
+            {"preprocess": {"working_size": 20.5}},
+            "should be a valid integer, not 20.5",
+        ),
+        (
+            {"preprocess": {"working_size": "large"}},
+            "should be a valid integer, not 'large'",
+        ),
+        (
+            {"preprocess": {"clip_percentile": 200}},
+            "should be less than or equal to 100, not 200",
+        ),
         ({"preprocess": {"unheard_of": 1}}, "unheard_of"),
         ({"preprocess": None}, "damaged"),
     ],

@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
 from ..atomic import settle
+from ..choices import SequenceName
 from ..errors import ExportError, PatientError
 
 #: Sequences in the order of the three channels of an image file.
-SEQUENCES = ("pre-contrast", "FLAIR", "post-contrast")
+SEQUENCES: tuple[SequenceName, ...] = get_args(SequenceName)
 FLAIR = SEQUENCES.index("FLAIR")
 
 _NAME = re.compile(r"(?P<name>.+)_(?P<number>\d+)(?P<mask>_mask)?\.tiff?", re.IGNORECASE)
