@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -222,6 +223,13 @@ def test_folder_instead_of_a_file(tmp_path, read):
 
 
 @reads
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix files")
+def test_named_pipe_instead_of_a_file(tmp_path, read):
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert "cannot be opened (it is not a regular file)" in refusal(tmp_path / "x.safetensors", read)
+
+
+@reads
 @pytest.mark.parametrize(
     "content",
     [
@@ -370,6 +378,10 @@ def changed_tensors(tensors, change):
         del tensors["head.weight"]
     elif change == "additional":
         tensors["foot.weight"] = torch.zeros(1)
+    elif change == "NaN":
+        tensors["head.bias"] = torch.full_like(tensors["head.bias"], torch.nan)
+    elif change == "integers":
+        tensors["head.bias"] = tensors["head.bias"].to(torch.int8)
     elif change == "another shape":
         tensors["head.weight"] = torch.zeros(2, 64, 3, 3)
     else:
@@ -377,7 +389,9 @@ def changed_tensors(tensors, change):
     return tensors
 
 
-@pytest.mark.parametrize("change", ["missing", "additional", "another shape", "all others"])
+@pytest.mark.parametrize(
+    "change", ["missing", "additional", "another shape", "all others", "NaN", "integers"]
+)
 def test_weights_of_another_network(tmp_path, model_file, change):
     path = tmp_path / "x.safetensors"
     write_header(path, CARD.to_json(), changed_tensors(load_file(model_file), change))

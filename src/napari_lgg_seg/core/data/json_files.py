@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 #: Common limits of fields.
 Count = Annotated[int, Ge(0)]
-Fraction = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Ge(0), Le(1 + 1e-6)]  # a mean may exceed 1 by rounding
 NotNegative = Annotated[float, Ge(0)]
 Names = tuple[Annotated[str, MinLen(1)], ...]
 
@@ -74,9 +74,12 @@ def build(kind: type[T], values: Any) -> T:
     schema: Any = kind  # hashable, which mypy does not know
     try:
         # As JSON, in which a list can be a tuple although nothing else is converted.
-        built: T = _adapter(schema).validate_json(json.dumps(values), strict=True)
+        text = json.dumps(values, allow_nan=False)
+        built: T = _adapter(schema).validate_json(text, strict=True)
     except ValidationError as error:
         raise JsonError(_phrase(error, values)) from error
+    except (TypeError, ValueError) as error:  # ValidationError is a ValueError
+        raise JsonError(f"it holds something that is not JSON: {error}") from error
     except RecursionError as error:
         raise JsonError("it is nested too deeply") from error
     return built
