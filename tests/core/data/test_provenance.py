@@ -46,7 +46,7 @@ def test_version_0_1_0_stored_the_provenance_alone(tmp_path, engine):
 
 
 WRONG = {
-    "schema": [1, 3, "2", 2.0, None, True],
+    "schema": [1, 3, "2", None, True],
     "made_by": ["", "nobody", None, 1, ["model"]],
     "files": [None, [], "a.tif", {"a.tif": 3}, {"a.tif": {"sha256": 1, "size": 3}}, {"a.tif": {"size": 3}}],
     "provenance": [3, "x", [], {}, {**OLD, "images": 1}, {**OLD, "options": []}, {**OLD, "engine": None}],
