@@ -26,6 +26,8 @@ T = TypeVar("T")
 Count = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1 + 1e-6)]  # a mean may exceed 1 by rounding
 NotNegative = Annotated[float, Ge(0)]
+#: Seconds since the epoch, at most those of the year 3000, which ``time.localtime`` can convert.
+Time = Annotated[float, Ge(0), Le(32_503_680_000)]
 Names = tuple[Annotated[str, MinLen(1)], ...]
 
 _LARGEST = 2**63
