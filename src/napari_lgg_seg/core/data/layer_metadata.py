@@ -36,6 +36,10 @@ class _Metadata:
     schema: int = 1
 
 
+#: What the metadata of a layer may hold; other keys are not ours.
+FIELDS = tuple(_Metadata.__dataclass_fields__)
+
+
 def checked(value: Any, slices: int | None) -> dict[str, Any] | None:
     """A layer's metadata if they are valid, with defaults for what is missing; else None.
 
@@ -51,7 +55,7 @@ def checked(value: Any, slices: int | None) -> dict[str, Any] | None:
         return None
     if "copies" in value and "filled_sequences" not in value:  # written by version 0.1.0
         value = {**value, "filled_sequences": value["copies"]}
-    known = {name: value[name] for name in _Metadata.__dataclass_fields__ if name in value}
+    known = {name: value[name] for name in FIELDS if name in value}
     try:
         found = build(_Metadata, known)
     except JsonError:
