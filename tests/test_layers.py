@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from napari_lgg_seg.layers import comparison_colours, describe, described
+from napari_lgg_seg.layers import comparison_colours, describe, described, is_comparison, to_label_map
 
 # Machado, Oliveira and Fernandes (2009): linear RGB as seen without one kind of cone.
 SEEN_BY = {
@@ -48,6 +49,45 @@ def test_metadata_of_version_0_1_0_are_understood():
     metadata["lgg"]["copies"] = metadata["lgg"].pop("filled_sequences")
     layer = Image(np.zeros((2, 4, 4)), metadata=metadata)
     assert described(layer)["filled_sequences"] == ["post-contrast"]
+
+
+WRONG = {
+    "patient": [None, "", 3, ["A"], b"A"],
+    "role": [None, "", 3],
+    "slice_numbers": [None, "12", 2, [1, "2"], [1.5, 2], [1, 1], [-1, 2], {1, 2}, [True, 2]],
+    "filled_sequences": [None, "FLAIR", [1], {"FLAIR": 1}],
+    "affine": ["", 1, [], [1, 2, 3, 4], np.eye(3).tolist(), [["1"] * 4] * 4, [[np.nan] * 4] * 4, [[1]] * 4],
+    "folder": [3, [], Path()],
+    "made_with": [None, "U-Net", [], {"options": 3}, {"provenance": None}, {"provenance": {}}],
+    "schema": ["1", None],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_metadata_with_a_wrong_value_are_ignored(name):
+    from napari.layers import Labels
+
+    for value in WRONG[name]:
+        metadata = describe("A", "tumour", [1, 2])
+        metadata["lgg"][name] = value
+        layer = Labels(np.zeros((2, 4, 4), np.uint8), metadata=metadata)
+        assert described(layer) is None, value
+        assert to_label_map(layer.data, {"metadata": metadata}, "file").patient == "file"
+
+
+def test_slices_are_renumbered_if_the_metadata_have_another_number_of_them():
+    from napari.layers import Labels
+
+    layer = Labels(np.zeros((3, 4, 4), np.uint8), metadata=describe("A", "tumour", [5, 6]))
+    assert described(layer)["slice_numbers"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [None, 3, "ab", [1, 2], {"a": "b"}])
+def test_other_values_do_not_mark_a_comparison(value):
+    from napari.layers import Labels
+
+    layer = Labels(np.zeros((2, 4, 4), np.uint8), metadata={"lgg comparison": value})
+    assert not is_comparison(layer)
 
 
 @pytest.mark.parametrize("value", [None, "mine", {}, {"patient": "A"}, {"role": "FLAIR"}])

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .core.atomic import safe_name
+from .core.data import layer_metadata
 from .core.data.label_files import LabelMap
 from .core.data.patients import SEQUENCES, Patient
 from .core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
@@ -223,13 +224,9 @@ def add_layers(viewer: Viewer, layers: Iterable[LayerData]) -> None:
 
 
 def described(layer: Layer) -> dict[str, Any] | None:
-    """A layer's ``metadata["lgg"]``, or None if it is not one of ours."""
-    value = layer.metadata.get(METADATA_KEY)
-    if not isinstance(value, dict) or "patient" not in value or "role" not in value:
-        return None
-    if "copies" in value and "filled_sequences" not in value:  # written by version 0.1.0
-        return {**value, "filled_sequences": value["copies"]}
-    return value
+    """A layer's ``metadata["lgg"]``, or None if it is not one of ours or they are invalid."""
+    slices = layer.data.shape[0] if layer.ndim == 3 and hasattr(layer.data, "shape") else None
+    return layer_metadata.checked(layer.metadata.get(METADATA_KEY), slices)
 
 
 def patients_in(layers: Iterable[Layer]) -> list[str]:
@@ -246,7 +243,8 @@ def patients_open() -> list[str]:
 
 def is_comparison(layer: Layer) -> bool:
     """Whether a layer shows where two other layers agree; such a layer is not a segmentation."""
-    return COMPARISON_KEY in layer.metadata
+    ids = layer.metadata.get(COMPARISON_KEY)
+    return isinstance(ids, list) and all(isinstance(one, str) for one in ids)
 
 
 def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None:
@@ -274,7 +272,8 @@ def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str)
     name : str
         The patient's name for layers that belong to no patient.
     """
-    info = meta.get("metadata", {}).get(METADATA_KEY, {})
+    value = meta.get("metadata", {}).get(METADATA_KEY)
+    info = layer_metadata.checked(value, len(data) if data.ndim == 3 else None) or {}
     scale, units = meta.get("scale"), meta.get("units")
     affine = info.get("affine")
     return LabelMap(

@@ -28,6 +28,9 @@ FileFormat = Literal["masks", "tiff", "nifti"]
 NetworkName = Literal["unet", "buda"]
 NETWORK_NAMES: tuple[str, ...] = get_args(NetworkName)
 
+#: MRI sequences in the order of the three channels of an image file.
+SequenceName = Literal["pre-contrast", "FLAIR", "post-contrast"]
+
 #: MRI sequences that a network can be trained on.
 SequenceChoice = Literal["all", "flair"]
 

@@ -74,6 +74,10 @@ class RecoveryError(LggSegError):
     """Autosaved edits that cannot be read."""
 
 
+class DamagedEditsError(RecoveryError):
+    """Autosaved edits that can never be read, unlike those that cannot be opened at the moment."""
+
+
 class ClusterError(LggSegError):
     """Worker processes that cannot be started, reached or used."""
 

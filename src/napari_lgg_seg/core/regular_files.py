@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 #: Largest text file that is read, in bytes. The largest one that is written takes a few megabytes.
 MAX_TEXT = 64 * 2**20
@@ -41,7 +41,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     _check_mode(path, os.stat(path).st_mode)  # noqa: PTH116 - also for paths that are strings
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading bytes; never blocks.
 
     Raises

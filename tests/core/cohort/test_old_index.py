@@ -126,15 +126,30 @@ def test_labels_that_were_removed_are_new(patient, index):
     assert patient.status().state == "new"
 
 
+def of_patient(entry, **others):
+    return json.dumps({"schema": 1, "patients": {NAME: entry, **others}})
+
+
 @pytest.mark.parametrize(
     "content",
     [
+        "",
         "{",
         "[]",
+        "[" * 2000,
         '{"schema": 1}',
-        '{"schema": 1, "patients": {"a": {"state": "lost"}}}',
-        '{"schema": 1, "patients": {"a": {"state": "new", "uncertainty": "much"}}}',
-        '{"schema": 1, "patients": {"a": 3}}',
+        '{"schema": 1, "patients": []}',
+        '{"schema": 1, "patients": {}, "patients": {}}',
+        of_patient(3),
+        of_patient(None),
+        of_patient({}),
+        of_patient({"state": "lost"}),
+        of_patient({"state": "new", "by_hand": 1}),
+        of_patient({"state": "new", "nothing_found": "no"}),
+        of_patient({"state": "new", "made_with": ["model"]}),
+        of_patient({"state": "new", "uncertainty": "much"}),
+        of_patient({"state": "new", "uncertainty": float("nan")}),
+        of_patient({"state": "new", "expected_dice": 2}),
     ],
 )
 def test_a_damaged_file_is_reported_before_anything_is_replaced(results, patient, labels, content):
@@ -150,6 +165,20 @@ def test_a_damaged_file_is_reported_before_anything_is_replaced(results, patient
         assert str(error.value).endswith(".")
         assert "\n" not in str(error.value)
     assert file.read_bytes() == before
+
+
+def test_a_file_that_is_no_file_is_reported(results, patient, labels):
+    write_labels(results.folder, LabelMap(NAME, labels), "tiff")
+    (results.folder / INDEX_NAME).mkdir()
+    with pytest.raises(ResultsError, match=r"cohort\.json cannot be read for .* \(it is a folder\); .*\.$"):
+        patient.status()
+
+
+def test_a_damaged_entry_concerns_only_its_patient(results, patient, labels):
+    write_labels(results.folder, LabelMap(NAME, labels), "tiff")
+    content = of_patient({"state": "corrected"}, other={"state": "lost"})
+    (results.folder / INDEX_NAME).write_text(content)
+    assert patient.status().state == "corrected"
 
 
 def test_fields_of_later_versions_are_ignored(results, patient, index, labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 
@@ -94,6 +95,70 @@ def test_a_damaged_cache_is_replaced(folder, results, tmp_path, reads):
     for _ in range(2):
         assert summary_of(folder, results, path).slices == 6
     assert reads == [NAME]
+
+
+def change_row(path, column, value):
+    with sqlite3.connect(path) as database:
+        assert database.execute(f"UPDATE cases SET {column} = ?", (value,)).rowcount == 1
+    database.close()
+
+
+WRONG = {
+    "slices": [0, -1, "6", None, 1.5, True, 10**30],
+    "missing": ["FLAIR", None, ["T2"], [1]],
+    "truth": [3, {}, {"voxels": -1, "slices": 1}, {"voxels": "1", "slices": 1}],
+    "predicted": [[], {"voxels": 1}, {"voxels": 1.5, "slices": None}],
+    "dice": ["1", -1, 2, float("nan"), []],
+    "problem": [None, 1, "a problem is not stored"],
+    "shape": [None, [], [3, 3], [64, 64, 1], [10**6, 10**6], [-1, 3], "64"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_row_with_a_wrong_value_is_read_again(folder, results, tmp_path, reads, name):
+    path = tmp_path / "cache"
+    first = summary_of(folder, results, path)
+    with sqlite3.connect(path) as database:
+        ((good,),) = database.execute("SELECT details FROM cases").fetchall()
+    database.close()
+    for number, value in enumerate(WRONG[name], 2):
+        change_row(path, "details", json.dumps({**json.loads(good), name: value}))
+        assert_same(summary_of(folder, results, path), first)
+        assert len(reads) == number, value
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", b"\xff", 3, None, "[" * 5000])
+def test_a_damaged_row_is_read_again(folder, results, tmp_path, reads, text):
+    first = summary_of(folder, results, tmp_path / "cache")
+    change_row(tmp_path / "cache", "details", text)
+    for _ in range(2):
+        assert_same(summary_of(folder, results, tmp_path / "cache"), first)
+    assert reads == [NAME, NAME]
+
+
+@pytest.mark.parametrize("picture", [b"", b"short", "text", 3])
+def test_a_row_with_a_damaged_thumbnail_is_read_again(folder, results, tmp_path, reads, picture):
+    first = summary_of(folder, results, tmp_path / "cache")
+    change_row(tmp_path / "cache", "thumbnail", picture)
+    assert_same(summary_of(folder, results, tmp_path / "cache"), first)
+    assert reads == [NAME, NAME]
+
+
+def test_a_row_with_an_unknown_field_is_used(folder, results, tmp_path, reads):
+    path = tmp_path / "cache"
+    first = summary_of(folder, results, path)
+    with sqlite3.connect(path) as database:
+        ((good,),) = database.execute("SELECT details FROM cases").fetchall()
+    database.close()
+    change_row(path, "details", json.dumps({**json.loads(good), "mood": "good"}))
+    assert_same(summary_of(folder, results, path), first)
+    assert reads == [NAME]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix files")
+def test_a_named_pipe_is_no_cache(folder, results, tmp_path):
+    os.mkfifo(tmp_path / "cache")
+    assert summary_of(folder, results, tmp_path / "cache").slices == 6
 
 
 def test_everything_works_without_a_cache(folder, results, tmp_path, reads):

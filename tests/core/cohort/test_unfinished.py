@@ -71,8 +71,44 @@ def test_missing_folders_are_not_offered(notes, folders, gone):
     assert unfinished.take(notes) is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"process": [1]}), "\0"])
+def written(notes):
+    """The content of the only note."""
+    (file,) = notes.glob("*.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", json.dumps({"process": [1]}), "\0", "[" * 5000])
 def test_invalid_notes_are_skipped(notes, folders, content):
     die_correcting(notes, folders)
     (notes / "other.json").write_text(content)
+    assert unfinished.take(notes).patient == PATIENT
+
+
+WRONG = {
+    "dataset": ["", None, 3, []],
+    "results": ["", None, 3, {}],
+    "patient": ["", "../other", "/", ".", 3, None, ["a"]],
+    "saved": ["now", None, float("nan"), 1e300, 10**400, -1, True],
+    "process": [[], [1], "1", None, [1.5, 2], ["1", 2], [-1, 0], [10**30, 0], [1, "2"], {"0": 1}],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_note_with_a_wrong_or_missing_value_is_skipped(notes, folders, name):
+    die_correcting(notes, folders)
+    values = written(notes)
+    (file,) = notes.iterdir()
+    for value in WRONG[name]:
+        file.write_text(json.dumps({**values, name: value, "saved later": True}))
+        assert unfinished.take(notes) is None, value
+    del values[name]
+    file.write_text(json.dumps(values))
+    assert unfinished.take(notes) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix files")
+def test_what_is_no_regular_file_is_skipped(notes, folders):
+    die_correcting(notes, folders)
+    os.mkfifo(notes / "pipe.json")
+    (notes / "folder.json").mkdir()
     assert unfinished.take(notes).patient == PATIENT

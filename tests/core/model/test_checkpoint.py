@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -222,6 +223,13 @@ def test_folder_instead_of_a_file(tmp_path, read):
 
 
 @reads
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix files")
+def test_named_pipe_instead_of_a_file(tmp_path, read):
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert "cannot be opened (it is not a regular file)" in refusal(tmp_path / "x.safetensors", read)
+
+
+@reads
 @pytest.mark.parametrize(
     "content",
     [
@@ -266,7 +274,7 @@ def test_pickle_file(tmp_path, read):
 def test_card_of_another_kind(tmp_path, read, header):
     path = tmp_path / "x.safetensors"
     write_header(path, header)
-    assert "damaged model header" in refusal(path, read)
+    assert "damaged model card" in refusal(path, read)
 
 
 @reads
@@ -290,27 +298,49 @@ def test_card_without_a_required_field(tmp_path, read, key):
         ({"schema_version": SCHEMA_VERSION + 1, "unheard_of": 1}, "newer version"),
         ({"schema_version": "1"}, "damaged"),
         ({"unheard_of": 1}, "unheard_of"),
-        ({"architecture": "transformer"}, "unknown network, 'transformer'"),
+        (
+            {"architecture": "transformer"},
+            "should be 'unet' or 'buda', not 'transformer'",
+        ),
         ({"architecture": ["unet"]}, "damaged"),
-        ({"sequences": []}, "unknown sequences, none"),
-        ({"sequences": ["T2"]}, "unknown sequences, T2"),
+        ({"sequences": []}, "sequences: tuple should have at least 1 item"),
+        ({"sequences": ["T2"]}, "sequences[0]: input should be 'pre-contrast', 'FLAIR' or"),
+        ({"sequences": ["FLAIR", "FLAIR"]}, "sequences: one appears twice"),
         ({"sequences": 3}, "damaged"),
-        ({"neighbouring_slices": 4}, "4 neighbouring slices"),
-        ({"neighbouring_slices": -1}, "-1 neighbouring slices"),
-        ({"neighbouring_slices": 1.0}, "1.0 neighbouring slices"),
-        ({"neighbouring_slices": "1"}, "1 neighbouring slices"),
-        ({"neighbouring_slices": None}, "None neighbouring slices"),
-        ({"threshold": 0}, "threshold of 0"),
-        ({"threshold": 1.5}, "threshold of 1.5"),
-        ({"threshold": float("nan")}, "threshold of nan"),
-        ({"threshold": "high"}, "damaged"),
-        ({"clean_up": "most"}, "unknown clean-up, 'most'"),
-        ({"coarse_threshold": 1.5}, "coarse threshold of 1.5"),
-        ({"preprocess": {"working_size": 0}}, "working size of 0"),
-        ({"preprocess": {"working_size": 100_000}}, "working size of 100000"),
-        ({"preprocess": {"working_size": 20.5}}, "working size of 20.5"),
-        ({"preprocess": {"working_size": "large"}}, "working size of large"),
-        ({"preprocess": {"clip_percentile": 200}}, "percentile 200"),
+        ({"neighbouring_slices": 4}, "neighbouring_slices: input should be less than or equal to 3, not 4"),
+        (
+            {"neighbouring_slices": -1},
+            "should be greater than or equal to 0, not -1",
+        ),
+        ({"neighbouring_slices": 1.0}, "neighbouring_slices: input should be a valid integer, not 1.0"),
+        ({"neighbouring_slices": "1"}, "neighbouring_slices: input should be a valid integer, not '1'"),
+        ({"neighbouring_slices": None}, "neighbouring_slices: input should be a valid integer, not None"),
+        ({"threshold": 0}, "threshold: input should be greater than 0, not 0"),
+        ({"threshold": 1.5}, "(threshold: input should be less than or equal to 1, not 1.5)"),
+        ({"threshold": float("nan")}, "NaN is not a JSON number"),
+        ({"threshold": "high"}, "(threshold: input should be a valid number, not 'high')"),
+        ({"clean_up": "most"}, "clean_up: input should be 'off', 'small', 'minor' or"),
+        ({"coarse_threshold": 1.5}, "coarse_threshold: input should be less than 1, not 1.5"),
+        (
+            {"preprocess": {"working_size": 0}},
+            "preprocess.working_size: input should be greater",
+        ),
+        (
+            {"preprocess": {"working_size": 100_000}},
+            "than or equal to 4096, not 100000",
+        ),
+        (
+            {"preprocess": {"working_size": 20.5}},
+            "should be a valid integer, not 20.5",
+        ),
+        (
+            {"preprocess": {"working_size": "large"}},
+            "should be a valid integer, not 'large'",
+        ),
+        (
+            {"preprocess": {"clip_percentile": 200}},
+            "should be less than or equal to 100, not 200",
+        ),
         ({"preprocess": {"unheard_of": 1}}, "unheard_of"),
         ({"preprocess": None}, "damaged"),
     ],
@@ -348,6 +378,10 @@ def changed_tensors(tensors, change):
         del tensors["head.weight"]
     elif change == "additional":
         tensors["foot.weight"] = torch.zeros(1)
+    elif change == "NaN":
+        tensors["head.bias"] = torch.full_like(tensors["head.bias"], torch.nan)
+    elif change == "integers":
+        tensors["head.bias"] = tensors["head.bias"].to(torch.int8)
     elif change == "another shape":
         tensors["head.weight"] = torch.zeros(2, 64, 3, 3)
     else:
@@ -355,7 +389,9 @@ def changed_tensors(tensors, change):
     return tensors
 
 
-@pytest.mark.parametrize("change", ["missing", "additional", "another shape", "all others"])
+@pytest.mark.parametrize(
+    "change", ["missing", "additional", "another shape", "all others", "NaN", "integers"]
+)
 def test_weights_of_another_network(tmp_path, model_file, change):
     path = tmp_path / "x.safetensors"
     write_header(path, CARD.to_json(), changed_tensors(load_file(model_file), change))

@@ -169,14 +169,17 @@ def test_results_among_images_are_refused(browse, cohort, wait_until):
         assert shown(widget) == []
 
 
-def test_a_damaged_index_is_reported_and_kept(browse, cohort, wait_until):
+def test_a_damaged_index_is_reported_and_kept(browse, cohort, all_read):
     widget = browse()
     index = results_of(cohort).folder / "cohort.json"  # of version 0.1.0
     write_labels(index.parent, LabelMap(FIRST, np.ones((6, 64, 64), np.uint8)), "tiff")
     index.write_text("{")
     widget.open_dataset(cohort)
-    wait_until(lambda: "cohort.json cannot be read" in found(widget))
-    assert_message(found(widget))
+    all_read(widget)
+    assert found(widget) == "4 patients: 2 new, 2 cannot be read."
+    tooltip = cell(widget, FIRST, "State", Qt.ItemDataRole.ToolTipRole)
+    assert "cohort.json cannot be read" in tooltip
+    assert_message(tooltip)
     assert index.read_text() == "{"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -97,6 +98,20 @@ def test_edits_of_a_removed_layer_are_autosaved(truth: Any, autosaved: Any, view
     assert (autosaved()[0].labels == 2).any()
 
 
+def test_edits_are_autosaved_whatever_other_plugins_do_with_the_metadata(
+    truth: Any, autosaved: Any, viewer: Any
+) -> None:
+    truth.metadata["lgg"]["theirs"] = {"layer": truth, "nan": float("nan")}
+    truth.paint((1, 3, 3), 2)
+    autosaver_of(viewer).save_now()
+    (edit,) = autosaved()
+    assert edit.about["lgg"]["patient"] == PATIENT
+    truth.metadata["lgg"] = "theirs"
+    truth.data[0, 0, 0] = 3
+    autosaver_of(viewer).save_now()
+    assert any((edit.labels == 3).any() for edit in autosaved())
+
+
 def test_labels_of_no_patient_are_not_autosaved(viewer: Any, autosaved: Any, qtbot: Any) -> None:
     layer = viewer.add_labels(np.zeros((3, 16, 16), np.uint8))
     layer.paint((1, 3, 3), 2)
@@ -172,6 +187,100 @@ def test_edits_are_discarded_or_offered_again(
     _press(offer(viewer), answer)
     assert len(edit_files.leftovers()) == left
     assert len(viewer.layers) == 0
+
+
+def _write(name: str = "edits", labels: Any = None, **about: Any) -> Path:
+    """Write a file of a session that has ended."""
+    if labels is None:
+        labels = np.ones((3, 16, 16), np.uint8)
+    path = edit_files.save(edit_files.Edit(name, f"{name} tumour", labels, "", about))
+    with np.load(path) as file:
+        header = json.loads(str(file["header"]))
+    header["process"] = [2**31 - 1, 1.0]
+    path.unlink()
+    path = path.with_name(f"{name}.npz")
+    np.savez_compressed(path, header=np.array(json.dumps(header)), labels=labels)
+    return path
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was shown to the user."""
+    shown: list[str] = []
+    for name in ("show_warning", "show_error"):
+        monkeypatch.setattr(f"napari_lgg_seg.widgets.review.restore.{name}", shown.append)
+    return shown
+
+
+def test_a_damaged_file_hides_no_other_edits(viewer: Any, autosaved: Any, warnings: list[str]) -> None:
+    damaged, labels_damaged = _write("damaged"), _write("halfway")
+    _write("good", **describe("good", "tumour", [1, 2, 3]))
+    content = damaged.read_bytes()
+    header = content.index(b"header.npy") + 20
+    damaged.write_bytes(content[:header] + bytes(20) + content[header + 20 :])
+    content = labels_damaged.read_bytes()
+    middle = content.index(b"labels.npy") + 30
+    labels_damaged.write_bytes(content[:middle] + bytes(20) + content[middle + 20 :])
+    box = offer(viewer)
+    assert box is not None
+    assert sorted(line.split()[0] for line in box.informativeText().splitlines()) == ["good", "halfway"]
+    _press(box, "Restore")
+    assert [layer.name for layer in viewer.layers] == ["good tumour (restored)"]
+    assert [text.split(" does not contain")[0] for text in warnings] == [str(damaged), str(labels_damaged)]
+    for text, path in zip(warnings, (damaged, labels_damaged), strict=True):
+        kept = path.with_name(f"{path.name}.damaged1")
+        assert text.endswith(f"; it is kept as {kept.name}, and not offered again.")
+        assert kept.exists()
+        kept.unlink()
+    assert offer(viewer) is None
+    assert len(warnings) == 2
+
+
+GRID = {"scale": [3.0, 1.0, 1.0], "translate": [0.0, 1.0, 2.0], "units": ["mm", "mm", "mm"]}
+
+
+def test_edits_are_restored_on_their_grid(viewer: Any, autosaved: Any) -> None:
+    _write(**describe("edits", "tumour", [1, 2, 3]), **GRID)
+    _press(offer(viewer), "Restore")
+    (layer,) = viewer.layers
+    assert layer.scale.tolist() == [3, 1, 1]
+    assert layer.translate.tolist() == [0, 1, 2]
+    assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": [1.0, 1.0]},
+        {"scale": [0, 1, 1]},
+        {"scale": "111"},
+        {"translate": None},
+        {"units": ["no unit"] * 3},
+        {"units": ["furlongs per ("] * 3},
+        {"units": [1, 2, 3]},
+    ],
+)
+def test_edits_with_an_invalid_grid_are_restored(viewer: Any, autosaved: Any, wrong: Any) -> None:
+    _write(**describe("edits", "tumour", [1, 2, 3]), **(GRID | wrong))
+    _press(offer(viewer), "Restore")
+    (layer,) = viewer.layers
+    assert layer.scale.tolist() == [1, 1, 1]
+    assert layer.data.all()
+
+
+@pytest.mark.parametrize("info", [None, 3, {"patient": "A"}, {"patient": None, "role": "tumour"}])
+def test_edits_with_invalid_metadata_are_restored_and_kept(
+    viewer: Any, autosaved: Any, warnings: list[str], info: Any
+) -> None:
+    path = _write(lgg=info)
+    _press(offer(viewer), "Restore")
+    (layer,) = viewer.layers
+    assert layer.data.all()
+    assert described(layer) is None
+    (text,) = warnings
+    assert "does not say where its edits belong" in text
+    path.with_name(f"{path.name}.damaged1").unlink()
+    assert offer(viewer) is None
 
 
 def test_no_question_if_there_is_nothing_to_restore(viewer: Any, autosaved: Any) -> None:

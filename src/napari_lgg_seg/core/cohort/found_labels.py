@@ -12,7 +12,7 @@ from ..choices import FileFormat
 from ..data.label_files import label_files
 from ..data.patients import parse_name
 from ..data.provenance import LabelRecord, Provenance, StoredFile, provenance_file, read_record
-from .old_index import INDEX_NAME, read_old_index
+from .old_index import INDEX_NAME, read_old_record
 
 #: The order in which formats are preferred for reading.
 FORMATS: tuple[FileFormat, ...] = ("tiff", "masks", "nifti")
@@ -89,7 +89,6 @@ def find_labels(
         If the folder cannot be read.
     """
     found = []
-    old: dict[str, LabelRecord] | None = None
     for file_format in FORMATS:
         files = label_files(folder, name, file_format)
         if not files:
@@ -101,8 +100,7 @@ def find_labels(
         before = None
         # A record of this version that was damaged is not replaced by what an older one said.
         if file_format == "tiff" and (record is not None or not (folder / provenance_file("tiff")).exists()):
-            old = read_old_index(folder.parent) if old is None else old
-            before = old.get(name)
+            before = read_old_record(folder.parent, name)
         found.append(_recorded_before(file_format, files, record, before))
         if file_format == "masks" and slice_numbers:
             numbers = {parsed[1] for file in files if (parsed := parse_name(file)) is not None}

@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ..data.json_files import Fraction, JsonError, build, read_values
 from ..data.provenance import LabelRecord
 from ..errors import ResultsError
 
 INDEX_NAME = "cohort.json"
 
-_STATES = ("new", "segmented", "corrected", "exported")
+
+@dataclass(frozen=True)
+class _Status:
+    state: Literal["new", "segmented", "corrected", "exported"]
+    by_hand: bool = False
+    uncertainty: Fraction | None = None
+    expected_dice: Fraction | None = None
+    nothing_found: bool = False
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_old_index(folder: Path) -> dict[str, LabelRecord]:
-    """What version 0.1.0 recorded about the TIFF labels in a results folder, by patient; without hashes.
+@dataclass(frozen=True)
+class _Index:
+    patients: dict[str, Any]
+
+
+def read_old_record(folder: Path, patient: str) -> LabelRecord | None:
+    """What version 0.1.0 recorded about a patient's TIFF labels, without hashes; None if it did not.
+
+    Parameters
+    ----------
+    folder : Path
+        The results folder of the cohort.
+    patient : str
+        The patient's name.
 
     Raises
     ------
     ResultsError
-        If the file exists but cannot be read: it may say which labels the user corrected.
+        If the file or the patient's entry cannot be read: it may say that the user corrected the labels.
     """
     path = folder / INDEX_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(path, str(error)) from error
-    try:
-        return {name: _record(values) for name, values in content["patients"].items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _unusable(path, f"{type(error).__name__}: {error}") from error
+        patients = build(_Index, read_values(path)).patients
+        return _record(build(_Status, patients[patient])) if patient in patients else None
+    except JsonError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise ResultsError(
+            f"{path} cannot be read for {patient} ({error}); repair it or move it away, or choose another "
+            "results folder."
+        ) from error
 
 
-def _record(values: dict[str, Any]) -> LabelRecord:
-    uncertainty, expected_dice = values.get("uncertainty"), values.get("expected_dice")
-    by_hand, nothing_found = values.get("by_hand", False), values.get("nothing_found", False)
-    numbers = all(value is None or isinstance(value, int | float) for value in (uncertainty, expected_dice))
-    flags = isinstance(by_hand, bool) and isinstance(nothing_found, bool)
-    if values["state"] not in _STATES or not numbers or not flags:
-        raise ValueError(f"{values} is not a patient's status")
+def _record(status: _Status) -> LabelRecord:
     return LabelRecord(
-        "person" if by_hand else "model",
-        made_with=dict(values.get("made_with", {})),
-        uncertainty=uncertainty,
-        expected_dice=expected_dice,
-        nothing_found=nothing_found,
-        exported=values["state"] == "exported",
-    )
-
-
-def _unusable(path: Path, reason: str) -> ResultsError:
-    return ResultsError(
-        f"{path} cannot be read ({' '.join(reason.split())}); repair it or move it away, or choose another "
-        "results folder."
+        "person" if status.by_hand or status.state == "corrected" else "model",
+        made_with=status.made_with,
+        uncertainty=status.uncertainty,
+        expected_dice=status.expected_dice,
+        nothing_found=status.nothing_found,
+        exported=status.state == "exported",
     )

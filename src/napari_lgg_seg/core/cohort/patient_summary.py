@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..data.json_files import Count
 from ..data.label_files import LabelArray
 from ..data.patients import FLAIR, Patient, UInt8Array, parse_name, read_patient
 from ..errors import PatientError
@@ -27,8 +28,8 @@ _VERSION = 1
 class TumourExtent:
     """Size of a tumour: volume in voxels, and number of slices that show it."""
 
-    voxels: int
-    slices: int
+    voxels: Count
+    slices: Count
 
 
 @dataclass(frozen=True)

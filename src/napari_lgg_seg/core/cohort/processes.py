@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+
+#: Process id and start time, which together are unique on this machine.
+Process = tuple[Annotated[int, Ge(0), Lt(2**31)], float]
 
 
-def this_process() -> list[float]:
-    """Process id and start time, which together are unique on this machine; JSON-serializable."""
+def this_process() -> Process:
+    """Describe this process; JSON-serializable."""
     import psutil
 
-    return [os.getpid(), psutil.Process().create_time()]
+    return os.getpid(), psutil.Process().create_time()
 
 
-def is_running(process: list[float]) -> bool:
+def is_running(process: Process) -> bool:
     """Whether the process that :func:`this_process` described is still running."""
     import psutil
 
     try:
-        return bool(psutil.Process(int(process[0])).create_time() == process[1])
+        return bool(psutil.Process(process[0]).create_time() == process[1])
     except psutil.Error:
         return False

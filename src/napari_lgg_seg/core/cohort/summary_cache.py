@@ -9,17 +9,22 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from annotated_types import Ge, Le
 
+from ..choices import SequenceName
+from ..data.json_files import Fraction, JsonError, build, parse
 from ..errors import LggSegError
+from ..regular_files import check_regular
 from .patient_results import PatientResults
-from .patient_summary import PatientSummary, TumourExtent, read_summary, signature
+from .patient_summary import THUMBNAIL_SIZE, PatientSummary, TumourExtent, read_summary, signature
 
+ThumbnailSide = Annotated[int, Ge(1), Le(THUMBNAIL_SIZE)]
 T = TypeVar("T")
 
 _TABLE = (
@@ -90,9 +95,11 @@ class SummaryCache:
             return None
         try:
             return act(self._database)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             self._database.close()
             self._database = None
+            if not isinstance(error, sqlite3.OperationalError):
+                _remove(self._path)
             return None
 
 
@@ -116,10 +123,13 @@ def _open(path: Path) -> sqlite3.Connection | None:
         database = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                check_regular(path)
             # A cancelled worker may be closed from the GUI thread.
             database = sqlite3.connect(
                 path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
             )
+            database.text_factory = lambda text: text.decode(errors="replace")  # a damaged row is read again
             # What a power failure destroys is read again; syncing for each patient would cost more.
             database.execute("PRAGMA synchronous = OFF")
             database.execute(_TABLE)
@@ -130,17 +140,36 @@ def _open(path: Path) -> sqlite3.Connection | None:
                 database.close()
             if isinstance(error, OSError | sqlite3.OperationalError):  # full disk, locked by another window
                 return None
-            with suppress(OSError):  # damaged: start again with a new file
-                path.unlink()
+            _remove(path)
     return None
 
 
-def _summary_from(text: str, picture: bytes | None) -> PatientSummary:
-    values: dict[str, Any] = json.loads(text)
-    shape = values.pop("shape", None)
-    if picture is not None and shape is not None:
-        values["thumbnail"] = np.frombuffer(picture, np.uint8).reshape(shape)
-    for name in ("truth", "predicted"):
-        values[name] = None if values[name] is None else TumourExtent(**values[name])
-    values["missing"] = tuple(values["missing"])
-    return PatientSummary(**values)
+def _remove(path: Path) -> None:
+    """Remove a damaged database, to start again with a new one."""
+    with suppress(OSError):
+        path.unlink()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a row holds besides the thumbnail, as JSON; see :class:`PatientSummary`."""
+
+    slices: Annotated[int, Ge(1)]
+    missing: tuple[SequenceName, ...]
+    truth: TumourExtent | None
+    predicted: TumourExtent | None
+    dice: Fraction | None
+    problem: Literal[""]
+    shape: tuple[ThumbnailSide, ThumbnailSide] | None = None
+
+
+def _summary_from(text: Any, picture: Any) -> PatientSummary | None:
+    """A row's summary; None if the row was damaged."""
+    try:
+        row = build(_Row, parse(text))
+        thumbnail = None
+        if picture is not None:
+            thumbnail = np.frombuffer(picture, np.uint8).reshape(row.shape or ())
+    except (JsonError, TypeError, ValueError):
+        return None
+    return PatientSummary(row.slices, row.missing, row.truth, row.predicted, row.dice, thumbnail)

@@ -9,11 +9,26 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MinLen
 
 from ..atomic import replacing
-from .processes import is_running, this_process
+from ..data.json_files import JsonError, Time, build, read_values
+from .processes import Process, is_running, this_process
+
+
+@dataclass(frozen=True)
+class _Note:
+    """The content of a session's file."""
+
+    dataset: Annotated[str, MinLen(1)]
+    results: Annotated[str, MinLen(1)]
+    patient: Annotated[str, MinLen(1)]
+    saved: Time
+    process: Process
 
 
 @dataclass(frozen=True)
@@ -51,15 +66,10 @@ def note(folder: Path, dataset: Path, results: Path, patient: str) -> None:
     ExportError
         If the note cannot be written.
     """
-    values = {
-        "dataset": str(dataset.absolute()),
-        "results": str(results.absolute()),
-        "patient": patient,
-        "saved": time.time(),
-        "process": this_process(),
-    }
+    folders = str(dataset.absolute()), str(results.absolute())
+    values = _Note(*folders, patient, time.time(), this_process())
     with replacing(_file(folder)) as temporary:
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(values)), encoding="utf-8")
 
 
 def forget(folder: Path) -> None:
@@ -88,13 +98,12 @@ def take(folder: Path) -> Unfinished | None:
 def _read(file: Path) -> Unfinished | None:
     """A session's note; None if the session is still running or the file is not a note."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if is_running(values["process"]):
-            return None
-        folders = Path(values["dataset"]), Path(values["results"])
-        return Unfinished(*folders, str(values["patient"]), float(values["saved"]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        note = build(_Note, read_values(file))
+    except JsonError:
         return None
+    if is_running(note.process) or Path(note.patient).name != note.patient:
+        return None
+    return Unfinished(Path(note.dataset), Path(note.results), note.patient, note.saved)
 
 
 def _remove(file: Path) -> None:

@@ -163,12 +163,9 @@ def _read_nifti(path: Path) -> StoredLabels:
 
 def _parse_nifti(path: Path, nibabel: Any) -> Any:
     """The image in a file; all of it is read, so that the checksum of a compressed file is verified."""
-    content = read_bytes(path, _MAX_NIFTI)
+    content = read_bytes(path, min(path.stat().st_size, _MAX_NIFTI))
     if content[:2] == b"\x1f\x8b":
-        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
-            content = file.read(_MAX_NIFTI + 1)
-        if len(content) > _MAX_NIFTI:
-            raise ValueError("it is too large")
+        content = _decompressed(content)
     header_size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
     kind = nibabel.Nifti2Image if 540 in header_size else nibabel.Nifti1Image
     with _quiet(logging.getLogger("nibabel.global")):
@@ -180,6 +177,17 @@ def _parse_nifti(path: Path, nibabel: Any) -> Any:
     if np.prod(image.shape, dtype=np.float64) > _MAX_NIFTI or 0 in image.shape or not image.shape:
         raise ValueError(f"its shape is {image.shape}")
     return image
+
+
+def _decompressed(content: bytes) -> bytes:
+    parts, left = [], _MAX_NIFTI
+    with gzip.GzipFile(fileobj=BytesIO(content)) as file:
+        while part := file.read(2**26):
+            parts.append(part)
+            left -= len(part)
+            if left < 0:
+                raise ValueError("it is too large")
+    return b"".join(parts)
 
 
 @contextmanager

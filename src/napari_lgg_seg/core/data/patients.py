@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ..atomic import settle
+from ..choices import SequenceName
 from ..errors import ExportError, PatientError
 from .binary import tumour_in
 from .tiff import read_slice
 
 #: Sequences in the order of the three channels of an image file.
-SEQUENCES = ("pre-contrast", "FLAIR", "post-contrast")
+SEQUENCES: tuple[SequenceName, ...] = get_args(SequenceName)
 FLAIR = SEQUENCES.index("FLAIR")
 
 #: More digits than any slice number has, and fewer than Python refuses to convert.

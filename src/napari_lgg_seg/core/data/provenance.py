@@ -21,6 +21,8 @@ import numpy.typing as npt
 from ..._version import __version__
 from ..errors import ModelError, PatientError
 from ..options import label_options
+from ..regular_files import open_regular
+from .json_files import Count, Fraction, JsonError, build, read_values
 
 if TYPE_CHECKING:
     from ..options import SegmentOptions
@@ -62,14 +64,10 @@ class Provenance:
     @classmethod
     def from_values(cls, values: Any) -> Provenance | None:
         """The provenance from JSON values; None if these are not one."""
-        names = [field.name for field in dataclasses.fields(cls)]
         try:
-            found = cls(**{name: values[name] for name in names if name != "engine" or name in values})
-        except (KeyError, TypeError):
+            return build(cls, values)
+        except JsonError:
             return None
-        texts = (found.images, found.model, found.version, found.engine)
-        valid = isinstance(found.options, dict) and all(isinstance(text, str) for text in texts)
-        return found if valid else None
 
     def differences(self, other: Provenance) -> str:
         """How another result differs, as a phrase that follows "made"; empty if it does not.
@@ -126,7 +124,7 @@ def _checksum(path: Path, size: int, changed: int) -> str:
 
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file; raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -140,7 +138,7 @@ class StoredFile:
     """A file as it was written: SHA-256, and size in bytes."""
 
     sha256: str
-    size: int
+    size: Count
 
     @classmethod
     def of(cls, path: Path) -> StoredFile:
@@ -204,8 +202,8 @@ class LabelRecord:
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     provenance: Provenance | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
-    uncertainty: float | None = None
-    expected_dice: float | None = None
+    uncertainty: Fraction | None = None
+    expected_dice: Fraction | None = None
     nothing_found: bool = False
     exported: bool = False
 
@@ -228,23 +226,10 @@ def read_record(folder: Path, file_format: str) -> LabelRecord | Provenance | No
         Version 0.1.0 stored the provenance of a model's labels alone. None if there is no valid record.
     """
     try:
-        values = json.loads((folder / provenance_file(file_format)).read_text(encoding="utf-8"))
+        values = read_values(folder / provenance_file(file_format))
         if "schema" not in values:
             return Provenance.from_values(values)
-        return _record_from(**values) if values["schema"] == _SCHEMA else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # missing or damaged
+        complete = values.keys() >= LabelRecord.__dataclass_fields__.keys()
+        return build(LabelRecord, values) if complete and values["schema"] == _SCHEMA else None
+    except JsonError:  # missing or damaged
         return None
-
-
-def _record_from(**values: Any) -> LabelRecord:
-    known = {name: values[name] for name in LabelRecord.__dataclass_fields__}
-    known["files"] = {name: StoredFile(**file) for name, file in known["files"].items()}
-    known["provenance"] = Provenance.from_values(known["provenance"])
-    record = LabelRecord(**known)
-    numbers = all(
-        value is None or isinstance(value, int | float)
-        for value in (record.uncertainty, record.expected_dice)
-    )
-    if record.made_by not in ("model", "person") or not numbers or not isinstance(record.made_with, dict):
-        raise ValueError
-    return record

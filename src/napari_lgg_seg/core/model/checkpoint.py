@@ -10,13 +10,17 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt, MinLen
 
 from ..._version import __version__
 from ..atomic import replacing
-from ..choices import CLEAN_UP_CHOICES, DROPS_MINOR, MAX_NEIGHBOURS, NETWORK_NAMES, CleanUp, Threshold
+from ..choices import DROPS_MINOR, MAX_NEIGHBOURS, CleanUp, NetworkName, SequenceName
+from ..data.json_files import Count, Fraction, JsonError, Names, NotNegative, build, parse
 from ..data.patients import SEQUENCES
 from ..errors import ModelError
+from ..regular_files import open_regular
 from .neighbours import input_channels
 from .preprocess import PreprocessOptions
 
@@ -78,17 +82,19 @@ class ModelCard:
         Version of this header's format.
     """
 
-    name: str
-    architecture: str = "unet"
-    sequences: tuple[str, ...] = SEQUENCES
-    neighbouring_slices: int = 0
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: Annotated[str, Len(1, 1000)]
+    architecture: NetworkName = "unet"
+    sequences: Annotated[tuple[SequenceName, ...], MinLen(1)] = SEQUENCES
+    neighbouring_slices: Annotated[int, Ge(0), Le(MAX_NEIGHBOURS)] = 0
     preprocess: PreprocessOptions = field(default_factory=PreprocessOptions)
-    threshold: Threshold = 0.5
+    threshold: Annotated[float, Gt(0), Le(1)] | Literal["auto"] = 0.5
     clean_up: CleanUp = "off"
-    coarse_threshold: float | None = None
-    training_patients: tuple[str, ...] = ()
-    validation_patients: tuple[str, ...] = ()
-    earlier_patients: tuple[str, ...] = ()
+    coarse_threshold: Annotated[float, Gt(0), Lt(1)] | None = None
+    training_patients: Names = ()
+    validation_patients: Names = ()
+    earlier_patients: Names = ()
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     data: str = ""
@@ -132,25 +138,25 @@ class ModelCard:
             If the header is damaged, from a newer version, or has values that this version cannot use.
         """
         try:
-            values = json.loads(text)
-            version = values["schema_version"]
-            if version > SCHEMA_VERSION:
+            values = parse(text)
+            version = values.get("schema_version") if isinstance(values, dict) else None
+            if isinstance(version, int) and version > SCHEMA_VERSION:
                 raise ModelError(
                     f"{path} was written by a newer version of napari-lgg-seg "
                     f"(schema {version}; this version reads up to {SCHEMA_VERSION}); update napari-lgg-seg."
                 )
-            values = {_RENAMED.get(name, name): value for name, value in values.items()}
-            values.setdefault("earlier_patients", ())  # missing from the oldest files
-            for key in ("sequences", "training_patients", "validation_patients", "earlier_patients"):
-                values[key] = tuple(values[key])
-            values["preprocess"] = PreprocessOptions(**values["preprocess"])
-            card = cls(**values)
-            card._check(path)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(values, dict):
+                values = {_RENAMED.get(name, name): value for name, value in values.items()}
+            build(_Required, values)
+            card = build(cls, values)
+            if len(set(card.sequences)) < len(card.sequences):
+                raise JsonError("sequences: one appears twice")
+            return card
+        except JsonError as error:
             raise ModelError(
-                f"{path} has a damaged model header ({error}); train or export the model again."
+                f"{path} has a damaged model card, or one that this version cannot use ({error}); update "
+                "napari-lgg-seg, or train or export the model again."
             ) from error
-        return card
 
     def complete(self, options: SegmentOptions) -> SegmentOptions:
         """Fill in the model's default threshold and clean-up where ``options`` leaves them unset."""
@@ -173,30 +179,57 @@ class ModelCard:
         """Patients whose ground truth the weights were trained on, in this or an earlier training."""
         return {*self.training_patients, *self.earlier_patients}
 
-    def _check(self, path: Path) -> None:
-        problem = None
-        if not isinstance(self.architecture, str):
-            raise TypeError("the architecture is not a string")
-        if self.architecture not in NETWORK_NAMES:
-            problem = f"contains an unknown network, {self.architecture!r}"
-        elif not self.sequences or any(s not in SEQUENCES for s in self.sequences):
-            problem = f"needs unknown sequences, {', '.join(map(str, self.sequences)) or 'none'}"
-        elif not isinstance(self.neighbouring_slices, int) or (
-            self.neighbouring_slices not in range(MAX_NEIGHBOURS + 1)
-        ):
-            problem = f"needs {self.neighbouring_slices} neighbouring slices"
-        elif self.threshold != "auto" and not 0 < float(self.threshold) < 1:
-            problem = f"has a threshold of {self.threshold}, outside 0 to 1"
-        elif self.clean_up not in CLEAN_UP_CHOICES:
-            problem = f"asks for an unknown clean-up, {self.clean_up!r}"
-        elif self.coarse_threshold is not None and not 0 < float(self.coarse_threshold) < 1:
-            problem = f"has a coarse threshold of {self.coarse_threshold}, outside 0 to 1"
-        elif self.preprocess.working_size not in range(8, 4097):
-            problem = f"has a working size of {self.preprocess.working_size} pixels"
-        elif not 0 < self.preprocess.clip_percentile <= 100:
-            problem = f"clips at percentile {self.preprocess.clip_percentile}"
-        if problem:
-            raise ModelError(f"{path} {problem}, which this version cannot use; update napari-lgg-seg.")
+
+@dataclass(frozen=True)
+class _Summary:
+    mean: Fraction
+    median: Fraction
+    patients: Count = 0
+    below_half: Names = ()
+    missed: Names = ()
+
+
+@dataclass(frozen=True)
+class _Results:
+    summary: _Summary | None = None
+    validation: dict[str, Fraction] = field(default_factory=dict)
+    before: dict[str, Fraction] = field(default_factory=dict)
+    seen_before: Names = ()
+
+
+@dataclass(frozen=True)
+class _HistoryRow:
+    epoch: Count | None = None
+    step: Count | None = None
+    loss: float | None = None
+    learning_rate: NotNegative | None = None
+    minutes: NotNegative | None = None
+    waiting: NotNegative | None = None
+    dice_mean: Fraction | None = None
+    dice_median: Fraction | None = None
+    below_half: Count | None = None
+    missed: Count | None = None
+
+
+@dataclass(frozen=True)
+class _Training:
+    epoch: Count | None = None
+    step: Count | None = None
+    history: tuple[_HistoryRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Required:
+    """Fields that every model file has, and what this package reads of those with free content."""
+
+    name: str
+    schema_version: Annotated[int, Ge(1), Le(SCHEMA_VERSION)]
+    sequences: tuple[str, ...]
+    preprocess: dict[str, Any]
+    training_patients: Names
+    validation_patients: Names
+    training: _Training = field(default_factory=_Training)
+    results: _Results = field(default_factory=_Results)
 
 
 @dataclass(frozen=True)
@@ -272,7 +305,7 @@ def read_card(path: str | Path = DEFAULT_MODEL) -> ModelCard:
     path = Path(path)
     try:
         # Opened by Python first, whose errors say why a file cannot be opened.
-        with path.open("rb"), safe_open(path, framework="numpy") as file:
+        with open_regular(path), safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(HEADER_KEY)
     except OSError as error:
         raise ModelError(f"{path} cannot be opened ({error.strerror}); choose another model file.") from error
@@ -315,12 +348,19 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     card = read_card(path)
     network = build_network(card.architecture, input_channels(card.sequences, card.neighbouring_slices))
     try:
-        tensors = load_file(path)
-        expected = network.state_dict()
+        tensors, expected = load_file(path), network.state_dict()
+        if not all(_is_usable(tensor, expected[name]) for name, tensor in tensors.items()):
+            raise ValueError("weights that are not numbers")
         network.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or its weights do not fit a {card.architecture!r} network; "
             "copy the file again or retrain the model."
         ) from error
     return Model(network.eval(), card, path)
+
+
+def _is_usable(tensor: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor is of the expected kind, and finite: otherwise each probability would be NaN."""
+    is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
+    return is_same_kind and bool(tensor.isfinite().all())

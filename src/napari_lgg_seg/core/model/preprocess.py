@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from annotated_types import Ge, Gt, Le, Lt
 
 from .geometry import Box, Rectangle
 from .windows import head_extents
@@ -39,10 +40,12 @@ class PreprocessOptions:
         Margin around the head on each side, in pixels of the original grid.
     """
 
-    working_size: int = 192
-    clip_percentile: float = 99.5
-    head_threshold: float = 0.1
-    margin: int = 2
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # an option that is unknown would be ignored
+
+    working_size: Annotated[int, Ge(8), Le(4096)] = 192
+    clip_percentile: Annotated[float, Gt(0), Le(100)] = 99.5
+    head_threshold: Annotated[float, Ge(0), Lt(1)] = 0.1
+    margin: Annotated[int, Ge(0), Le(4096)] = 2
 
 
 @dataclass(frozen=True)

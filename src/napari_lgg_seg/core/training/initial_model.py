@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..choices import NetworkName, SequenceName
 from ..data.patients import FLAIR, SEQUENCES
 from ..errors import TrainingError
 from ..model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card
@@ -17,7 +18,7 @@ from .options import TrainOptions
 if TYPE_CHECKING:
     from torch import nn
 
-_SEQUENCES = {"all": SEQUENCES, "flair": (SEQUENCES[FLAIR],)}
+_SEQUENCES: dict[str, tuple[SequenceName, ...]] = {"all": SEQUENCES, "flair": (SEQUENCES[FLAIR],)}
 #: ``TrainOptions.init`` for random weights, and for the model that ships.
 SCRATCH, DEFAULT = "scratch", "default"
 
@@ -44,8 +45,8 @@ class InitialModel:
         Why the training starts from scratch, if the user did not ask for it; else empty.
     """
 
-    architecture: str
-    sequences: tuple[str, ...]
+    architecture: NetworkName
+    sequences: tuple[SequenceName, ...]
     neighbouring_slices: int
     preprocess: PreprocessOptions
     path: Path | None = None

@@ -56,11 +56,17 @@ def scan_dataset(
     results.check(dataset)
     listed = list_patients(dataset, results.folder)
     usable = {name: folder for name, folder in listed.folders.items() if name not in listed.problems}
-    yield Listing(listed, results.statuses(usable))
+    statuses, problems = {}, dict(listed.problems)
+    for name in usable:
+        try:
+            statuses[name] = results.patient(name).status()
+        except LggSegError as error:  # the other patients are listed all the same
+            problems[name] = str(error)
+    yield Listing(replace(listed, problems=problems), statuses)
     summaries: Summaries = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
-        for name, folder in usable.items():
+        for name, folder in ((name, usable[name]) for name in statuses):
             summaries[name] = cached_summary(folder, results.patient(name), cache)
             if monotonic() - reported > _REPORT_SECONDS:
                 yield summaries
@@ -152,7 +158,10 @@ def run_segment(job: SegmentJob) -> Generator[CohortEvent | PatientRefreshed, No
                     break
         for folder in sorted(unreported):
             results = job.results.patient(job.patients[folder])
-            yield PatientRefreshed(folder, results.status(), cached_summary(folder, results, cache))
+            try:
+                yield PatientRefreshed(folder, results.status(), cached_summary(folder, results, cache))
+            except LggSegError as error:
+                yield PatientFailed(folder, str(error))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from qtpy.QtCore import QEvent, QObject, QTimer
 from ...core.cohort import autosave as edit_files
 from ...core.cohort.autosave import Edit
 from ...core.cohort.saved_labels import checksum, saved
+from ...core.data.layer_metadata import FIELDS
 from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, described
 from ...preferences import preferences
@@ -218,10 +218,9 @@ def _warn(reason: str) -> None:
 
 def _edit_of(layer: Labels) -> Edit:
     """A copy of a layer's labels, with all that is needed to show them again."""
-    info = described(layer)
-    assert info is not None
+    info = described(layer) or {"patient": layer.name}  # the metadata have become invalid since
     about = {
-        METADATA_KEY: json.loads(json.dumps(info, default=str)),
+        METADATA_KEY: {name: info[name] for name in FIELDS if name in info},
         "scale": [float(size) for size in layer.scale],
         "translate": [float(offset) for offset in layer.translate],
         "units": [str(unit) for unit in layer.units],

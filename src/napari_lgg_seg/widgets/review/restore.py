@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import napari
-from napari.utils.notifications import show_error
+from annotated_types import Gt
+from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 
 from ...core.cohort import autosave as edit_files
-from ...core.cohort.autosave import Leftover
-from ...core.errors import LggSegError
+from ...core.cohort.autosave import Edit, Leftover
+from ...core.data import layer_metadata
+from ...core.data.json_files import JsonError, build
+from ...core.errors import DamagedEditsError, LggSegError
 from ...layers import METADATA_KEY, TRUTH, patients_in, truth_properties, tumour_properties
 from ..shared.open_folder import open_folder
 from .autosave import autosaver_of, enable_autosave, window_of
@@ -47,6 +51,8 @@ def offer(viewer: Viewer) -> QMessageBox | None:
     QMessageBox or None
         The question, which does not block the window; None if there is nothing to restore.
     """
+    for sentence in edit_files.set_aside_damaged():
+        show_warning(sentence)
     found = edit_files.leftovers()
     if not found:
         return None
@@ -101,15 +107,48 @@ def restore(viewer: Viewer, found: list[Leftover]) -> None:
 def _show(viewer: Viewer, leftover: Leftover) -> None:
     try:
         edit = edit_files.read(leftover.path)
+    except DamagedEditsError as error:
+        show_error(edit_files.set_aside(leftover.path, error))
+        return
     except LggSegError as error:
         show_error(str(error))
         return
-    about = dict(edit.about)
-    info = about.pop(METADATA_KEY)
-    appearance = truth_properties() if info["role"] == TRUTH else tumour_properties(edit.patient)
+    slices = len(edit.labels) if edit.labels.ndim == 3 else None
+    info = layer_metadata.checked(edit.about.get(METADATA_KEY), slices)
+    is_truth = info is not None and info["role"] == TRUTH
+    appearance = truth_properties() if is_truth else tumour_properties(edit.patient)
     appearance["name"] = f"{leftover.title.removesuffix(_RESTORED)}{_RESTORED}"  # also after a second crash
-    layer: Labels = viewer.add_labels(edit.labels, metadata={METADATA_KEY: info}, **about, **appearance)
+    metadata = {} if info is None else {METADATA_KEY: info}
+    grid = _grid_of(edit)
+    layer: Labels = viewer.add_labels(edit.labels, metadata=metadata, **grid, **appearance)
+    if info is None:
+        problem = f"{leftover.path} does not say where its edits belong; they are shown without a patient."
+        show_warning(edit_files.set_aside(leftover.path, DamagedEditsError(problem)))
+        return
     autosaver = autosaver_of(viewer)
     if autosaver is not None:
         autosaver.watch_restored(layer)
         edit_files.forget(leftover.path)  # this session saves them from now on
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Grid of a labels layer, as the autosaver stores it."""
+
+    scale: tuple[Annotated[float, Gt(0)], ...]
+    translate: tuple[float, ...]
+    units: tuple[str, ...]
+
+
+def _grid_of(edit: Edit) -> dict[str, Any]:
+    """Scale, translation and units of a layer of edits; napari's defaults if they are invalid."""
+    import pint
+
+    try:
+        grid = build(_Grid, dict(edit.about))
+        for unit in grid.units:
+            pint.get_application_registry().Unit(unit if unit.isidentifier() else "invalid unit")
+    except (JsonError, pint.PintError, ValueError):
+        return {}
+    values = asdict(grid)
+    return values if {len(value) for value in values.values()} == {edit.labels.ndim} else {}

@@ -116,7 +116,7 @@ def describe_subject(sequences: Mapping[str, Image | None], used: Collection[str
 def _describe_channels(names: Sequence[str]) -> str:
     if len(names) == len(SEQUENCES):
         return f"the three colour channels are used as {', '.join(names)}"
-    channels = dict(zip(SEQUENCES, ("first", "second", "third"), strict=True))
+    channels: dict[str, str] = dict(zip(SEQUENCES, ("first", "second", "third"), strict=True))
     return " and ".join(f"the {channels[s]} colour channel is used as {s}" for s in names)
 
 

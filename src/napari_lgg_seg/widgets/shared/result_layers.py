@@ -120,7 +120,7 @@ def is_edited(layer: Labels) -> bool:
 def is_by_hand(labels: npt.NDArray[np.generic], meta: dict[str, Any]) -> bool:
     """As :func:`is_edited`, from a layer's data and properties."""
     info = meta.get("metadata", {}).get(METADATA_KEY)
-    return info is None or info.get(_WRITTEN) != checksum(labels)
+    return not isinstance(info, dict) or info.get(_WRITTEN) != checksum(labels)
 
 
 def mark_edited(layer: Labels) -> None:
