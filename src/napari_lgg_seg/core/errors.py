@@ -77,3 +77,12 @@ class ClusterError(LggSegError):
 def reason(error: BaseException) -> str:
     """Message of another package's error, to be used as part of a sentence."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def failure_sentence(subject: object, error: Exception) -> str:
+    """One sentence about a failure: our own message, or another package's with what it concerns."""
+    if isinstance(error, LggSegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{subject} needs more memory than there is; close other programs, or use a larger computer."
+    return f"{subject} cannot be processed ({type(error).__name__}: {reason(error)}); check its files."
