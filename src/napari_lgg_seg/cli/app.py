@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -225,8 +226,19 @@ def _open_window() -> None:
 
     viewer = napari.Viewer(title="napari-lgg-seg")
     viewer.open_sample("napari-lgg-seg", "sample_patient")
-    viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    # By the entry of the menu: after add_plugin_dock_widget, it would dock a second widget, because napari
+    # registers the first one by the plugin's package name, and looks it up by the plugin's display name.
+    actions = _menu_actions(viewer.window.main_menu)
+    next(action for action in actions if action.objectName() == "napari-lgg-seg.segment_widget").trigger()
     napari.run()
+
+
+def _menu_actions(menu: Any) -> Iterator[Any]:
+    """All actions of a menu bar or a menu, those of its submenus included."""
+    for action in menu.actions():
+        yield action
+        if action.menu() is not None:
+            yield from _menu_actions(action.menu())
 
 
 @app.command()
