@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 
@@ -16,6 +15,7 @@ from ...core.cohort.autosave import Leftover
 from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, TRUTH, patients_in, truth_properties, tumour_properties
 from ..shared.open_folder import open_folder
+from ..shared.plain_text import literal, show_error
 from .autosave import autosaver_of, enable_autosave, window_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def offer(viewer: Viewer) -> QMessageBox | None:
     box.setWindowTitle("Unsaved edits")
     box.setIcon(QMessageBox.Icon.Question)
     box.setText("An earlier session ended before these edits were saved. Restore them?")
-    box.setInformativeText("\n".join(_lines(found)))
+    box.setInformativeText(literal("\n".join(_lines(found))))
     restore_button = box.addButton("Restore", QMessageBox.ButtonRole.AcceptRole)
     discard_button = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
     box.addButton("Later", QMessageBox.ButtonRole.RejectRole)
