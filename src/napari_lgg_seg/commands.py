@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import napari
-from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QFileDialog
 
 from .preferences import dataset_folder
@@ -14,6 +13,7 @@ from .widgets.cohort.messages import NO_BROWSER
 from .widgets.cohort.widget import CohortBrowser
 from .widgets.shared import export
 from .widgets.shared.open_folder import open_folder
+from .widgets.shared.plain_text import show_error, show_info
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

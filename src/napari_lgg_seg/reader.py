@@ -42,7 +42,7 @@ def read(path: PathOrPaths) -> list[LayerData]:
     """
     patients, notice = read_patients(_as_paths(path))
     if notice:
-        from napari.utils.notifications import show_info
+        from .widgets.shared.plain_text import show_info
 
         show_info(notice)
     return layers_of(patients, patients_open())

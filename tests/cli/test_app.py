@@ -176,7 +176,7 @@ def test_sample_segment_evaluate_with_the_shipped_model(tmp_path):
     assert done.returncode == 0, done.stderr
     done = program("segment", sample, "--output", masks)
     assert done.returncode == 0, done.stderr
-    assert "1 of 1 patients" in done.stdout
+    assert "1 of 1 patient" in done.stdout
     done = program("evaluate", masks, sample, "--json", metrics)
     assert done.returncode == 0, done.stderr
     assert json.loads(metrics.read_text())["mean"] > 0.7

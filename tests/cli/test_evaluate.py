@@ -124,7 +124,7 @@ def test_evaluate_names_a_second_folder_of_a_patient(run, write, masks, dataset)
     assert line.startswith("Not counted: ")
     assert str(masks / "first") in line
     assert str(masks / "second") in line
-    assert "1 patients: mean Dice 1.0000" in done.out
+    assert "1 patient: mean Dice 1.0000, median 1.0000, 0 below 0.5, 0 missed; 1 not counted" in done.out
 
 
 def test_evaluate_of_nothing_is_a_sentence(run, write, tmp_path):

@@ -120,7 +120,7 @@ def test_report_of_bad_patients_only_writes_nothing(against_truth, write, tmp_pa
     done = against_truth()
     assert done.code == 1
     assert f"{bad} is missing" in done.err
-    assert "0 of 1 patients" in done.out
+    assert "0 of 1 patient" in done.out
     assert not (tmp_path / "report").exists()
 
 

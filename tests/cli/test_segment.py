@@ -27,7 +27,7 @@ def test_segment_writes_masks_in_the_datasets_layout(segment, write, masks):
         assert pixels.dtype == np.uint8
         assert set(np.unique(pixels)) <= {0, 255}
     assert dice(read_patient(masks / NAME).truth, read_patient(folder).truth) > 0.85
-    assert "1 of 1 patients" in done.out
+    assert "1 of 1 patient" in done.out
     assert str(masks) in done.out
 
 
@@ -144,7 +144,7 @@ def test_segment_names_what_is_wrong_with_a_patient(segment, write, masks, damag
     done = segment(folder)
     assert done.code == 1
     assert str(folder if damage in ("masks only", "nothing") else folder / f"{NAME}_3") in done.err
-    assert "0 of 1 patients" in done.out
+    assert "0 of 1 patient" in done.out
     assert not masks.exists()
 
 

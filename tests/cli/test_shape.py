@@ -120,7 +120,7 @@ def test_shape_without_masks_writes_nothing(run, dataset, table):
     code, out, err = run("shape", dataset, "--csv", table)
     assert code == 1
     assert "contains no patient's labels" in err
-    assert "0 of 1 patients" in out
+    assert "0 of 1 patient" in out
     assert not table.exists()
 
 

@@ -103,10 +103,10 @@ def test_train_says_what_happens(run, write, dataset, output, pretend):
     write(OTHER)
     done = run("train", dataset, "--output", output, "--init", "scratch")
     for words in (
-        "1 patients for training, 1 for validation; from scratch.",
+        "1 patient for training, 1 for validation; from scratch.",
         "Something to know.",
-        "Before training: 1 patients: mean Dice 0.5000, median 0.6000, 1 below 0.5, 0 missed",
-        "Epoch 1 of 3: loss 0.4000; validation: 1 patients: mean Dice 0.7500",
+        "Before training: 1 patient: mean Dice 0.5000, median 0.6000, 1 below 0.5, 0 missed",
+        "Epoch 1 of 3: loss 0.4000; validation: 1 patient: mean Dice 0.7500",
         "All is done.",
     ):
         assert words in done.err
@@ -195,7 +195,7 @@ def test_train_on_too_few_corrected_patients_is_a_sentence(run, dataset, correct
         (corrected / NAMES[number] / f"{NAMES[number]}_tumour.tif").unlink()
     done = run("train", dataset, "--corrected", corrected, "--output", output)
     assert done.code == 1
-    assert f"Error: {corrected} holds corrected labels of 1 patients of {dataset};" in done.err
+    assert f"Error: {corrected} holds corrected labels of 1 patient of {dataset};" in done.err
 
 
 def test_train_rehearses_old_patients_that_are_no_new_ones(
@@ -262,7 +262,7 @@ def test_train_trains_and_draws_its_first_batch(run, write, dataset, output, sma
     done = run("train", dataset, "--output", output, *words)
     assert done.code == 0, done.err
     assert "2 patients for training, 1 for validation; fine-tuning bright FLAIR." in done.err
-    assert "Before training: 1 patients" in done.err
+    assert "Before training: 1 patient" in done.err
     assert "Epoch 1 of 1" in done.err
     assert str(output) in done.out
     card = read_card(output)

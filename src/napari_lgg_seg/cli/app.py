@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..core.errors import LggSegError
+from ..core.errors import LggSegError, reason
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
-from .console import dice_summary, make_console, make_progress, write_text
+from .console import INTERRUPTED, check_json, counted, dice_summary, make_console, make_progress, make_table
+from .options import regular_file
 from .renamed import translated
 from .report import report
 from .segment import segment, segment_folders
 from .shape import associate, shape
 from .train import EPILOG, train
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 #: Entries of a summary without any patient.
 _NOTHING_SCORED: dict[str, Any] = {
@@ -41,18 +40,51 @@ app = typer.Typer(
 )
 
 
+#: typer's class of errors in the usage, which has no public name.
+_UsageError: Any = typer.BadParameter.__base__
+_ISSUES = "https://github.com/napari-lgg-seg/napari-lgg-seg/issues"
+
+
 def main() -> None:
-    """Run the command line; our own errors are one sentence, not a traceback."""
+    """Run the command line; whatever goes wrong is one sentence, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if stream is not None:
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    console = make_console(stderr=True)
     arguments, warnings = translated(sys.argv[1:])
     for warning in warnings:
-        make_console(stderr=True).print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        console.say(f"Warning: {warning}", style="yellow")
     try:
-        app(arguments)
-    except LggSegError as error:
-        make_console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
-        raise SystemExit(1) from error
+        code = app(arguments, prog_name=str(app.info.name), standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("LGG_TRACEBACK"):
+            raise
+        code = 2 if isinstance(error, _UsageError) else 1
+        if message := _message(error):
+            console.say(f"Error: {message}", style="red")
+    raise SystemExit(code or 0)
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, in one sentence; empty if the help was printed instead."""
+    if isinstance(error, _UsageError):
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return ""
+        where = f" See {error.ctx.command_path} --help." if error.ctx is not None else ""
+        return f"{error.format_message().rstrip('.')}.{where}"
+    if isinstance(error, LggSegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory; close other programs, or process fewer patients at once."
+    if isinstance(error, OSError) and error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return f"{name} cannot be used ({error.strerror or error}); choose another path."
+    return (
+        f"This should not have happened: {type(error).__name__} ({reason(error)}); please report it at "
+        f"{_ISSUES}. With LGG_TRACEBACK=1 in the environment, the program says where."
+    )
 
 
 app.command()(segment)
@@ -88,13 +120,17 @@ def evaluate(
 
     from ..core.evaluation.compare_folders import PairsFound, compare_folders
     from ..core.evaluation.metrics import summarise
+    from ..core.evaluation.tables import write_json
 
+    check_json(json_file)
     scores: dict[str, float] = {}
-    missing: list[str] = []
+    without_prediction: list[str] = []
+    without_truth: list[str] = []
     failed: list[str] = []
     for event in compare_folders(predictions, truth):
         if isinstance(event, PairsFound):
-            missing = list(event.without_prediction)
+            without_prediction = list(event.without_prediction)
+            without_truth = list(event.without_truth)
             failed = list(event.problems)
         elif event.metrics is None:
             failed.append(f"{event.pair.name}: {event.problem}")
@@ -102,31 +138,31 @@ def evaluate(
             scores[event.pair.name] = event.metrics.agreement.dice
     console = make_console()
     if scores:
-        _show_scores(scores, console)
-    for name in missing:
-        console.print(
-            f"Not counted: {name} has no prediction in {predictions}.", markup=False, soft_wrap=True
-        )
+        _show_scores(scores)
+    for name in without_prediction:
+        console.say(f"Not counted: {name} has no prediction in {predictions}.")
+    for name in without_truth:
+        console.say(f"Not counted: {name} has no ground truth in {truth}.")
     for sentence in failed:
-        make_console(stderr=True).print(f"Not counted: {sentence}", style="red", markup=False, soft_wrap=True)
+        make_console(stderr=True).say(f"Not counted: {sentence}", style="red")
     # Without a score, there are no mean and median, but a file of an earlier run must not stay.
     summary = summarise(scores) if scores else None
-    console.print(dice_summary(summary) if summary is not None else "No patient could be scored.")
+    text = dice_summary(summary) if summary is not None else "No patient could be scored."
+    left_out = len(without_prediction) + len(without_truth) + len(failed)
+    console.say(f"{text}; {left_out} not counted, see above" if summary and left_out else text)
     if json_file is not None:
         results = _NOTHING_SCORED if summary is None else dataclasses.asdict(summary)
-        results = {**results, "dice": scores, "without_prediction": missing, "failed": failed}
-        write_text(json_file, json.dumps(results, indent=2) + "\n")
+        left_out_names = {"without_prediction": without_prediction, "without_truth": without_truth}
+        write_json(json_file, {**results, "dice": scores, **left_out_names, "failed": failed})
     if failed:
         raise typer.Exit(1)
 
 
-def _show_scores(scores: dict[str, float], console: Console) -> None:
-    from rich.table import Table
-
-    table = Table("Patient", "Dice", title="Dice per patient over the volume")
+def _show_scores(scores: dict[str, float]) -> None:
+    table = make_table("Patient", "Dice", title="Dice per patient over the volume")
     for name, score in scores.items():
         table.add_row(name, f"{score:.4f}")
-    console.print(table)
+    make_console().print(table)
 
 
 @app.command()
@@ -138,7 +174,9 @@ def sample(
     patients: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Write a cohort of this many different patients, each in a folder of its own."
+            min=1,
+            max=10_000,
+            help="Write a cohort of this many different patients, each in a folder of its own.",
         ),
     ] = None,
 ) -> None:
@@ -151,10 +189,11 @@ def sample(
         with make_progress(make_console(stderr=True)) as progress:
             for patient in progress.track(make_sample_patients(patients), patients, description="Drawing"):
                 write_patient(folder / patient.name, patient)
-        print(f"{patients} synthetic patients are in {folder.resolve()}")  # noqa: T201 - the result
+        verb = "is" if patients == 1 else "are"
+        make_console().say(f"{counted(patients, 'synthetic patient')} {verb} in {folder.resolve()}")
         return
     files = write_patient(folder, make_sample_patient())
-    print(f"{len(files)} files of the sample patient are in {folder.resolve()}")  # noqa: T201 - the result
+    make_console().say(f"{len(files)} files of the sample patient are in {folder.resolve()}")
 
 
 @app.command()
@@ -187,22 +226,39 @@ def _open_window() -> None:
 
     viewer = napari.Viewer(title="napari-lgg-seg")
     viewer.open_sample("napari-lgg-seg", "sample_patient")
-    viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    # By the entry of the menu: after add_plugin_dock_widget, it would dock a second widget, because napari
+    # registers the first one by the plugin's package name, and looks it up by the plugin's display name.
+    actions = _menu_actions(viewer.window.main_menu)
+    next(action for action in actions if action.objectName() == "napari-lgg-seg.segment_widget").trigger()
     napari.run()
+
+
+def _menu_actions(menu: Any) -> Iterator[Any]:
+    """All actions of a menu bar or a menu, those of its submenus included."""
+    for action in menu.actions():
+        yield action
+        if action.menu() is not None:
+            yield from _menu_actions(action.menu())
 
 
 @app.command()
 def info(
-    model: Annotated[Path | None, typer.Argument(help="A model file; the shipped one by default.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Argument(callback=regular_file, help="A model file; the shipped one by default."),
+    ] = None,
 ) -> None:
     """Print what a model file says about itself."""
     import dataclasses
 
+    from ..core.evaluation.tables import as_json
     from ..core.model.checkpoint import DEFAULT_MODEL, read_card
 
     path = model or DEFAULT_MODEL
     card = dataclasses.asdict(read_card(path))
-    print(f"{path}\n{json.dumps(card, indent=2, ensure_ascii=False)}")  # noqa: T201 - the result
+    console = make_console()
+    for line in (str(path), *as_json(card).split("\n")):
+        console.say(line)
 
 
 app.command()(calibrate_coarse)

@@ -10,10 +10,13 @@ import typer
 from ..core.devices import DeviceChoice
 from ..core.errors import ModelError
 from ..core.options import option_help
+from .options import regular_file
 
 
 def calibrate_coarse(
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A model file.")],
+    model: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, callback=regular_file, help="A model file.")
+    ],
     cohort: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="The folder with its validation patients.")
     ],
@@ -37,7 +40,7 @@ def calibrate_coarse(
     from ..core.data.patients import read_patient
     from ..core.inference.calibrate_coarse import calibrate
     from ..core.model.checkpoint import load_model, save_model
-    from .console import make_console
+    from .console import counted, make_console
 
     loaded = load_model(model)
     names = loaded.card.validation_patients
@@ -52,18 +55,17 @@ def calibrate_coarse(
     patients = [read_patient(cohort / name) for name in names]
     found = None
     for tried in calibrate(loaded, patients, device):
-        console.print(
+        console.say(
             f"{tried.threshold:g}: Dice with full resolution {tried.overall:.5f} over all voxels, "
-            f"{tried.worst:.4f} in the worst of {len(patients)} patients; {tried.pixel_share:.0%} of the "
-            "work",
-            soft_wrap=True,
+            f"{tried.worst:.4f} in the worst of {counted(len(patients), 'patient')}; "
+            f"{tried.pixel_share:.0%} of the work"
         )
         found = tried.threshold if tried.acceptable else None
-    console.print(
+    console.say(
         "No threshold keeps the labels and saves time: everything is computed at full resolution."
         if found is None
         else f"The threshold is {found:g}."
     )
     if output is not None:
         save_model(output, loaded.network, dataclasses.replace(loaded.card, coarse_threshold=found))
-        console.print(f"{output} is written.", markup=False, soft_wrap=True)
+        console.say(f"{output} is written.")

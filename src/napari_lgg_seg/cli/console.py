@@ -1,47 +1,80 @@
-"""Console, progress bar and files of the commands."""
+"""What reaches the terminal: the only place where the commands print text, tables and progress bars."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from pathlib import Path
+
     from rich.progress import Progress
+    from rich.table import Table
 
     from ..core.evaluation.metrics import Summary
 
 #: Exit code of a program that Ctrl-C ended.
 INTERRUPTED = 130
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole, or leave the old one.
-
-    Raises
-    ------
-    ExportError
-        If it cannot be written.
-    """
-    from ..core.atomic import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+#: Characters that a terminal would obey or that would break a line, and halves of characters, which stand
+#: for bytes of file names that are not valid Unicode.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console that prints text as it is, without highlighting."""
-    from rich.console import Console
+def printable(text: object) -> str:
+    r"""Text in one line, with control characters escaped: ``\n``, ``\x1b``."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
-    return Console(stderr=stderr, highlight=False, quiet=quiet)
+
+class PlainConsole(Console):
+    """A console that shows names, paths and messages literally: no markup, emoji, colours or escapes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text that is not interpreted; table cells, titles and all that is printed come through here."""
+        style = options.get("style") or ""
+        return Text(printable(text), style, justify=options.get("justify"), overflow=options.get("overflow"))
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Print a message in one line, however wide the terminal is."""
+        self.print(text, style=style, soft_wrap=True)
+
+
+def make_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
+    """The console of standard output or of standard error."""
+    return PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=quiet)
+
+
+def make_table(*columns: str, title: str) -> Table:
+    """A table whose cells are wrapped rather than cut in a narrow terminal."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def make_progress(console: Console) -> Progress:
-    """A progress bar with the share that is done and the time left."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    """A progress bar with what is being done, the share that is done, and the time left."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    class Description(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(printable(task.description))
 
     return Progress(
-        TextColumn("{task.description}"),
+        Description(),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
@@ -50,9 +83,30 @@ def make_progress(console: Console) -> Progress:
     )
 
 
+def check_json(path: Path | None) -> None:
+    """Check before the work starts that a JSON file may be written; one of an earlier run is replaced.
+
+    Raises
+    ------
+    ExportError
+        If the path is a folder, or a file of another kind, such as one of the inputs.
+    """
+    from ..core.errors import ExportError
+
+    if path is not None and path.is_dir():
+        raise ExportError(f"{path} is a folder; give the name of a JSON file.")
+    if path is not None and path.exists() and path.suffix.lower() != ".json":
+        raise ExportError(f"{path} exists and is not named .json; choose another name for the results.")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 patient", "2 patients"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def dice_summary(summary: Summary) -> str:
     """The Dice of a cohort in one line."""
     return (
-        f"{summary.patients} patients: mean Dice {summary.mean:.4f}, median {summary.median:.4f}, "
-        f"{len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
+        f"{counted(summary.patients, 'patient')}: mean Dice {summary.mean:.4f}, "
+        f"median {summary.median:.4f}, {len(summary.below_half)} below 0.5, {len(summary.missed)} missed"
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -72,6 +74,20 @@ def takes_options(
         return run
 
     return decorate
+
+
+def regular_file(value: Path | None) -> Path | None:
+    """Callback of a path: refuse pipes and devices, which could be waited for without end."""
+    if value is not None and value.exists() and not (value.is_file() or value.is_dir()):
+        raise typer.BadParameter(f"{str(value)!r} is not a regular file.")
+    return value
+
+
+def not_nan(value: float) -> float:
+    """Callback of a number with limits: refuse NaN, which is neither below nor above them."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
 
 
 def threshold(text: str) -> Threshold:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.devices import DeviceChoice
-from ..core.errors import ExportError, LggSegError
+from ..core.errors import ExportError, failure_sentence
 from ..core.options import option_help
+from .console import counted, make_console, make_progress
+from .options import regular_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +61,10 @@ def report(
     ] = False,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model file for --probability (implied); the shipped model by default."),
+        typer.Option(
+            callback=regular_file,
+            help="Model file for --probability (implied); the shipped model by default.",
+        ),
     ] = None,
     device: Annotated[DeviceChoice, typer.Option(help=option_help("device"))] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier report.")] = False,
@@ -73,12 +78,11 @@ def report(
     pairs = find_pairs(predictions, truth, images)
     _check_output(output, pairs, overwrite=overwrite)
     predictor = _load(model, device) if probability or model is not None else None
-    job = _Report(output, pairs, truth, predictor, failed=list(map(str, pairs.problems)))
+    job = _Report(output, pairs, predictions, truth, predictor, failed=list(map(str, pairs.problems)))
     job.draw_all()
-    summary = f"{len(job.entries)} of {len(job.entries) + len(job.failed)} patients shown."
-    if job.entries:
-        summary += f" Open {job.write_page().resolve()}"
-    print(summary)  # noqa: T201 - the result
+    number = counted(len(job.entries) + len(job.failed), "patient")
+    page = f"Open {job.write_page().resolve()}" if job.entries else "No report is written."
+    make_console().say(f"{len(job.entries)} of {number} shown. {page}")
     if job.failed:
         raise typer.Exit(1)
 
@@ -113,6 +117,7 @@ class _Report:
 
     output: Path
     pairs: LabelPairs
+    predictions: Path
     truth: Path | None
     predictor: Predictor | None
     entries: list[Entry] = field(default_factory=list)
@@ -120,22 +125,25 @@ class _Report:
 
     def draw_all(self) -> None:
         """Draw the sheets of all patients with a progress bar; one that fails does not stop the others."""
-        from .console import make_console, make_progress
-
-        with make_progress(make_console(stderr=True)) as progress:
+        console = make_console(stderr=True)
+        with make_progress(console) as progress:
             for sentence in self.pairs.problems:
-                progress.console.print(f"Failed: {sentence}", style="red", markup=False, soft_wrap=True)
+                console.say(f"Failed: {sentence}", style="red")
             bar = progress.add_task("Drawing", total=len(self.pairs.pairs))
             for pair in self.pairs.pairs:
                 progress.update(bar, description=pair.name)
                 try:
                     text = self.draw(pair)
-                except LggSegError as error:
-                    self.failed.append(str(error))
-                    progress.console.print(f"Failed: {error}", style="red", markup=False, soft_wrap=True)
+                except Exception as error:  # noqa: BLE001 - one patient must not end the others
+                    self.failed.append(failure_sentence(pair.labels, error))
+                    console.say(f"Failed: {self.failed[-1]}", style="red")
+                    # With --overwrite, a sheet of an earlier report must not stay.
+                    (self.output / _sheet_name(pair.name)).unlink(missing_ok=True)
                 else:
-                    progress.console.print(text, markup=False, soft_wrap=True)
+                    console.say(text)
                 progress.advance(bar)
+            for name in self.pairs.without_prediction:
+                console.say(f"Not counted: {name} has no prediction in {self.predictions}.")
 
     def draw(self, pair: LabelPair) -> str:
         """Draw one patient's sheet; returns a line about the patient."""
@@ -153,11 +161,12 @@ class _Report:
         sheet = draw_sheet(volumes, metrics, probability)
         write_picture(self.output / _sheet_name(pair.name), sheet)
         self.entries.append(Entry(metrics, as_webp(sheet), (sheet.shape[1], sheet.shape[0])))
-        text = f"{pair.name}: {metrics.voxels:,} voxels in {metrics.slices} of {metrics.of_slices} slices."
+        text = f"{pair.name}: {counted(metrics.voxels, 'voxel')} in {metrics.slices} of "
+        text += f"{counted(metrics.of_slices, 'slice')}."
         if metrics.agreement is not None:
             text += f" Dice {metrics.agreement.dice:.3f}."
         elif self.truth is not None:
-            text += f" {self.truth} has no ground truth for this patient."
+            text += f" Not counted: {self.truth} has no ground truth for this patient."
         if self.predictor is not None and volumes.images is None:
             text += " The probability is not shown because no images were found."
         return text

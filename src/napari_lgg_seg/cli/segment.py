@@ -12,11 +12,10 @@ import typer
 
 from ..core.choices import FileFormat
 from ..core.options import SegmentOptions
-from .console import INTERRUPTED, make_console, make_progress
-from .options import takes_options
+from .console import INTERRUPTED, PlainConsole, counted, make_console, make_progress
+from .options import regular_file, takes_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import TaskID
 
     from ..core.cohort.run import CohortEvent
@@ -32,7 +31,9 @@ def segment(
         typer.Argument(exists=True, file_okay=False, help="Patient folders, or dataset folders of patients."),
     ],
     output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<patient>/.")],
-    model: Annotated[Path | None, typer.Option(help="A model file; the shipped one by default.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(callback=regular_file, help="A model file; the shipped one by default.")
+    ] = None,
     file_format: Annotated[
         FileFormat,
         typer.Option(
@@ -43,7 +44,7 @@ def segment(
     ] = "masks",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Share the patients among this many processes (extra cluster)."),
+        typer.Option(min=1, max=256, help="Share the patients among this many processes (extra cluster)."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -132,10 +133,10 @@ def segment_folders(
     summary = display.summary()
     if display.segmented or display.skipped or display.corrected:
         summary += f" Results are in {output.resolve()}"
-    print(summary)  # noqa: T201 - the result
+    make_console().say(summary)
     if stopped:
         rest = "Earlier results of the others are unchanged." if overwrite else _RESUME
-        display.console.print(f"Stopped. {rest}")
+        display.console.say(f"Stopped. {rest}")
         raise typer.Exit(INTERRUPTED)
     if display.failed:
         raise typer.Exit(1)
@@ -156,11 +157,11 @@ class _Display:
 
     Parameters
     ----------
-    console : Console
+    console : PlainConsole
         Where it is shown.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.console = console
         self.segmented = self.skipped = self.corrected = self.failed = 0
         self._patients = 0
@@ -216,14 +217,14 @@ class _Display:
         self._progress.update(self._bar, completed=done + sum(self._shares.values()), description=text)
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
+        self.console.say(text, style)
 
     def summary(self) -> str:
         """What became of the patients."""
         where = f" on {' and '.join(sorted(self._places))}" if self._places else ""
-        text = f"{self.segmented} of {self._patients} patients segmented{where}."
+        text = f"{self.segmented} of {counted(self._patients, 'patient')} segmented{where}."
         if self.skipped:
-            text += f" {self.skipped} were finished before."
+            text += f" {self.skipped} {'was' if self.skipped == 1 else 'were'} finished before."
         if self.corrected:
             text += f" {self.corrected} kept {'its' if self.corrected == 1 else 'their'} corrected labels."
         return text

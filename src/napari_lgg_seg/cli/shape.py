@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import LggSegError
-from .console import make_console, write_text
+from ..core.errors import failure_sentence
+from .console import PlainConsole, check_json, counted, make_console, make_progress, make_table
+from .options import regular_file
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..core.evaluation.study.associate import Study
     from ..core.evaluation.study.shape import Shape
 
@@ -34,8 +32,6 @@ def shape(
     ASD: angular standard deviation of the margin, in the slice with the largest tumour area.
     MF: margin fluctuation, in the same slice (counted from 0, as in napari).
     """
-    from rich.progress import track
-
     from ..core.data.discover import find_by_name
     from ..core.data.label_reading import read_labels
     from ..core.evaluation.study.shape import measure_shape
@@ -48,28 +44,36 @@ def shape(
     for failure in failures:
         _print_failure(failure, console)
     shapes: dict[str, Shape] = {}
-    for name, path in track(found.patients.items(), "Measuring", console=console, transient=True):
-        try:
-            shapes[name] = measure_shape(read_labels(path))
-        except LggSegError as error:
-            failures.append(str(error))
-            _print_failure(failures[-1], console)
+    with make_progress(console) as progress:
+        for name, path in progress.track(found.patients.items(), description="Measuring"):
+            try:
+                shapes[name] = measure_shape(read_labels(path))
+            except Exception as error:  # noqa: BLE001 - one patient must not end the others
+                failures.append(failure_sentence(path, error))
+                _print_failure(failures[-1], console)
     if shapes:
         write_shapes(csv, shapes, overwrite=overwrite)
         _show_shapes(shapes)
     empty = sum(not shape.voxels for shape in shapes.values())
-    summary = f"{len(shapes)} of {len(shapes) + len(failures)} patients measured, {empty} without tumour."
-    print(f"{summary} The table is {csv.resolve()}" if shapes else summary)  # noqa: T201 - the result
+    patients = counted(len(shapes) + len(failures), "patient")
+    table = f"The table is {csv.resolve()}" if shapes else "No table is written."
+    make_console().say(f"{len(shapes)} of {patients} measured, {empty} without tumour. {table}")
     if failures:
         raise typer.Exit(1)
 
 
 def associate(
-    shapes: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A table written by shape.")],
+    shapes: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, callback=regular_file, help="A table written by shape."),
+    ],
     clusters: Annotated[
         Path,
         typer.Argument(
-            exists=True, dir_okay=False, help="Genomic clusters by patient, as in the dataset's data.csv."
+            exists=True,
+            dir_okay=False,
+            callback=regular_file,
+            help="Genomic clusters by patient, as in the dataset's data.csv.",
         ),
     ],
     json_file: Annotated[
@@ -82,24 +86,29 @@ def associate(
     from ..core.evaluation.study.associate import associate as test
     from ..core.evaluation.study.associate import read_clusters
     from ..core.evaluation.study.shape_table import read_shapes
+    from ..core.evaluation.tables import write_json
 
-    study = test(read_shapes(shapes), read_clusters(clusters))
+    check_json(json_file)
+    failed: list[str] = []
+    study = test(read_shapes(shapes, failed.append), read_clusters(clusters))
     _show_study(study, clusters)
+    for sentence in failed:
+        make_console(stderr=True).say(f"Not counted: {sentence}", style="red")
     if json_file is not None:
-        write_text(json_file, json.dumps(dataclasses.asdict(study), indent=2) + "\n")
+        write_json(json_file, {**dataclasses.asdict(study), "failed": failed})
+    if failed:
+        raise typer.Exit(1)
 
 
-def _print_failure(sentence: str, console: Console) -> None:
-    console.print(f"Failed: {sentence}", style="red", markup=False, soft_wrap=True)
+def _print_failure(sentence: str, console: PlainConsole) -> None:
+    console.say(f"Failed: {sentence}", style="red")
 
 
 def _show_shapes(shapes: dict[str, Shape]) -> None:
-    from rich.table import Table
-
     from ..core.evaluation.study.shape import FEATURES
     from ..core.evaluation.study.shape_table import NO_TUMOUR
 
-    table = Table("Patient", title="Shape features")
+    table = make_table("Patient", title="Shape features")
     for name in ("BEVR", "ASD", "MF", "Slice", "Voxels"):
         table.add_column(name, justify="right")
     for name, shape in shapes.items():
@@ -112,15 +121,12 @@ def _show_shapes(shapes: dict[str, Shape]) -> None:
 
 
 def _show_study(study: Study, clusters: Path) -> None:
-    from rich.table import Table
-
     from ..core.evaluation.study.associate import STUDY_LEVEL
 
     console = make_console()
     tests = len(study.associations)
-    table = Table(title="Fisher's exact test: feature above its median, by cluster")
-    for name in ("Clusters", "Feature", "Patients", "p", f"p x {tests}", "Above the median"):
-        table.add_column(name)
+    columns = ("Clusters", "Feature", "Patients", "p", f"p x {tests}", "Above the median")
+    table = make_table(*columns, title="Fisher's exact test: feature above its median, by cluster")
     for test in study.associations:
         high = ", ".join(
             f"{name}: {test.above_median[name]} of {size}" for name, size in test.cluster_sizes.items()
@@ -130,15 +136,14 @@ def _show_study(study: Study, clusters: Path) -> None:
             test.cluster, test.feature.upper(), str(test.patients), p, f"{test.corrected:.3g}", high
         )
     console.print(table)
-    console.print(f"* below {STUDY_LEVEL}, the original study's level (0.05 / 10 tests).")
+    console.say(f"* below {STUDY_LEVEL}, the original study's level (0.05 / 10 tests).")
     if study.r2 is not None:
-        console.print(
+        console.say(
             f"Low BEVR as a test for RNASeq cluster R2: AUC {study.r2.auc:.3f} (95 % interval "
-            f"{study.r2.lower:.3f} to {study.r2.upper:.3f}); {study.r2.positive} of {study.r2.patients} "
-            "patients are in R2.",
-            soft_wrap=True,
+            f"{study.r2.lower:.3f} to {study.r2.upper:.3f}); {study.r2.positive} of "
+            f"{counted(study.r2.patients, 'patient')} {'is' if study.r2.positive == 1 else 'are'} in R2."
         )
     for name in study.without_tumour:
-        console.print(f"Not counted: {name} has no tumour.", markup=False, soft_wrap=True)
+        console.say(f"Not counted: {name} has no tumour.")
     for name in study.unmatched:
-        console.print(f"Not counted: {name} is not in {clusters}.", markup=False, soft_wrap=True)
+        console.say(f"Not counted: {name} is not in {clusters}.")

@@ -13,12 +13,11 @@ import typer
 
 from ..core.errors import TrainingError
 from ..core.training.options import TrainOptions, default_summary
-from .console import INTERRUPTED, dice_summary, make_console, make_progress
-from .options import settings_help, takes_options, with_settings
+from .console import INTERRUPTED, PlainConsole, dice_summary, make_console, make_progress
+from .options import not_nan, regular_file, settings_help, takes_options, with_settings
 from .train_patients import find_patients, old_patients, split
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import TaskID
 
     from ..core.training.callbacks import Callback
@@ -57,13 +56,17 @@ def train(
     ],
     output: Annotated[Path, typer.Option(help="The model file to write, ending in .safetensors.")],
     validation: Annotated[
-        float, typer.Option(min=0.01, max=0.9, help="Share of the patients held out for validation.")
+        float,
+        typer.Option(
+            min=0.01, max=0.9, callback=not_nan, help="Share of the patients held out for validation."
+        ),
     ] = 0.2,
     validation_patients: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
+            callback=regular_file,
             help="A text file with the names of the validation patients, one per line, instead.",
         ),
     ] = None,
@@ -86,7 +89,8 @@ def train(
         ),
     ] = None,
     rehearse_share: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Share of those among the training patients.")
+        float,
+        typer.Option(min=0, max=0.95, callback=not_nan, help="Share of those among the training patients."),
     ] = 0.5,
     batch_picture: Annotated[
         Path | None, typer.Option(help="Write a PNG picture of the first batch, as the network sees it.")
@@ -126,10 +130,10 @@ def train(
             callbacks.append(_draw_first_batch(batch_picture))
         _run(training, held_out, output, options, callbacks, console, processes, told, resume=resume)
     if told:
-        console.print(f"Stopped by {told[0]}. Go on with --resume.")
+        console.say(f"Stopped by {told[0]}. Go on with --resume.")
         raise typer.Exit(INTERRUPTED)
     if processes.is_main:
-        print(f"The best model is in {output.resolve()}")  # noqa: T201 - the result
+        make_console().say(f"The best model is in {output.resolve()}")
 
 
 def _run(
@@ -138,7 +142,7 @@ def _run(
     output: Path,
     options: TrainOptions,
     callbacks: list[Callback],
-    console: Console,
+    console: PlainConsole,
     processes: Processes,
     told: list[str],
     *,
@@ -208,12 +212,12 @@ class _Display:
 
     Parameters
     ----------
-    console : Console
+    console : PlainConsole
         Where it is shown.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._progress = make_progress(console)
+    def __init__(self, console: PlainConsole) -> None:
+        self._console, self._progress = console, make_progress(console)
         self._bar: TaskID = self._progress.add_task("Reading patients", total=None)
         self._best = -1.0
         self._before: float | None = None
@@ -267,7 +271,7 @@ class _Display:
         return f", best Dice {self._best:.3f}" if self._best >= 0 else ""
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self._progress.console.print(text, style=style, markup=False, soft_wrap=True)
+        self._console.say(text, style)
 
 
 def _about_epoch(event: Any) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import TrainingError
+from .console import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..core.training.options import TrainOptions
     from ..core.training.patients import Source
+    from .console import PlainConsole
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class Patients:
 
     def summary(self) -> str:
         """Their number, as the beginning of a sentence."""
+        number = counted(len(self.sources), "patient")
         if self.results is None:
-            return f"{self.cohort} holds {len(self.sources)} patients with masks"
-        return f"{self.results} holds corrected labels of {len(self.sources)} patients of {self.cohort}"
+            return f"{self.cohort} holds {number} with masks"
+        return f"{self.results} holds corrected labels of {number} of {self.cohort}"
 
 
-def find_patients(cohort: Path, results: Path | None, console: Console) -> Patients:
+def find_patients(cohort: Path, results: Path | None, console: PlainConsole) -> Patients:
     """Patients with images and masks; with a results folder, those with corrected labels in it.
 
     Parameters
@@ -50,7 +51,7 @@ def find_patients(cohort: Path, results: Path | None, console: Console) -> Patie
         The folder of patient folders.
     results : Path or None
         The results folder.
-    console : Console
+    console : PlainConsole
         For a line about each folder that is left out.
     """
     from ..core.cohort.corrected import find_corrected
@@ -67,7 +68,7 @@ def split(
     options: TrainOptions,
     fraction: float,
     file: Path | None,
-    console: Console,
+    console: PlainConsole,
 ) -> tuple[list[Source], list[Source]]:
     """Split into training and validation patients; the latter are named in a file, or a fraction of all.
 
@@ -88,12 +89,12 @@ def split(
     else:
         chosen, held_out = split_patients(names, fraction, options.seed, initial.seen)
     source = f"fine-tuning {initial.card.name}" if initial.card is not None else "from scratch"
-    console.print(f"{len(chosen)} patients for training, {len(held_out)} for validation; {source}.")
+    console.say(f"{counted(len(chosen), 'patient')} for training, {len(held_out)} for validation; {source}.")
     return [patients.sources[name] for name in chosen], [patients.sources[name] for name in held_out]
 
 
 def old_patients(
-    folder: Path, patients: Patients, training: int, share: float, seed: int, console: Console
+    folder: Path, patients: Patients, training: int, share: float, seed: int, console: PlainConsole
 ) -> list[Source]:
     """Patients of an earlier cohort to train on as well, none of them among the new ones.
 
@@ -109,7 +110,7 @@ def old_patients(
         Share of earlier ones among all training patients.
     seed : int
         Seed of the draw.
-    console : Console
+    console : PlainConsole
         For a line about their number.
     """
     from ..core.training.split import draw_rehearsal
@@ -117,12 +118,12 @@ def old_patients(
     earlier = _with_masks(folder, console)
     found = {name: path for name, path in earlier.items() if name not in patients.sources}
     chosen = draw_rehearsal(found, training, share, seed)
-    text = f"{len(chosen)} of {len(found)} earlier patients in {folder} are trained on as well."
-    console.print(text, markup=False, soft_wrap=True)
+    number = counted(len(found), "earlier patient")
+    console.say(f"{len(chosen)} of {number} in {folder} are trained on as well.")
     return [found[name] for name in chosen]
 
 
-def _with_masks(cohort: Path, console: Console) -> Mapping[str, Path]:
+def _with_masks(cohort: Path, console: PlainConsole) -> Mapping[str, Path]:
     """Name -> folder of the patients with images and masks; what is left out is named."""
     from ..core.data.discover import find_by_name
 
@@ -131,6 +132,6 @@ def _with_masks(cohort: Path, console: Console) -> Mapping[str, Path]:
     return found.patients
 
 
-def _show_left_out(problems: Iterable[object], console: Console) -> None:
+def _show_left_out(problems: Iterable[object], console: PlainConsole) -> None:
     for sentence in problems:
-        console.print(f"Left out: {sentence}", style="yellow", markup=False, soft_wrap=True)
+        console.say(f"Left out: {sentence}", style="yellow")

@@ -92,3 +92,12 @@ def one_line(error: BaseException) -> str:
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = " ".join(message.split()) or type(error).__name__
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def failure_sentence(subject: object, error: Exception) -> str:
+    """One sentence about a failure: our own message, or another package's with what it concerns."""
+    if isinstance(error, LggSegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{subject} needs more memory than there is; close other programs, or use a larger computer."
+    return f"{subject} cannot be processed ({type(error).__name__}: {reason(error)}); check its files."

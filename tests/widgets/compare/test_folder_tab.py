@@ -133,6 +133,23 @@ def test_patients_in_only_one_folder_are_named(compare_all, cohort, make_patient
     assert "1 patient without ground truth, not included: TCGA_HT_9999_19990101." in text
 
 
+def test_what_is_left_out_is_shown_next_to_the_mean(
+    compare_all, cohort, make_patient, click, save_as, tmp_path
+):
+    for folder in ("again", "b", "c", "d"):
+        write_masks(cohort / "out" / f"z {folder}", FIRST, make_patient(FIRST).truth)
+    widget = compare_all()
+    text = widget.folders.status.value
+    assert text.startswith("3 patients: mean Dice ")
+    assert f"Not included: {cohort / 'out' / 'z again'} holds {FIRST} a second time" in text
+    assert "Not included: 1 more folder" in text
+    save_as(tmp_path / "metrics.csv")
+    click(widget, "Export CSV...")
+    assert widget.folders.status.value == (
+        f"The metrics of 3 patients are in {tmp_path / 'metrics.csv'}. {text}"
+    )
+
+
 def test_a_single_patients_folders_are_enough(compare_all, cohort):
     widget = compare_all(f"out/{FIRST}", f"patients/{SECOND}")
     assert column(widget.folders.table, 0) == [SECOND]

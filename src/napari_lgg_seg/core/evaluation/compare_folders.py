@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ComparisonError, LggSegError
+from ..errors import ComparisonError, failure_sentence
 from .label_pairs import LabelPair, find_pairs, read_pair
 from .patient_metrics import PatientMetrics, measure_patient
 
@@ -103,7 +103,5 @@ def compare_folders(
 def _compare(pair: LabelPair) -> PairCompared:
     try:
         return PairCompared(pair, measure_patient(read_pair(pair, with_images=False)))
-    except LggSegError as error:
-        return PairCompared(pair, None, str(error))
-    except OSError as error:  # files that were removed in the meantime
-        return PairCompared(pair, None, f"{pair.name} cannot be read ({error.strerror or error}).")
+    except Exception as error:  # noqa: BLE001 - one patient must not end the others
+        return PairCompared(pair, None, failure_sentence(pair.labels, error))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import replacing
 from .compare import Agreement, compare, count_components
 from .label_pairs import Volumes
 from .metrics import Summary, summarise
+from .tables import write_csv, write_json
 
 #: Fields of an :class:`Agreement` that table rows leave out: they are not scalars, or repeat the columns of
 #: the prediction.
@@ -164,7 +161,7 @@ def write_metrics(
         "without_prediction": list(without_prediction),
         "failed": list(failed),
     }
-    _write(output / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "metrics.json", metrics)
     write_table(output / "metrics.csv", patients)
 
 
@@ -184,13 +181,4 @@ def write_table(path: Path, patients: Sequence[PatientMetrics]) -> None:
         If the disk is full or the folder cannot be written.
     """
     rows = [patient.as_row() for patient in patients]
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]) if rows else ["patient"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(path, table.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+    write_csv(path, list(rows[0]) if rows else ["patient"], (list(row.values()) for row in rows))

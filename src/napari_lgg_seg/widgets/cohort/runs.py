@@ -19,6 +19,7 @@ from ...core.cohort.store import ResultStore
 from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
 from ...preferences import preferences
+from ..shared.plain_text import literal
 from ..shared.worker import Failure, unexpected
 from . import messages
 from .columns import BrowserModel, PatientRow
@@ -172,7 +173,7 @@ class Runs:
         if with_cancel:
             choices |= buttons.Cancel
         parent = self._controls.table.window()
-        answer = QMessageBox.question(parent, "Cohort", question, choices, buttons.No)
+        answer = QMessageBox.question(parent, "Cohort", literal(question), choices, buttons.No)
         if answer == buttons.Yes:
             return True
         return False if answer == buttons.No and with_cancel else None

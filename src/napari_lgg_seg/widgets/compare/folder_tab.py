@@ -17,6 +17,7 @@ from ...core.evaluation.compare_folders import FolderEvent, PairCompared, PairsF
 from ...core.evaluation.label_pairs import LabelPair
 from ...core.evaluation.patient_metrics import PatientMetrics, measure_cohort, write_table
 from ..shared.forms import form, path_edit, wrap
+from ..shared.plain_text import literal
 from ..shared.scrolling import scroll_into_view
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable
@@ -209,7 +210,10 @@ class FolderTab:
             return
         if found is None:
             self.set_status(self._failure or messages.COMPARE_ALL)
-            return
+        else:
+            self.set_status(self._summary(found))
+
+    def _summary(self, found: PairsFound) -> str:
         metrics, done, total = self.metrics, len(self.patients.rows), len(found.pairs)
         incomplete = f"{self._failure or messages.stopped(done, total)} " if done < total else ""
         text = messages.cohort(
@@ -217,8 +221,9 @@ class FolderTab:
             done - len(metrics),
             found.without_prediction,
             found.without_truth,
+            found.problems,
         )
-        self.set_status(" ".join([incomplete + text, *found.problems]).strip())
+        return f"{incomplete}{text}".strip()
 
     # --- after the run -------------------------------------------------------------------------
 
@@ -241,10 +246,10 @@ class FolderTab:
         except LggSegError as error:
             self.set_status(str(error))
             return
-        failed = len(self.patients.rows) - len(self.metrics)
-        self.set_status(messages.exported(len(self.metrics), path, failed))
+        text = messages.exported(len(self.metrics), path)
+        self.set_status(f"{text} {self._summary(self._found)}" if self._found is not None else text)
 
     def _may_replace(self, path: Path) -> bool:
         question = f"{path} already exists. Replace it?"
-        answer = QMessageBox.question(self.native, "Export CSV", question)
+        answer = QMessageBox.question(self.native, "Export CSV", literal(question))
         return bool(answer == QMessageBox.StandardButton.Yes)

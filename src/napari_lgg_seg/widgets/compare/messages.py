@@ -28,6 +28,8 @@ COMPARE_ALL = "Click Compare all."
 FINDING_PATIENTS = "Finding patients..."
 
 NOTHING = "\N{EN DASH}"
+#: Folders that cannot be used are named up to this number.
+_MOST_PROBLEMS = 3
 #: What the colours of a comparison mean.
 LEGEND = {
     AGREED: "True positive",
@@ -103,7 +105,7 @@ def wide_metrics(agreement: Agreement | None) -> list[MetricText]:
         ),
         MetricText(
             "On empty slices",
-            NOTHING if a is None else f"{a.false_voxels_on_empty_slices:,} voxels",
+            NOTHING if a is None else counted(a.false_voxels_on_empty_slices, "voxel"),
             "False-positive voxels on slices without tumour in the reference.",
         ),
     ]
@@ -117,7 +119,7 @@ def _share(agreement: Agreement | None, name: str) -> str:
 def _volume(agreement: Agreement, voxels: int) -> str:
     size = agreement.spacing
     if size is None:
-        return f"{voxels:,} voxels"
+        return counted(voxels, "voxel")
     volume = voxels * math.prod(size)
     if len(size) == 2:  # a single slice has an area
         return f"{volume / 100:.1f} cm\N{SUPERSCRIPT TWO}"
@@ -170,8 +172,9 @@ def cohort(
     failed: int,
     without_prediction: Sequence[str],
     without_truth: Sequence[str],
+    problems: Sequence[str],
 ) -> str:
-    """Metrics of a cohort, and which patients are not included."""
+    """Metrics of a cohort, and which patients and folders are not included."""
     sentences = []
     if metrics is not None:
         s = metrics.summary
@@ -192,6 +195,10 @@ def cohort(
         if names:
             shown = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
             sentences.append(f"{counted(len(names), 'patient')} {what}, not included: {shown}.")
+    sentences += [f"Not included: {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        more = counted(len(problems) - _MOST_PROBLEMS, "more folder")
+        sentences.append(f"Not included: {more}; the command evaluate lists all of them.")
     return " ".join(sentences)
 
 
@@ -204,7 +211,6 @@ def stopped(done: int, total: int) -> str:
     return f"Cancelled after {done:,} of {counted(total, 'patient')}."
 
 
-def exported(count: int, path: object, failed: int) -> str:
+def exported(count: int, path: object) -> str:
     """What was written."""
-    text = f"The metrics of {counted(count, 'patient')} are in {path}."
-    return f"{text} {counted(failed, 'patient')} could not be compared and are left out." if failed else text
+    return f"The metrics of {counted(count, 'patient')} are in {path}."

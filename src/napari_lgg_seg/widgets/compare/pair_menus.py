@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.errors import LggSegError
 from ..shared.forms import allow_narrow, form
+from ..shared.plain_text import literal
 from . import messages
 from .pair import LayerPair, check_pair, is_prediction, labels_in, proposed_prediction, proposed_reference
 
@@ -116,5 +117,5 @@ class PairMenus:
     def _chosen(self, _: Any = None) -> None:
         for combo, text in ((self.prediction, _PREDICTION_HELP), (self.truth, _REFERENCE_HELP)):
             # Names can be longer than the menu is wide.
-            combo.tooltip = text if combo.value is None else f"{combo.value.name}\n{text}"
+            combo.tooltip = text if combo.value is None else literal(f"{combo.value.name}\n{text}")
         self._changed()

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHeaderView, QTableWidget, QTableWidgetItem
 
 from ..segment.inputs import Subject
+from ..shared.plain_text import literal
 from .labelled import LabelledPatient
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class PatientTable(QTableWidget):
     def _show(self, index: int, row: LabelledPatient) -> None:
         labels = self._labels_of(row)
         item = QTableWidgetItem(str(row.subject))
-        item.setToolTip(str(row.subject))
+        item.setToolTip(literal(str(row.subject)))
         combo = QComboBox()
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(6)
@@ -75,7 +76,7 @@ class PatientTable(QTableWidget):
         for layer in row.labels:  # the patient's name is in the first column
             combo.addItem(layer.name.removeprefix(f"{row.subject} "))
         combo.setCurrentIndex(row.labels.index(labels) + 1 if labels is not None else 0)
-        combo.setToolTip(combo.currentText())
+        combo.setToolTip(literal(combo.currentText()))
         combo.activated.connect(lambda chosen: self._labels_picked(row, chosen))
         self.setItem(index, 0, item)
         self.setCellWidget(index, 1, combo)
@@ -135,7 +136,7 @@ class PatientTable(QTableWidget):
         self._picked[row.subject] = row.labels[chosen - 1] if chosen else None
         self._ticks.pop(row.subject, None)
         index = self._index(str(row.subject))
-        self.cellWidget(index, 1).setToolTip(self.cellWidget(index, 1).currentText())
+        self.cellWidget(index, 1).setToolTip(literal(self.cellWidget(index, 1).currentText()))
         self.blockSignals(True)
         self._show_tick(index)
         self.blockSignals(False)

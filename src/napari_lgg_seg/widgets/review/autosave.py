@@ -10,7 +10,6 @@ from weakref import ref
 import numpy as np
 from napari.layers import Labels
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from ...core.cohort import autosave as edit_files
@@ -20,6 +19,7 @@ from ...core.data.layer_metadata import FIELDS
 from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, described
 from ...preferences import preferences
+from ..shared.plain_text import show_warning
 from ..shared.result_layers import is_edited
 from .paint_events import PAINTED, LabelsObserver
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import napari
 from annotated_types import Gt
-from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 
@@ -20,6 +19,7 @@ from ...core.data.json_files import JsonError, build
 from ...core.errors import DamagedEditsError, LggSegError
 from ...layers import METADATA_KEY, TRUTH, patients_in, truth_properties, tumour_properties
 from ..shared.open_folder import open_folder
+from ..shared.plain_text import literal, show_error, show_warning
 from .autosave import autosaver_of, enable_autosave, window_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def offer(viewer: Viewer) -> QMessageBox | None:
     box.setWindowTitle("Unsaved edits")
     box.setIcon(QMessageBox.Icon.Question)
     box.setText("An earlier session ended before these edits were saved. Restore them?")
-    box.setInformativeText("\n".join(_lines(found)))
+    box.setInformativeText(literal("\n".join(_lines(found))))
     restore_button = box.addButton("Restore", QMessageBox.ButtonRole.AcceptRole)
     discard_button = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
     box.addButton("Later", QMessageBox.ButtonRole.RejectRole)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
@@ -24,6 +23,7 @@ from ...core.cohort.sources import Opened, Source
 from ...core.errors import LggSegError
 from ...preferences import preferences
 from ..shared.navigation import batched_update
+from ..shared.plain_text import literal, show_error
 from ..shared.worker import Failure, unexpected
 from .messages import not_saved
 from .open_patient import OpenPatient, Visibility
@@ -214,7 +214,7 @@ class ReviewSession:
         if not message:
             return True
         buttons = QMessageBox.StandardButton
-        question = f"{message}\n\nClose the window anyway and lose the edits?"
+        question = literal(f"{message}\n\nClose the window anyway and lose the edits?")
         answer = QMessageBox.question(window, "Cohort", question, buttons.Yes | buttons.No, buttons.No)
         # Several docked widgets ask in turn, the user is asked once. Something else may keep the window open.
         self._discards_edits = answer == buttons.Yes

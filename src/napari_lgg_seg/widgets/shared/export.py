@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 def export_masks(viewer: Viewer) -> None:
     """Ask for a folder and write the selected or predicted labels there as dataset masks."""
-    from napari.utils.notifications import show_error, show_info
     from qtpy.QtWidgets import QFileDialog
+
+    from .plain_text import show_error, show_info
 
     layer = labels_to_export(viewer)
     if layer is None:
@@ -120,12 +121,14 @@ def _write_or_ask(layer: Labels, folder: Path) -> int:
     """Write the masks, asking before existing ones are replaced; returns how many were written."""
     from qtpy.QtWidgets import QMessageBox
 
+    from .plain_text import literal
+
     meta = {"metadata": layer.metadata}
     try:
         return len(write_mask_folder(folder, layer.data, meta))
     except ExistingMasksError:
         question = f"{folder} already holds masks. Replace them?"
-        answer = QMessageBox.question(None, "Export masks", question)
+        answer = QMessageBox.question(None, "Export masks", literal(question))
         if answer != QMessageBox.StandardButton.Yes:
             return 0
         return len(write_mask_folder(folder, layer.data, meta, overwrite=True))
@@ -134,7 +137,7 @@ def _write_or_ask(layer: Labels, folder: Path) -> int:
 def _warn_if_merged(labels: npt.NDArray[np.generic]) -> None:
     """Dataset masks are binary: tell the user if the layer has several labels."""
     if labels.dtype.kind in "iu" and labels.size and labels.max() > 1 and len(np.unique(labels)) > 2:
-        from napari.utils.notifications import show_info
+        from .plain_text import show_info
 
         show_info(
             "Dataset masks are binary: all labels were written as tumour. TIFF and NIfTI keep them apart."

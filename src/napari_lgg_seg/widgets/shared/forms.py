@@ -21,12 +21,13 @@ class Choice(ComboBox):
 
 
 def wrap(text: Label, lines: int) -> None:
-    """Wrap a text over the whole width, with room reserved for a few lines."""
+    """Show a text as it is, wrapped over the whole width, with room reserved for a few lines."""
     from qtpy.QtCore import Qt
     from qtpy.QtWidgets import QSizePolicy
 
     policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
     policy.setHeightForWidth(True)
+    text.native.setTextFormat(Qt.TextFormat.PlainText)
     text.native.setWordWrap(True)
     text.native.setSizePolicy(policy)
     text.native.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)

@@ -12,6 +12,7 @@ from ...core.errors import LggSegError
 from ...core.model.checkpoint import DEFAULT_MODEL, ModelCard, read_card
 from .forms import Choice, allow_narrow
 from .known_models import known_models, preferred_model
+from .plain_text import literal
 
 DEFAULT_NAME, OTHER_MODEL = "Default U-Net", "Choose a model file..."
 
@@ -88,9 +89,9 @@ class ModelChooser:
         try:
             self.card = read_card(self.path)
         except LggSegError as error:
-            self.card, self.combo.tooltip = None, str(error)
+            self.card, self.combo.tooltip = None, literal(str(error))
             return str(error)
-        self.combo.tooltip = self.card.summary()
+        self.combo.tooltip = literal(self.card.summary())
         return ""
 
     def _model_added(self, path: Path) -> None:

@@ -79,7 +79,8 @@ def open_folder(
         Called afterwards, whether or not the folder could be read.
     """
     from napari.qt.threading import create_worker
-    from napari.utils.notifications import show_info
+
+    from .plain_text import show_info
 
     def returned(result: Any) -> None:
         if isinstance(result, Failure):

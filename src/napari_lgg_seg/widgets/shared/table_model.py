@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt
 from qtpy.QtGui import QFont, QIcon
 
+from .plain_text import literal
+
 _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 #: The column with patients' names and thumbnails.
 PATIENT = 0
@@ -169,7 +171,7 @@ class CohortModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.FontRole:
             return self._bold if row.name == self._open else self._italic if row.problem else None
         if role == Qt.ItemDataRole.ToolTipRole:
-            return row.problem or (row.tooltip if index.column() == PATIENT else column.tooltip)
+            return literal(row.problem or (row.tooltip if index.column() == PATIENT else column.tooltip))
         return None
 
     def headerData(  # noqa: N802 - Qt's name

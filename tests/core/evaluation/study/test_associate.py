@@ -185,7 +185,9 @@ def test_empty_fields_of_the_clusters_table_are_left_out(tmp_path):
     ("text", "says"),
     [
         ("Patient,RNASeqCluster\na,1\n", "no column MethylationCluster"),
-        (f"{HEADER}\na,1\na,2\n", "a twice"),
+        (f"{HEADER}\na,1,,,,,\na,2,,,,,\n", "a twice"),
+        (f"{HEADER}\na,1\n", "2 fields in line 2 but 7 columns"),
+        (f"{HEADER}\n,1,,,,,\n", "no patient.s name in line 2"),
         (f"{HEADER}\n", "no patients"),
     ],
 )

@@ -40,7 +40,7 @@ def test_table_is_not_replaced_silently(tmp_path):
         ("patient,bevr,asd,mf,slice,voxels\na,much,1,1,1,1\n", "line 2"),
         ("patient,bevr,asd,mf,slice,voxels\na,.5,.1,.1,3,\n", "line 2"),
         ("patient,bevr,asd,mf,slice,voxels\na,.5,,.1,3,9\n", "without features"),
-        ("patient,bevr,asd,mf,slice,voxels\na,nan,.1,.1,3,9\n", "without features"),
+        ("patient,bevr,asd,mf,slice,voxels\na,nan,.1,.1,3,9\n", "bevr is 'nan'"),
         ("patient,bevr,asd,mf,slice,voxels\na,1,1,1,1,1\na,1,1,1,1,1\n", "a twice"),
     ],
 )
@@ -49,6 +49,41 @@ def test_broken_tables_are_refused(tmp_path, text, says):
     file.write_text(text)
     with pytest.raises(PatientError, match=says):
         read_shapes(file)
+
+
+HEADER = "patient,bevr,asd,mf,slice,voxels"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "1e400,.1,.1,3,9",
+        "inf,.1,.1,3,9",
+        "-.5,.1,.1,3,9",
+        "1.5,.1,.1,3,9",
+        "1_0,.1,.1,3,9",
+        "nan,.1,.1,,0",
+        ".5,.1,.1,3,-9",
+        ".5,.1,.1,3,1.000",
+        ".5,.1,.1,3,9.5",
+        ".5,.1,.1,,9",
+    ],
+)
+def test_a_bad_row_is_left_out_and_named(tmp_path, values):
+    file = tmp_path / "shapes.csv"
+    file.write_text(f"{HEADER}\nbad,{values}\ngood,.5,.1,.1,3,9\n")
+    problems: list[str] = []
+    assert read_shapes(file, problems.append) == {"good": Shape(0.5, 0.1, 0.1, 3, 9)}
+    assert len(problems) == 1
+    assert "line 2" in problems[0]
+    with pytest.raises(PatientError, match="line 2"):
+        read_shapes(file)
+
+
+def test_a_table_saved_by_a_german_spreadsheet_is_read(tmp_path):
+    file = tmp_path / "shapes.csv"
+    file.write_text("patient;bevr;asd;mf;slice;voxels\ngood;0,5;1E-1;,1;3;9\n", encoding="utf-16")
+    assert read_shapes(file) == {"good": Shape(0.5, 0.1, 0.1, 3, 9)}
 
 
 def test_files_that_are_not_tables_are_refused(tmp_path):

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import PatientError
+from ..tables import read_csv
 from .shape import FEATURES, Shape
-from .shape_table import read_table
 
 #: The study's classifications, by the columns of the dataset's ``data.csv``.
 CLUSTERS = ("RNASeqCluster", "MethylationCluster", "miRNACluster", "CNCluster", "COCCluster")
@@ -132,8 +132,11 @@ def read_clusters(path: str | os.PathLike[str]) -> Clusters:
         If the file cannot be read, lacks one of the columns, or lists a patient twice.
     """
     clusters: Clusters = {}
-    for row in read_table(path, (_PATIENT, *CLUSTERS)):
+    for line, fields in read_csv(path, (_PATIENT, *CLUSTERS)):
+        row = {column: value.strip() for column, value in fields.items()}
         name = row[_PATIENT]
+        if not name:
+            raise PatientError(f"{path} has no patient's name in line {line}; add it, or remove the line.")
         if name in clusters:
             raise PatientError(f"{path} lists {name} twice; remove one of the lines.")
         clusters[name] = {column: row[column] for column in CLUSTERS if row[column]}

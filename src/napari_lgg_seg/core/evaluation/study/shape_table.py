@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import fields
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from ...atomic import replacing
 from ...errors import ExportError, PatientError
+from ..tables import read_csv, write_csv
 from .shape import FEATURES, Shape
 
 #: The note on a mask without tumour.
 NO_TUMOUR = "no tumour"
 
-_COLUMNS = ("patient", *(field.name for field in fields(Shape)), "note")
+_COLUMNS = ("patient", *(field.name for field in dataclasses.fields(Shape)), "note")
+_NUMBER = re.compile(r"\+?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def check_table(path: Path, *, overwrite: bool) -> None:
@@ -62,22 +62,25 @@ def write_shapes(
     """
     path = Path(path)
     check_table(path, overwrite=overwrite)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for patient, shape in shapes.items():
-            values = [getattr(shape, field.name) for field in fields(Shape)]
-            note = "" if shape.voxels else NO_TUMOUR
-            writer.writerow([patient, *("" if value is None else value for value in values), note])
+    rows = (
+        [patient, *dataclasses.astuple(shape), "" if shape.voxels else NO_TUMOUR]
+        for patient, shape in shapes.items()
+    )
+    write_csv(path, _COLUMNS, rows)
 
 
-def read_shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
+def read_shapes(
+    path: str | os.PathLike[str], on_problem: Callable[[str], object] | None = None
+) -> dict[str, Shape]:
     """Read a table written by :func:`write_shapes`.
 
     Parameters
     ----------
     path : path
-        The CSV file.
+        The CSV file; one that a spreadsheet has saved again, with decimal commas, is read as well.
+    on_problem : callable, optional
+        Called with one sentence for each row with an invalid value, which is then left out. Without it, such
+        a row is an error.
 
     Returns
     -------
@@ -87,55 +90,55 @@ def read_shapes(path: str | os.PathLike[str]) -> dict[str, Shape]:
     Raises
     ------
     PatientError
-        If the file cannot be read, lacks a column, contains an invalid number, or lists a patient twice.
+        If the file cannot be read, lacks a column, lists a patient twice, or has no valid row.
     """
     shapes: dict[str, Shape] = {}
-    for line, row in enumerate(read_table(path, _COLUMNS[:-1]), start=2):
+    problems = []
+    for line, row in read_csv(path, _COLUMNS[:-1]):
+        name = row["patient"]
+        if name in shapes:
+            raise PatientError(f"{path} lists {name} twice; write the table again with shape.")
         try:
-            values = {name: float(row[name]) if row[name] else None for name in FEATURES}
-            index, voxels = int(row["slice"]) if row["slice"] else None, int(row["voxels"])
-            if voxels and not all(value is not None and np.isfinite(value) for value in values.values()):
-                raise ValueError("a tumour without features")
+            shapes[name] = _shape(row)
         except ValueError as error:
-            raise PatientError(
+            problems.append(
                 f"{path} has an invalid value in line {line} ({error}); write the table again with shape."
-            ) from error
-        if row["patient"] in shapes:
-            raise PatientError(f"{path} lists {row['patient']} twice; write the table again with shape.")
-        shapes[row["patient"]] = Shape(**values, slice=index, voxels=voxels)
+            )
+    if problems and (on_problem is None or not shapes):
+        raise PatientError(problems[0])
+    for problem in problems:
+        assert on_problem is not None
+        on_problem(problem)
     return shapes
 
 
-def read_table(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Read some columns of a CSV file.
+def _shape(row: Mapping[str, str]) -> Shape:
+    """The features of a row; raises ValueError if one of them is impossible."""
+    if not row["patient"].strip():
+        raise ValueError("no patient's name")
+    bevr, asd, mf = (_number(row[name], name) for name in FEATURES)
+    index, voxels = (_whole(row[name], name) for name in ("slice", "voxels"))
+    if voxels is None:
+        raise ValueError("no number of voxels")
+    if voxels and None in (bevr, asd, mf, index):
+        raise ValueError("a tumour without features")
+    if bevr is not None and not 0 < bevr <= 1:
+        raise ValueError(f"a bevr of {bevr:g}, which is not between 0 and 1")
+    return Shape(bevr, asd, mf, index, voxels)
 
-    Parameters
-    ----------
-    path : path
-        The file, UTF-8 with a header row.
-    columns : tuple of str
-        The columns to read.
 
-    Returns
-    -------
-    list of dict
-        Column -> value for each row, without surrounding whitespace; missing fields are empty.
+def _number(text: str, column: str) -> float | None:
+    """A number with a decimal point or comma, 0 or more; None for an empty field."""
+    text = text.strip()
+    number = float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else math.nan
+    if text and not math.isfinite(number):
+        raise ValueError(f"{column} is {text[:40]!r}, not a number of 0 or more")
+    return number if text else None
 
-    Raises
-    ------
-    PatientError
-        If the file cannot be read, has no rows, or lacks one of the columns.
-    """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            header = reader.fieldnames or ()
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PatientError(f"{path} cannot be read as a CSV table ({error}); choose another file.") from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise PatientError(f"{path} has no column {missing[0]}; choose a table with {', '.join(columns)}.")
-    if not rows:
-        raise PatientError(f"{path} lists no patients; choose another file.")
-    return [{name: (row[name] or "").strip() for name in columns} for row in rows]
+
+def _whole(text: str, column: str) -> int | None:
+    """A whole number; None for an empty field. Thousands separators are refused."""
+    text = text.strip()
+    if text and not re.fullmatch(r"[0-9]{1,15}(\.0)?", text):
+        raise ValueError(f"{column} is {text[:40]!r}, not a whole number of 0 or more")
+    return int(text.removesuffix(".0")) if text else None

@@ -1,0 +1,171 @@
+"""What the commands print: names and messages as they are, and sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+
+import pytest
+import tifffile
+from rich.progress import Progress
+
+from napari_lgg_seg.cli import app
+from napari_lgg_seg.cli.console import make_console, make_progress, make_table, printable
+from napari_lgg_seg.core.evaluation.study.shape_table import read_shapes
+
+NAMES = ["p [rescan]", "p[bold red]", "[%", ":smile:", "<b>bold", "{task.description}", "a\\[b", "=1+1"]
+if os.name == "posix":
+    NAMES += ["bell\x07", "red\x1b[31m", "two\nlines", "\x9b31m", "left\u202eright"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "[/]", "[/red]", "[link=x]y[/link]"])
+def test_names_are_printed_literally(capsys, name):
+    console = make_console()
+    table = make_table(name, title=name)
+    table.add_row(name)
+    console.print(table)
+    console.say(name, style="red")
+    with make_progress(console) as progress:
+        progress.add_task(name, total=1)
+        progress.refresh()
+    out = capsys.readouterr().out
+    assert out.count(printable(name)) >= 4
+    assert printable(name).isprintable()
+    assert not set("\x07\x1b\x9b\u202e") & set(out)
+
+
+def test_long_names_are_not_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    table = make_table("Patient", "Dice", title="")
+    table.add_row("x" * 70, "0.5")
+    make_console().print(table)
+    make_console().say("y" * 200)
+    out = capsys.readouterr().out
+    assert out.count("x") == 70
+    assert "y" * 200 in out
+
+
+def test_bytes_that_are_not_unicode_are_printed(capsys):
+    make_console().say(os.fsdecode(b"caf\xe9"))
+    assert capsys.readouterr().out == "caf\\udce9\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not allow such names")
+@pytest.mark.parametrize("name", ["p [rescan]", "[bold]", "<b>x", "esc\x1b[31m", "=1+1", " @x "])
+def test_commands_print_names_literally(run, make_head, tmp_path, name):
+    predictions, truth = tmp_path / "predictions", tmp_path / "truth"
+    for folder in (predictions, truth):
+        folder.mkdir()
+        tifffile.imwrite(folder / f"{name}_tumour.tif", make_head()[1])
+        (folder / f"{name}2_tumour.tif").write_bytes(b"no TIFF")
+    done = [run("shape", predictions, "--csv", tmp_path / "shapes.csv")]
+    assert list(read_shapes(tmp_path / "shapes.csv")) == [name]
+    done += [run("evaluate", predictions, truth, "--json", tmp_path / "dice.json")]
+    assert list(json.loads((tmp_path / "dice.json").read_text())["dice"]) == [name]
+    done += [run("report", predictions, "--truth", truth, "--output", tmp_path / "report")]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert html.escape(name) in page
+    assert html.escape(f"{name}2_tumour.tif") in page
+    for code, out, err in done:
+        assert code == 1
+        assert printable(name) in out + err
+        assert printable(f"{name}2_tumour.tif") in err
+        assert "\x1b" not in out + err
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyError("x"), "KeyError ('x')"),
+        (RuntimeError("first\nsecond"), "RuntimeError (first)"),
+        (MemoryError(), "not enough memory"),
+        (OSError(36, "File name too long", "/a/[b]"), "/a/[b] cannot be used (File name too long)"),
+    ],
+)
+def test_an_unexpected_error_is_a_sentence(run, monkeypatch, tmp_path, error, says):
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("napari_lgg_seg.core.data.masks.write_patient", fails)
+    done = run("sample", tmp_path / "x")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("Error: ")
+    assert says in line
+
+
+def test_ctrl_c_ends_with_130(run, monkeypatch, tmp_path):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_lgg_seg.core.data.masks.write_patient", stopped)
+    assert run("sample", tmp_path / "x").code == 130
+
+
+def test_developers_get_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.setenv("LGG_TRACEBACK", "1")
+    monkeypatch.setattr("sys.argv", ["napari-lgg-seg", "info", str(tmp_path / "missing")])
+    with pytest.raises(Exception, match="missing"):
+        app.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["segment", ".", "--output", "x", "--threshold", "nan"],
+        ["segment", ".", "--output", "x", "--workers", "9" * 30],
+        ["train", ".", "--output", "x.safetensors", "--validation", "nan"],
+        ["train", ".", "--output", "x.safetensors", "--rehearse-share", "nan"],
+        ["sample", "x", "--patients", "9" * 30],
+        ["sample", "x", "--patients", "9" * 5000],
+        ["evaluate", ".", "no [rescan] folder"],
+    ],
+)
+def test_wrong_usage_is_one_line(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert line.startswith("Error: Invalid value for ")
+    assert line.endswith(f". See napari-lgg-seg {arguments[0]} --help.")
+    assert arguments[-2].startswith("-") or arguments[-1] in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "PIPE"],
+        ["associate", "PIPE", "PIPE"],
+        ["calibrate-coarse", "PIPE", "."],
+        ["segment", ".", "--output", "x", "--model", "PIPE"],
+        ["report", ".", "--output", "x", "--model", "PIPE"],
+        ["train", ".", "--output", "x.safetensors", "--validation-patients", "PIPE"],
+    ],
+    ids=" ".join,
+)
+def test_pipes_are_refused_rather_than_waited_for(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("PIPE")
+    done = run(*arguments)
+    assert done.code == 2
+    assert "'PIPE' is not a regular file" in done.err
+
+
+def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
+    folder = write()
+    table = tmp_path / "data.csv"
+    table.write_text("mine")
+    for path in (table, folder):
+        done = run("evaluate", folder, folder, "--json", path)
+        assert done.code == 1
+        assert str(path) in done.err
+    assert table.read_text() == "mine"
+
+
+def test_progress_is_rich_progress():
+    assert isinstance(make_progress(make_console()), Progress)
