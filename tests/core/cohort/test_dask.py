@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -371,6 +373,56 @@ def test_the_patient_of_a_killed_worker_is_done_by_another_one(patients, model, 
     assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
         k: v for k, v in environment.items() if k != "PYTEST_CURRENT_TEST"
     }
+
+
+#: Tries to run code through each port in its arguments, without a certificate and with one of its own; as
+#: another user, if this one is allowed to become one.
+INTRUDER = """
+import logging, os, sys
+from distributed import Client, Security
+
+logging.disable()
+security = {"tcp": None, "tls": Security.temporary()}
+if hasattr(os, "getuid") and os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+for port in sys.argv[1:]:
+    for scheme, own in security.items():
+        try:
+            address = f"{scheme}://127.0.0.1:{port}"
+            with Client(address, security=own, timeout=2, set_as_default=False) as client:
+                client.run_on_scheduler(lambda: None)
+        except (OSError, TimeoutError, ValueError):  # the last one: a port without TLS
+            continue
+        print("got in at", port)
+"""
+
+
+def intruded(ports: Iterable[int]) -> str:
+    """What the intruder reports."""
+    command = [sys.executable, "-c", INTRUDER, *map(str, ports)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_the_intruder_gets_into_an_open_scheduler(address):
+    """Otherwise the next test would prove nothing."""
+    port = int(address.rpartition(":")[2])
+    assert intruded([port]) == f"got in at {port}\n"
+
+
+def test_no_one_else_can_run_code_in_the_workers(patients, model, tmp_path):
+    before = listening_here()
+    with closing(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, workers=2)) as events:
+        next(event for event in events if isinstance(event, PatientProgress) and event.worker)
+        ports = listening_here() - before
+        assert len(ports) >= 3  # a scheduler and two workers
+        assert intruded(sorted(ports)) == ""
+
+
+def listening_here() -> set[int]:
+    """Ports at which this process and its children wait for connections."""
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {port for process in mine for port in listening(process)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")

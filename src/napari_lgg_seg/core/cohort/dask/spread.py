@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from .worker import RemoteJob
 _CONNECT_TIMEOUT = 15.0
 
 #: dask settings for workers on this machine: no web pages, no profiling, no changed environment variables.
-_QUIET = {
+_PRIVATE = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
@@ -70,20 +71,21 @@ def spread(
 
 
 def check_installed() -> None:
-    """Check that dask.distributed is installed.
+    """Check that the packages of the extra ``cluster`` are installed.
 
     Raises
     ------
     ClusterError
-        If it is not installed.
+        If one is missing.
     """
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise ClusterError(
-            "Several workers need the package distributed; install it with: "
-            "pip install 'napari-lgg-seg[cluster]'."
-        ) from error
+    for package in ("distributed", "cryptography"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise ClusterError(
+                f"Several workers need the package {package}; install it with: "
+                "pip install 'napari-lgg-seg[cluster]'."
+            ) from error
 
 
 @contextmanager
@@ -117,7 +119,7 @@ def _own_workers(count: int) -> Iterator[Any]:
     before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
     with (
         TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({**_QUIET, "temporary-directory": scratch}),
+        dask.config.set({**_PRIVATE, "temporary-directory": scratch}),
         ThreadPoolExecutor(1) as executor,
     ):
         starting: Future[Any] = executor.submit(_start_workers, count, scratch)
@@ -136,7 +138,7 @@ def _own_workers(count: int) -> Iterator[Any]:
 
 
 def _start_workers(count: int, scratch: str) -> Any:
-    from distributed import LocalCluster
+    from distributed import LocalCluster, Security
 
     # In a terminal, Ctrl-C reaches all processes. Block it in the workers, so that this process ends them.
     if hasattr(signal, "pthread_sigmask"):
@@ -149,6 +151,8 @@ def _start_workers(count: int, scratch: str) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
+        # Other users of this machine can reach the ports, and whoever may talk to dask can run code in it.
+        security=Security.temporary(),
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # the default is port 8787
         memory_limit=0,  # no limit, as in a run without workers
