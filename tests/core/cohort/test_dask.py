@@ -375,33 +375,42 @@ def test_the_patient_of_a_killed_worker_is_done_by_another_one(patients, model, 
     }
 
 
-#: Tries to run code through each port in its arguments, without a certificate and with one of its own; as
+#: Tries to talk to dask at each port in its arguments, without a certificate and with one of its own; as
 #: another user, if this one is allowed to become one.
 INTRUDER = """
-import logging, os, sys
-from distributed import Client, Security
+import asyncio, logging, os, sys
+from distributed import Security
+from distributed.comm import connect
+
+async def talk(address, security):
+    comm = await connect(address, timeout=2, **security.get_connection_args("client"))
+    await comm.write({"op": "identity", "reply": True})
+    return await comm.read()
 
 logging.disable()
-security = {"tcp": None, "tls": Security.temporary()}
+ways = {"tcp": Security(), "tls": Security.temporary()}
 if hasattr(os, "getuid") and os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
-for port in sys.argv[1:]:
-    for scheme, own in security.items():
-        try:
-            address = f"{scheme}://127.0.0.1:{port}"
-            with Client(address, security=own, timeout=2, set_as_default=False) as client:
-                client.run_on_scheduler(lambda: None)
-        except (OSError, TimeoutError, ValueError):  # the last one: a port without TLS
-            continue
-        print("got in at", port)
+
+async def attempt(port, scheme):
+    try:
+        await asyncio.wait_for(talk(f"{scheme}://127.0.0.1:{port}", ways[scheme]), 5)
+    except (OSError, TimeoutError, ValueError):  # the last one: a port without TLS
+        return
+    print("got in at", port)
+
+async def main():
+    await asyncio.gather(*(attempt(port, scheme) for port in sys.argv[1:] for scheme in ways))
+
+asyncio.run(main())
 """
 
 
 def intruded(ports: Iterable[int]) -> str:
     """What the intruder reports."""
     command = [sys.executable, "-c", INTRUDER, *map(str, ports)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
 
 
 def test_the_intruder_gets_into_an_open_scheduler(address):
