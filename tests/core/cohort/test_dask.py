@@ -34,6 +34,7 @@ from napari_lgg_seg.core.errors import ClusterError, DeviceError, ModelError
 from napari_lgg_seg.core.inference.predict import Notice
 from napari_lgg_seg.core.options import SegmentOptions
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(5))
@@ -323,6 +324,59 @@ def test_a_scheduler_without_workers_is_reported(patients, model, tmp_path, monk
         )
         with pytest.raises(ClusterError, match="no worker for 3 seconds"):
             list(work)
+
+
+@pytest.fixture
+def own_scheduler(tmp_path):
+    """A scheduler in a process of its own, which may be killed, with one worker; its process and address."""
+    file, module = tmp_path / "scheduler.json", [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(file),
+        "--no-nanny",
+    ]
+    with (
+        subprocess.Popen([*module, *options], cwd=tmp_path, stderr=subprocess.DEVNULL) as scheduler,
+        subprocess.Popen([*worker, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.DEVNULL) as one,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(0.5)
+            yield scheduler, json.loads(file.read_text())["address"]
+        finally:
+            one.kill()
+            scheduler.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_scheduler_is_one_sentence_and_results_stay(
+    run, patients, model, own_scheduler, tmp_path, monkeypatch
+):
+    scheduler, address = own_scheduler
+    out = tmp_path / "out"
+    receive = cluster_pool.Pool._finish
+
+    def kill_after_the_first(pool, worker):
+        yield from receive(pool, worker)
+        scheduler.kill()
+
+    monkeypatch.setattr(cluster_pool.Pool, "_finish", kill_after_the_first)
+    command = ["segment", patients, "--output", out, "--model", model, "--device", "cpu", "--engine", "torch"]
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+        done = run(*command, "--scheduler", address)
+    assert done.code == 1
+    (error,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
+    assert error.startswith("Error: The scheduler can no longer be reached")
+    assert "ERROR" not in done.err  # dask's own logs
+    assert done.out.startswith("1 of 5 patients segmented on CPU.")
+    assert len(list((out / NAMES[0]).glob("*_mask.tif"))) == 30
+    assert not list(out.glob(".lgg-run-*"))
 
 
 # --- workers started by the run ----------------------------------------------------------------
