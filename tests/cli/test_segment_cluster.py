@@ -83,12 +83,13 @@ def test_wrong_usage_exits_with_2(run, cohort, tmp_path, where):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("package", ["distributed", "cryptography"])
 @pytest.mark.parametrize("where", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])
-def test_a_missing_extra_is_one_sentence(run, cohort, small_model, tmp_path, monkeypatch, where):
-    monkeypatch.setitem(sys.modules, "distributed", None)
+def test_a_missing_extra_is_one_sentence(run, cohort, small_model, tmp_path, monkeypatch, where, package):
+    monkeypatch.setitem(sys.modules, package, None)
     done = run("segment", cohort, "--output", tmp_path / "out", "--model", small_model, *where)
     assert done.code == 1
-    assert done.err.startswith("Error: Several workers need the package distributed")
+    assert done.err.startswith(f"Error: Several workers need the package {package}")
     assert "pip install 'napari-lgg-seg[cluster]'" in done.err
     assert not (tmp_path / "out").exists()
 

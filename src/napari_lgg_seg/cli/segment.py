@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.choices import FileFormat
+from ..core.errors import LggSegError
 from ..core.options import SegmentOptions
 from .console import INTERRUPTED, PlainConsole, counted, make_console, make_progress
 from .options import regular_file, takes_options
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from ..core.cohort.run import CohortEvent
 
 
-_RESUME = "The same command goes on with the remaining patients."
+_RESUME = "The same command continues with the remaining patients."
 
 
 @takes_options(SegmentOptions)
@@ -75,7 +77,7 @@ def segment(
     """Segment patients and write their masks.
 
     Patients whose results are there already, made from the same images with the same model and options,
-    are skipped: the same command again goes on where it stopped. Corrected labels are kept.
+    are skipped: repeating the command continues where it stopped. Corrected labels are kept.
     """
     segment_folders(
         folders,
@@ -107,7 +109,7 @@ def segment_folders(
     from ..core.cohort.run import segment_cohort
 
     if workers is not None and scheduler is not None:
-        raise typer.BadParameter("A scheduler has workers of its own.", param_hint="--workers, --scheduler")
+        raise typer.BadParameter("A scheduler has its own workers.", param_hint="--workers, --scheduler")
     memory.bound_caches()  # of workers as well
     if workers is None and scheduler is None:
         memory.keep_memory_mapped()
@@ -130,16 +132,24 @@ def segment_folders(
                     display.show(event)
         except KeyboardInterrupt:
             stopped = True
-    summary = display.summary()
-    if display.segmented or display.skipped or display.corrected:
-        summary += f" Results are in {output.resolve()}"
-    make_console().say(summary)
+        except LggSegError:
+            if display.done:  # what there is so far, before the error is printed
+                _print_summary(display, output)
+            raise
+    _print_summary(display, output)
     if stopped:
         rest = "Earlier results of the others are unchanged." if overwrite else _RESUME
         display.console.say(f"Stopped. {rest}")
         raise typer.Exit(INTERRUPTED)
     if display.failed:
         raise typer.Exit(1)
+
+
+def _print_summary(display: _Display, output: Path) -> None:
+    summary = display.summary()
+    if display.segmented or display.skipped or display.corrected:
+        summary += f" Results are in {os.path.realpath(output)}"
+    make_console().say(summary)
 
 
 @contextmanager
@@ -207,20 +217,24 @@ class _Display:
             self._shares.pop(event.folder, None)
         self._move()
 
+    @property
+    def done(self) -> int:
+        """Number of patients with an outcome."""
+        return self.segmented + self.skipped + self.corrected + self.failed
+
     def _move(self) -> None:
-        """Draw the bar: patients that are done, and the shares of those in work."""
+        """Draw the bar: patients that are done, and the shares of those in progress."""
         assert self._bar is not None
-        done = self.segmented + self.skipped + self.corrected + self.failed
         # The result of one that is computed is still being written when the next one begins.
         names = [folder.name for folder, share in self._shares.items() if share < 1]
         text = names[0] if len(names) == 1 else f"{len(names)} patients at once" if names else "Segmenting"
-        self._progress.update(self._bar, completed=done + sum(self._shares.values()), description=text)
+        self._progress.update(self._bar, completed=self.done + sum(self._shares.values()), description=text)
 
     def _print(self, text: str, style: str | None = None) -> None:
         self.console.say(text, style)
 
     def summary(self) -> str:
-        """What became of the patients."""
+        """How many patients had which outcome."""
         where = f" on {' and '.join(sorted(self._places))}" if self._places else ""
         text = f"{self.segmented} of {counted(self._patients, 'patient')} segmented{where}."
         if self.skipped:

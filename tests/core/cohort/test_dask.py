@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from napari_lgg_seg.core.errors import ClusterError, DeviceError, ModelError
 from napari_lgg_seg.core.inference.predict import Notice
 from napari_lgg_seg.core.options import SegmentOptions
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 NAMES = tuple(f"TCGA_DU_000{number}_1" for number in range(5))
@@ -323,6 +326,59 @@ def test_a_scheduler_without_workers_is_reported(patients, model, tmp_path, monk
             list(work)
 
 
+@pytest.fixture
+def own_scheduler(tmp_path):
+    """A scheduler in a process of its own, which may be killed, with one worker; its process and address."""
+    file, module = tmp_path / "scheduler.json", [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(file),
+        "--no-nanny",
+    ]
+    with (
+        subprocess.Popen([*module, *options], cwd=tmp_path, stderr=subprocess.DEVNULL) as scheduler,
+        subprocess.Popen([*worker, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.DEVNULL) as one,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(0.5)
+            yield scheduler, json.loads(file.read_text())["address"]
+        finally:
+            one.kill()
+            scheduler.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_killed_scheduler_is_one_sentence_and_results_stay(
+    run, patients, model, own_scheduler, tmp_path, monkeypatch
+):
+    scheduler, address = own_scheduler
+    out = tmp_path / "out"
+    receive = cluster_pool.Pool._finish
+
+    def kill_after_the_first(pool, worker):
+        yield from receive(pool, worker)
+        scheduler.kill()
+
+    monkeypatch.setattr(cluster_pool.Pool, "_finish", kill_after_the_first)
+    command = ["segment", patients, "--output", out, "--model", model, "--device", "cpu", "--engine", "torch"]
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+        done = run(*command, "--scheduler", address)
+    assert done.code == 1
+    (error,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
+    assert error.startswith("Error: The scheduler can no longer be reached")
+    assert "ERROR" not in done.err  # dask's own logs
+    assert done.out.startswith("1 of 5 patients segmented on CPU.")
+    assert len(list((out / NAMES[0]).glob("*_mask.tif"))) == 30
+    assert not list(out.glob(".lgg-run-*"))
+
+
 # --- workers started by the run ----------------------------------------------------------------
 
 
@@ -371,6 +427,65 @@ def test_the_patient_of_a_killed_worker_is_done_by_another_one(patients, model, 
     assert {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"} == {
         k: v for k, v in environment.items() if k != "PYTEST_CURRENT_TEST"
     }
+
+
+#: Tries to talk to dask at each port in its arguments, without a certificate and with one of its own; as
+#: another user, if this one is allowed to become one.
+INTRUDER = """
+import asyncio, logging, os, sys
+from distributed import Security
+from distributed.comm import connect
+
+async def talk(address, security):
+    comm = await connect(address, timeout=2, **security.get_connection_args("client"))
+    await comm.write({"op": "identity", "reply": True})
+    return await comm.read()
+
+logging.disable()
+ways = {"tcp": Security(), "tls": Security.temporary()}
+if hasattr(os, "getuid") and os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+
+async def attempt(port, scheme):
+    try:
+        await asyncio.wait_for(talk(f"{scheme}://127.0.0.1:{port}", ways[scheme]), 5)
+    except (OSError, TimeoutError, ValueError):  # the last one: a port without TLS
+        return
+    print("got in at", port)
+
+async def main():
+    await asyncio.gather(*(attempt(port, scheme) for port in sys.argv[1:] for scheme in ways))
+
+asyncio.run(main())
+"""
+
+
+def intruded(ports: Iterable[int]) -> str:
+    """What the intruder reports."""
+    command = [sys.executable, "-c", INTRUDER, *map(str, ports)]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout
+
+
+def test_the_intruder_gets_into_an_open_scheduler(address):
+    """Otherwise the next test would prove nothing."""
+    port = int(address.rpartition(":")[2])
+    assert intruded([port]) == f"got in at {port}\n"
+
+
+def test_no_one_else_can_run_code_in_the_workers(patients, model, tmp_path):
+    before = listening_here()
+    with closing(lgg.segment_cohort(patients, tmp_path / "out", model, OPTIONS, workers=2)) as events:
+        next(event for event in events if isinstance(event, PatientProgress) and event.worker)
+        ports = listening_here() - before
+        assert len(ports) >= 3  # a scheduler and two workers
+        assert intruded(sorted(ports)) == ""
+
+
+def listening_here() -> set[int]:
+    """Ports at which this process and its children wait for connections."""
+    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {port for process in mine for port in listening(process)}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs the extra openvino")

@@ -11,7 +11,7 @@ from ..choices import FileFormat
 from ..data.label_files import LabelMap, check_format
 from ..data.patients import Patient, find_slices, read_patient, stored_path
 from ..data.provenance import Provenance, provenance_of
-from ..errors import CorrectedError
+from ..errors import CorrectedError, LggSegError
 from ..evaluation.measurements import TumourMeasurements
 from ..evaluation.metrics import dice
 from ..inference.predict import Notice, Predictor
@@ -175,6 +175,18 @@ class PatientFailed:
 
 
 Outcome = PatientSegmented | PatientSkipped | PatientFailed
+
+
+def failure_of(folder: Path, error: LggSegError | OSError | MemoryError) -> PatientFailed:
+    """The outcome for a patient whose segmentation raised an error."""
+    if isinstance(error, LggSegError):
+        return PatientFailed(folder, str(error))
+    if isinstance(error, MemoryError):
+        why, advice = "not enough memory", "close other programs, or use another machine"
+    else:
+        why = f"{error.filename or folder}: {error.strerror or error}"
+        advice = "check that its files and its results may be read"
+    return PatientFailed(folder, f"{folder} was not segmented ({why}); {advice}.")
 
 
 @dataclass(frozen=True)

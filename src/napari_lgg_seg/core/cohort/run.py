@@ -32,6 +32,7 @@ from .patient_job import (
     PatientProgress,
     PatientSkipped,
     compute_labels,
+    failure_of,
     read_input,
     write_result,
 )
@@ -232,13 +233,13 @@ def _segment_one(
             yield writer.submit(_write, job, computed)
         else:
             yield writer.submit(lambda: patient_input)
-    except LggSegError as error:
-        failed = PatientFailed(folder, str(error))
+    except (LggSegError, OSError, MemoryError) as error:
+        failed = failure_of(folder, error)
         yield writer.submit(lambda: failed)
 
 
 def _write(job: CohortJob, computed: PatientComputed) -> Outcome:
     try:
         return write_result(job, computed)
-    except LggSegError as error:
-        return PatientFailed(computed.outcome.folder, str(error))
+    except (LggSegError, OSError, MemoryError) as error:
+        return failure_of(computed.outcome.folder, error)

@@ -7,7 +7,8 @@ to another worker, and given up after several attempts.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from ...._version import __version__
-from ...errors import ClusterError, reason
+from ...errors import ClusterError, LggSegError, reason
 from ...inference.predict import Notice
 from ..patient_job import Outcome, PatientFailed, PatientProgress
 from .worker import TOPIC, RemoteJob, Unusable, check_worker, run_patient
@@ -28,6 +29,8 @@ ATTEMPTS = 3
 _POLL_INTERVAL = 1.0
 #: Seconds to wait for the result of a finished patient.
 _FETCH_TIMEOUT = 60.0
+#: Seconds to wait for an answer of the scheduler, and of new workers that import this package.
+_ANSWER_TIMEOUT = 60.0
 #: Seconds without any worker before the run fails.
 _NO_WORKERS_TIMEOUT = 120.0
 
@@ -85,21 +88,32 @@ class Pool:
         LggSegError
             If a worker cannot load the model or use the device.
         """
-        self.client.subscribe_topic(TOPIC, lambda event: self.inbox.put(("", event[1])))
         try:
+            self.client.subscribe_topic(TOPIC, lambda event: self.inbox.put(("", event[1])))
             while self.waiting or self.busy:
                 yield from self._poll()
                 self._assign()
                 yield from self._receive()
+        except LggSegError:
+            raise
+        except Exception as error:
+            # What dask raises without a connection depends on what it was doing when it was lost.
+            if not isinstance(error, OSError | TimeoutError) and self.client.status == "running":
+                raise
+            raise ClusterError(
+                f"The scheduler can no longer be reached ({reason(error)}); finished patients keep their "
+                "results - start a scheduler, then repeat the call to continue."
+            ) from error
         finally:
             # Workers check for it after each batch. Closing the client cancels the other tasks.
-            self.remote.marker.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.remote.marker.unlink(missing_ok=True)
 
     def _poll(self) -> Generator[Event, None, None]:
         """List the workers; patients of those that are gone are returned to the queue."""
         if monotonic() < self.polled + _POLL_INTERVAL:
             return
-        present = set(self._ask(self.client.nthreads))
+        present = set(self.client.nthreads(callback_timeout=_ANSWER_TIMEOUT))
         self.polled = monotonic()
         if present:
             self.last_seen = self.polled
@@ -125,7 +139,9 @@ class Pool:
             self.known.update(addresses)
             return
         arguments = {"version": __version__, "marker": str(self.remote.marker)}
-        answers = self._ask(self.client.run, check_worker, workers=addresses, on_error="return", **arguments)
+        answers = self.client.run(
+            check_worker, workers=addresses, on_error="return", callback_timeout=_ANSWER_TIMEOUT, **arguments
+        )
         for address, answer in answers.items():
             if isinstance(answer, Unusable):
                 raise ClusterError(f"Worker {address} {answer.reason}")
@@ -136,16 +152,6 @@ class Pool:
                 ) from answer
             if answer is None:  # otherwise it cannot be reached: it is gone
                 self.known.add(address)
-
-    def _ask(self, question: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Send a request to the scheduler."""
-        try:
-            return question(*arguments, **options)
-        except (OSError, TimeoutError) as error:
-            raise ClusterError(
-                f"The scheduler can no longer be reached ({reason(error)}); finished patients keep their "
-                "results - start a scheduler, then repeat the call to continue."
-            ) from error
 
     def _requeue(self, folder: Path) -> Generator[Event, None, None]:
         """Return a lost worker's patient to the queue, unless it has been tried too often."""

@@ -8,13 +8,15 @@ import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from ...errors import ClusterError, ExportError, reason
+from ...atomic import cannot_write
+from ...errors import ClusterError, reason
 from ..patient_job import CohortJob
 from .pool import Event, Pool
 from .worker import RemoteJob
@@ -23,7 +25,7 @@ from .worker import RemoteJob
 _CONNECT_TIMEOUT = 15.0
 
 #: dask settings for workers on this machine: no web pages, no profiling, no changed environment variables.
-_QUIET = {
+_PRIVATE = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
@@ -70,41 +72,40 @@ def spread(
 
 
 def check_installed() -> None:
-    """Check that dask.distributed is installed.
+    """Check that the packages of the extra ``cluster`` are installed.
 
     Raises
     ------
     ClusterError
-        If it is not installed.
+        If one is missing.
     """
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise ClusterError(
-            "Several workers need the package distributed; install it with: "
-            "pip install 'napari-lgg-seg[cluster]'."
-        ) from error
+    for package in ("distributed", "cryptography"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise ClusterError(
+                f"Several workers need the package {package}; install it with: "
+                "pip install 'napari-lgg-seg[cluster]'."
+            ) from error
 
 
 @contextmanager
 def _marker_file(output: Path) -> Iterator[Path]:
     """A file in the output folder that exists while the run lasts; workers check for it."""
-    created = not output.exists()
     marker = output / f".lgg-run-{uuid4().hex}"
     try:
+        created = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError as error:
-        raise ExportError(
-            f"{output} could not be written ({error.strerror}); free space or choose another folder."
-        ) from error
+        raise cannot_write(output, error) from error
     try:
         yield marker
     finally:
-        marker.unlink(missing_ok=True)
-        if created:
-            with suppress(OSError):  # not empty: it holds results
-                output.rmdir()
+        with suppress(OSError):
+            marker.unlink(missing_ok=True)
+            if created:
+                output.rmdir()  # fails if it holds results
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def _own_workers(count: int) -> Iterator[Any]:
     before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
     with (
         TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
-        dask.config.set({**_QUIET, "temporary-directory": scratch}),
+        dask.config.set({**_PRIVATE, "temporary-directory": scratch}),
         ThreadPoolExecutor(1) as executor,
     ):
         starting: Future[Any] = executor.submit(_start_workers, count, scratch)
@@ -136,7 +137,7 @@ def _own_workers(count: int) -> Iterator[Any]:
 
 
 def _start_workers(count: int, scratch: str) -> Any:
-    from distributed import LocalCluster
+    from distributed import LocalCluster, Security
 
     # In a terminal, Ctrl-C reaches all processes. Block it in the workers, so that this process ends them.
     if hasattr(signal, "pthread_sigmask"):
@@ -149,6 +150,8 @@ def _start_workers(count: int, scratch: str) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
+        # Other users of this machine can reach the ports, and whoever may talk to dask can run code in it.
+        security=Security.temporary(),
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # the default is port 8787
         memory_limit=0,  # no limit, as in a run without workers
@@ -173,16 +176,36 @@ def _connected(address: str) -> Iterator[Any]:
     from distributed import Client, Security
     from distributed.comm import get_address_host_port
 
+    with _without_logs():
+        try:
+            # Check first what would make the client fail halfway through its construction.
+            get_address_host_port(address)
+            if address.startswith("tls:") and not Security().get_connection_args("client").get("ssl_context"):
+                raise ValueError("dask's configuration has no certificates")
+            client = Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ClusterError(
+                f"No dask scheduler answers at {address} ({reason(error)}); use the address that it printed "
+                "when it started, for instance tcp://host:8786."
+            ) from error
+        try:
+            yield client
+        finally:
+            with suppress(OSError, TimeoutError):  # the scheduler is gone
+                client.close()
+
+
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """Keep dask from printing tracebacks when a connection is lost, which is reported as one sentence."""
+    loggers = [
+        logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
-        # Check first what would make the client fail halfway through its construction.
-        get_address_host_port(address)
-        if address.startswith("tls:") and not Security().get_connection_args("client").get("ssl_context"):
-            raise ValueError("dask's configuration has no certificates")
-        client: AbstractContextManager[Any] = Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(
-            f"No dask scheduler answers at {address} ({reason(error)}); use the address that it printed "
-            "when it started, for instance tcp://host:8786."
-        ) from error
-    with client as connected:
-        yield connected
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -15,7 +16,7 @@ from ...errors import LggSegError
 from ...inference.predict import Predictor, predictor_for
 from ...memory import return_main_memory
 from ...model.checkpoint import DEFAULT_MODEL, load_model
-from ..patient_job import CohortJob, Outcome, PatientFailed, segment_patient
+from ..patient_job import CohortJob, Outcome, failure_of, segment_patient
 
 if TYPE_CHECKING:
     from ...options import SegmentOptions
@@ -58,7 +59,7 @@ def check_worker(version: str, marker: str) -> Unusable | None:
         return Unusable(
             f"has version {__version__} of napari-lgg-seg instead of {version}; install the same everywhere."
         )
-    if not Path(marker).is_file():
+    if not os.path.isfile(marker):  # noqa: PTH113 - Path.is_file raises errors
         return _does_not_see(Path(marker).parent)
     return None
 
@@ -80,7 +81,7 @@ def run_patient(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
             reported = 0.0
             while True:
                 progress = next(steps)
-                if not remote.marker.is_file():
+                if not os.path.isfile(remote.marker):  # noqa: PTH113 - Path.is_file raises errors
                     return None
                 if progress.share >= reported + _STEP:
                     reported = progress.share
@@ -89,16 +90,16 @@ def run_patient(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
-    except LggSegError as error:
-        return PatientFailed(folder, str(error))
+    except (LggSegError, OSError, MemoryError) as error:
+        return failure_of(folder, error)
 
 
 def _check(folder: Path, model: Path, checksum: str) -> Unusable | None:
     """Check that this machine has the patient and the same model."""
     for path in (folder, model):
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises errors
             return _does_not_see(path)
-    if _checksum(model, model.stat().st_mtime_ns) != checksum:
+    if model_checksum(model) != checksum:
         return Unusable(f"has another model in {model}; copy the same model file to all machines.")
     return None
 
@@ -114,12 +115,6 @@ def _load(model: Path, run: str, options: SegmentOptions) -> Predictor:
     Each run gets a new one: one that ran out of memory stays with the device or engine it fell back to.
     """
     return predictor_for(load_model(model), options)
-
-
-@lru_cache(maxsize=1)
-def _checksum(model: Path, changed: int) -> str:
-    """The model's checksum, recomputed only when the file has changed."""
-    return model_checksum(model)
 
 
 def _take_share(remote: RemoteJob, worker: Any) -> None:
