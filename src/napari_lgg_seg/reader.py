@@ -8,6 +8,7 @@ from pathlib import Path
 from .core.data.discover import is_dataset_folder, is_patient_folder, is_slice_file
 from .layers import LayerData, layers_of, patients_open
 from .widgets.shared.open_folder import read_patients
+from .widgets.shared.worker import show_warnings
 
 PathOrPaths = str | Sequence[str]
 
@@ -40,6 +41,7 @@ def read(path: PathOrPaths) -> list[LayerData]:
     PatientError
         Names the broken file and says what to do.
     """
+    show_warnings()
     patients, notice = read_patients(_as_paths(path))
     if notice:
         from napari.utils.notifications import show_info

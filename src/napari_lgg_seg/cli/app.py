@@ -12,7 +12,7 @@ import typer
 from ..core.errors import LggSegError
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
-from .console import dice_summary, make_console, make_progress, write_text
+from .console import dice_summary, make_console, make_progress, show_warnings_plainly, write_text
 from .renamed import translated
 from .report import report
 from .segment import segment, segment_folders
@@ -45,6 +45,7 @@ def main() -> None:
     """Run the command line; our own errors are one sentence, not a traceback."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    show_warnings_plainly()
     arguments, warnings = translated(sys.argv[1:])
     for warning in warnings:
         make_console(stderr=True).print(f"Warning: {warning}", style="yellow", markup=False, soft_wrap=True)

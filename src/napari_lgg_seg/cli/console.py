@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import LggSegWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +37,23 @@ def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, quiet=quiet)
+
+
+def show_warnings_plainly() -> None:
+    """Print each of this package's warnings once, as one line on stderr; others as Python prints them."""
+    before, shown = warnings.showwarning, set[str]()
+
+    def showwarning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, LggSegWarning):
+            before(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            make_console(stderr=True).print(
+                f"Warning: {message}", style="yellow", markup=False, soft_wrap=True
+            )
+
+    warnings.simplefilter("always", LggSegWarning)
+    warnings.showwarning = showwarning
 
 
 def make_progress(console: Console) -> Progress:

@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QMessageBox
 
 from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
@@ -19,7 +18,7 @@ from ...core.cohort.store import ResultStore
 from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
 from ...preferences import preferences
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .columns import BrowserModel, PatientRow
 from .controls import CohortControls

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
@@ -25,7 +24,7 @@ from ..shared.docking import CloseGuard, WindowShortcuts, on_undocked
 from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .columns import ALL_STATES, UNCERTAINTY, BrowserModel, PatientRow
 from .controls import NEXT_KEYS, PREVIOUS_KEYS, CohortControls

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
@@ -20,7 +19,7 @@ from ..shared.forms import form, path_edit, wrap
 from ..shared.scrolling import scroll_into_view
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, returns_failure, unexpected
+from ..shared.worker import Failure, create_worker, returns_failure, unexpected
 from . import messages
 from .columns import COLUMNS, DICE, ComparedRow
 

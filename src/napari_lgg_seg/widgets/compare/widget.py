@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
@@ -20,7 +19,7 @@ from ..shared.docking import CloseGuard, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .folder_tab import FolderTab
 from .overlay import Overlay

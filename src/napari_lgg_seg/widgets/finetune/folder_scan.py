@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import create_worker
-
 from ...core.cohort.corrected import CorrectedPatient, find_corrected
 from ...core.data.discover import has_slices, search
 from ...core.errors import TrainingError
 from ..shared.messages import counted
-from ..shared.worker import Failure, returns_failure
+from ..shared.worker import Failure, create_worker, returns_failure
 
 SCANNING = "Finding patients..."
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QFileDialog
 
 from ...core.errors import LggSegError
@@ -24,7 +23,7 @@ from ..shared.docking import TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .controls import FROM_SCRATCH, OTHER_MODEL, FineTuneControls, default_output, unused
 from .job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training

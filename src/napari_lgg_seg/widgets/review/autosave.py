@@ -10,7 +10,6 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QObject, QTimer
 
@@ -21,6 +20,7 @@ from ...core.errors import LggSegError
 from ...layers import METADATA_KEY, described
 from ...preferences import preferences
 from ..shared.result_layers import is_edited
+from ..shared.worker import create_worker
 from .paint_events import PAINTED, LabelsObserver
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from psygnal import Signal
 from qtpy.QtCore import QTimer
@@ -24,7 +23,7 @@ from ...core.cohort.sources import Opened, Source
 from ...core.errors import LggSegError
 from ...preferences import preferences
 from ..shared.navigation import batched_update
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from .messages import not_saved
 from .open_patient import OpenPatient, Visibility
 from .paint_events import StrokeTimer
