@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 
 from napari_lgg_seg.core.errors import LggSegWarning
-from napari_lgg_seg.widgets.shared.worker import create_worker, show_warnings
+from napari_lgg_seg.widgets.shared.worker import create_worker, returns_failure, show_warnings
 
 
 def warn(text: str) -> None:
@@ -90,3 +90,23 @@ def test_the_reader_shows_warnings(viewer, patient_on_disk, monkeypatch, notices
     folder = patient_on_disk()
     viewer.open(str(folder), plugin="napari-lgg-seg")
     assert notices == [f"{folder.name} has soft masks."]
+
+
+def test_refusals_of_the_system_are_one_sentence():
+    @returns_failure
+    def work():
+        yield
+        raise PermissionError(13, "Permission denied", "/some/folder")
+
+    result = run_to_result(work())
+    assert result.message == (
+        "/some/folder cannot be read (Permission denied); check its name and permissions."
+    )
+
+
+def run_to_result(generator):
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            return stop.value

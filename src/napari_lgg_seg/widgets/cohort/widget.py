@@ -91,10 +91,8 @@ class CohortBrowser(Container):
         c.state.changed.connect(self._filter)
         c.uncertain_first.clicked.connect(self._sort_by_uncertainty)
         c.accept.clicked.connect(self.accept)
-        c.segment_all.clicked.connect(lambda: self._save_first(self.runs.segment_all))
-        c.segment_selected.clicked.connect(
-            lambda: self._save_first(lambda: self.runs.segment_selected(self.table.selected()))
-        )
+        c.segment_all.clicked.connect(self._segment_all)
+        c.segment_selected.clicked.connect(self._segment_selected)
         c.export.clicked.connect(self._export)
         c.cancel.clicked.connect(self.runs.cancel)
         self.table.patient_requested.connect(self.open_patient)
@@ -343,15 +341,23 @@ class CohortBrowser(Container):
 
     # --- many patients ---------------------------------------------------------------------------
 
+    def _segment_all(self) -> None:
+        settings = self.runs.settings()
+        self._save_first(partial(self.runs.segment_all, settings))
+
+    def _segment_selected(self) -> None:
+        names, settings = self.table.selected(), self.runs.settings()
+        self._save_first(partial(self.runs.segment_selected, names, settings))
+
     def _export(self) -> None:
-        names = self.table.selected()
+        names, settings = self.table.selected(), self.runs.settings()
         if not names:
             self.controls.run_status.value = messages.NOTHING_SELECTED
             return
         title = f"Export masks of {counted(len(names), 'patient')}: choose where to create their folders"
         folder = QFileDialog.getExistingDirectory(self.native, title)
         if folder:
-            self._save_first(lambda: self.runs.export(names, Path(folder)))
+            self._save_first(partial(self.runs.export, names, Path(folder), settings))
 
     # --- closing ---------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Whether two labels layers show the same slices on the same grid, and which voxels correspond.
+"""Whether two layers show the same slices on the same grid, and which voxels correspond.
 
 Only exact correspondences count: axes may be swapped or reversed, but nothing is interpolated.
 """
@@ -6,7 +6,7 @@ Only exact correspondences count: axes may be swapped or reversed, but nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from ...core.errors import ComparisonError
 from ...core.evaluation.compare import format_shape
 from ...layers import described, spacing_in_mm
 from . import messages
-
-if TYPE_CHECKING:
-    from napari.layers import Labels
 
 #: Largest distance between corresponding voxels of two layers, in voxels.
 _TOLERANCE = 0.05
@@ -122,6 +119,12 @@ class Alignment:
         prediction = np.flip(np.transpose(prediction, self.axes), self.reversed_axes)
         return prediction[self._run(self.prediction_start)], reference[self.reference_slices]
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the arrays correspond as they are."""
+        whole = len(self.axes) == 2 or len(self.slice_numbers) == self.grids[1].shape[0]
+        return self.axes == tuple(sorted(self.axes)) and not self.reversed_axes and whole
+
     def is_like(self, other: Alignment) -> bool:
         """Whether both are of the same grids, whatever the layers are called."""
         unnamed = [[replace(grid, name="") for grid in one.grids] for one in (self, other)]
@@ -136,17 +139,17 @@ class Alignment:
         return slice(start, start + len(self.slice_numbers)) if len(self.axes) == 3 else ...
 
 
-def grid_of_labels(layer: Labels) -> Grid:
-    """The grid of a labels layer with 2 or 3 dimensions.
+def world_grid(layer: Any) -> Grid:
+    """The grid of a layer with 2 or 3 dimensions, besides colour channels.
 
     Raises
     ------
     ComparisonError
         If it has another number of dimensions, or its transform has no volume.
     """
-    shape = tuple(int(n) for n in full_resolution(layer).shape)
+    shape = tuple(int(n) for n in full_resolution(layer).shape[: layer.ndim])
     if len(shape) not in (2, 3):
-        raise ComparisonError(f"{layer.name} has {len(shape)} dimensions; choose labels with 2 or 3.")
+        raise ComparisonError(f"{layer.name} has {len(shape)} dimensions; choose a layer with 2 or 3.")
     # napari has no public matrix of scale, translate, rotate, shear and affine taken together.
     origin = np.array(layer.data_to_world((0,) * len(shape)), np.float64)
     linear = np.array([layer.data_to_world(tuple(unit)) for unit in np.eye(len(shape))]).T - origin[:, None]

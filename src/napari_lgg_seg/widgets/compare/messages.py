@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, SURFACE_TOLERANCE, Agreement
 from ...core.evaluation.patient_metrics import CohortMetrics
@@ -265,6 +266,11 @@ def cohort(
 
 def _between(interval: tuple[float, float] | None, what: str = "") -> str:
     return "" if interval is None else f" ({what}{interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def other_folders(predictions: Path, truth: Path) -> str:
+    """Which folders the table is of, once others are chosen."""
+    return f"The table still compares {predictions} with {truth}; click Compare all for the chosen folders."
 
 
 def stopped(done: int, total: int) -> str:

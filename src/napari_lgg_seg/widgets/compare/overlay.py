@@ -16,7 +16,7 @@ from ...layers import (
     described,
     is_comparison,
 )
-from .alignment import full_resolution, grid_of_labels
+from .alignment import full_resolution, world_grid
 from .pair import LayerPair
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Overlay:
     def _replace(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> None:
         """Show other labels, where the reference is now."""
         assert self._layer is not None
-        if grid_of_labels(self._layer).place != grid_of_labels(pair.truth).place:
+        if world_grid(self._layer).place != world_grid(pair.truth).place:
             for name, value in _place(pair).items():
                 setattr(self._layer, name, value)
         self._layer.data = labels

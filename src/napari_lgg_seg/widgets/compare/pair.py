@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ...core.evaluation.compare import (
 )
 from ...layers import TRUTH, TUMOUR, described, is_comparison
 from ..shared.worker import returns_failure
-from .alignment import Alignment, align, full_resolution, grid_of_labels
+from .alignment import Alignment, Grid, align, full_resolution, world_grid
 from .messages import compared
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def is_prediction(layer: Any) -> bool:
 
 def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
     """The newest prediction, otherwise the newest labels that are not ground truth, otherwise any labels."""
-    paired = [layer for layer in labels if any(_fits(layer, other) for other in labels)]
+    grids = _grids(labels)
+    paired = [layer for layer in labels if any(_fits(layer, other, grids) for other in labels)]
     candidates = (
         [layer for layer in labels if is_prediction(layer)],
         [layer for layer in paired if _info(layer, "role") != TRUTH],
@@ -77,7 +79,8 @@ def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
 def proposed_reference(labels: Sequence[Labels], prediction: Labels | None) -> Labels | None:
     """The likeliest reference of a prediction: the ground truth, or other labels on its grid."""
     others = [layer for layer in labels if layer != prediction]
-    fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer)]
+    grids = _grids(labels)
+    fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer, grids)]
     candidates = (
         [layer for layer in fitting if _info(layer, "role") == TRUTH][:1],
         [layer for layer in fitting if not is_prediction(layer)],
@@ -98,12 +101,23 @@ def check_pair(pair: LayerPair) -> Alignment:
     prediction, truth = pair.layers
     if prediction == truth:
         raise ComparisonError(f"{prediction.name} is compared with itself; choose another layer.")
-    return align(grid_of_labels(prediction), grid_of_labels(truth))
+    return align(world_grid(prediction), world_grid(truth))
 
 
-def _fits(prediction: Labels, truth: Labels) -> bool:
+def _grids(labels: Sequence[Labels]) -> dict[Labels, Grid]:
+    """Grids of the layers that can be compared at all."""
+    grids = {}
+    for layer in labels:
+        with suppress(ComparisonError):
+            grids[layer] = world_grid(layer)
+    return grids
+
+
+def _fits(prediction: Labels, truth: Labels, grids: dict[Labels, Grid]) -> bool:
+    if prediction == truth or prediction not in grids or truth not in grids:
+        return False
     try:
-        check_pair(LayerPair(prediction, truth))
+        align(grids[prediction], grids[truth])
     except ComparisonError:
         return False
     return True

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
-from ...core.errors import LggSegError, LggSegWarning
+from ...core.errors import LggSegError, LggSegWarning, reason
+
+#: Characters of a path that a message shows; longer ones are cut off at the start.
+_LONGEST_PATH = 200
 
 Yielded = TypeVar("Yielded")
 Returned = TypeVar("Returned")
@@ -30,7 +33,8 @@ def returns_failure(
     """Make a generator return a :class:`Failure` where it would raise.
 
     napari's generator workers swallow RuntimeError, which torch raises for almost everything, and show
-    other exceptions as tracebacks. Exceptions that are neither ours nor RuntimeError are bugs and propagate.
+    other exceptions as tracebacks. Other exceptions than ours, of the system and RuntimeError are bugs, and
+    propagate.
     """
 
     @wraps(work)
@@ -39,13 +43,21 @@ def returns_failure(
             return (yield from work(*args, **kwargs))
         except LggSegError as error:
             return Failure(str(error))
+        except OSError as error:
+            return Failure(cannot_be_read(error))
         except MemoryError:
             return Failure("There is not enough memory; close other images or programs and try again.")
         except RuntimeError as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            return Failure(f"The computation failed ({reason}); try another device.")
+            return Failure(f"The computation failed ({reason(error)}); try another device.")
 
     return wrapper
+
+
+def cannot_be_read(error: OSError) -> str:
+    """A message about a file or folder that the system refuses: without permission, too long a name..."""
+    path = str(error.filename or "A file or folder")
+    shown = path if len(path) <= _LONGEST_PATH else f"...{path[-_LONGEST_PATH:]}"
+    return f"{shown} cannot be read ({error.strerror or reason(error)}); check its name and permissions."
 
 
 def unexpected(error: Exception) -> str:
