@@ -20,7 +20,7 @@ from ...core.data.listing import ListedPatients
 from ...preferences import dataset_folder
 from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..review.review_session import session_of
-from ..shared.docking import CloseGuard, WindowShortcuts, on_undocked
+from ..shared.docking import CloseGuard, SingleDock, WindowShortcuts, on_undocked
 from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
@@ -50,6 +50,7 @@ class CohortBrowser(Container):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
+        self._viewer = napari_viewer
         self._worker: Any = None
         self._folders: tuple[Path, Path] | None = None
         self._results: ResultStore | None = None
@@ -105,6 +106,7 @@ class CohortBrowser(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self._undocked)
         CloseGuard(self.native, self._may_close)
+        SingleDock(self.native, "Cohort", self._viewer.window.remove_dock_widget)
 
     def _session_signals(self) -> list[tuple[Any, Callable[..., None]]]:
         session = self.session

@@ -160,7 +160,7 @@ def world_grid(layer: Any) -> Grid:
         factors = np.array(unit[-len(shape) :])
         origin, linear = origin * factors, linear * factors[:, None]
     info = described(layer)
-    numbers = tuple(info["slice_numbers"]) if info is not None else ()
+    numbers = tuple(info.get("slice_numbers") or ()) if info is not None else ()
     valid = len(shape) == 3 and len(numbers) == shape[0] == len(set(numbers))
     return Grid(
         layer.name,

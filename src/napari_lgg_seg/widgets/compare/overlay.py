@@ -171,7 +171,7 @@ def _metadata(pair: LayerPair) -> dict[str, Any]:
     info = described(pair.truth) or described(pair.prediction)
     if info is not None:
         metadata[METADATA_KEY] = {
-            key: info[key]
+            key: info.get(key)
             for key in ("schema", "patient", "slice_numbers", "filled_sequences", "affine", "folder")
         } | {"role": COMPARISON}
     return metadata

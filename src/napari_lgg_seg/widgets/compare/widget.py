@@ -15,7 +15,7 @@ from ...core.cohort.summary_cache import default_cache_file
 from ...core.errors import LggSegError
 from ...core.evaluation.label_pairs import LabelPair
 from ..review.review_session import session_of
-from ..shared.docking import CloseGuard, TabbedDock, on_mouse_enter, on_undocked
+from ..shared.docking import CloseGuard, SingleDock, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
@@ -99,6 +99,7 @@ class CompareWidget(Container):
             self.folders.propose(*self.session.cohort)
         on_undocked(self.native, self._undocked)
         TabbedDock(self.native)
+        SingleDock(self.native, "Compare", self._viewer.window.remove_dock_widget)
         CloseGuard(self.native, lambda: self.session.may_close(self.native.window()))
         on_mouse_enter(self.native, lambda: self._labels_changed(False))
 

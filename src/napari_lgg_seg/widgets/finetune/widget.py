@@ -20,7 +20,7 @@ from ...core.training.paths import state_file
 from ...core.training.split import split_patients
 from ...core.training.train import check_output
 from ..shared.device_chooser import DeviceChooser
-from ..shared.docking import TabbedDock, on_mouse_enter, on_undocked
+from ..shared.docking import SingleDock, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
@@ -127,6 +127,7 @@ class FineTuneWidget(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self.stop)
         TabbedDock(self.native)
+        SingleDock(self.native, "Fine-tune", self._viewer.window.remove_dock_widget)
         on_mouse_enter(self.native, self._layers_changed)
 
     # --- choosing ------------------------------------------------------------------------------
