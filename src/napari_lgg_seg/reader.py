@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .core.data.discover import is_dataset_folder, is_patient_folder, is_slice_file
+from .core.errors import PatientError
 from .layers import LayerData, layers_of, patients_open
 from .widgets.shared.open_folder import read_patients
+from .widgets.shared.worker import cannot_be_read, show_warnings
 
 PathOrPaths = str | Sequence[str]
 
@@ -40,7 +42,11 @@ def read(path: PathOrPaths) -> list[LayerData]:
     PatientError
         Names the broken file and says what to do.
     """
-    patients, notice = read_patients(_as_paths(path))
+    show_warnings()
+    try:
+        patients, notice = read_patients(_as_paths(path))
+    except OSError as error:
+        raise PatientError(cannot_be_read(error)) from error
     if notice:
         from .widgets.shared.plain_text import show_info
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import html
 import json
 import os
+import warnings
 
 import pytest
 import tifffile
 from rich.progress import Progress
 
 from napari_lgg_seg.cli import app
-from napari_lgg_seg.cli.console import make_console, make_progress, make_table, printable
+from napari_lgg_seg.cli.console import (
+    make_console,
+    make_progress,
+    make_table,
+    printable,
+    show_warnings_plainly,
+)
+from napari_lgg_seg.core.errors import LggSegWarning
 from napari_lgg_seg.core.evaluation.study.shape_table import read_shapes
 
 NAMES = ["p [rescan]", "p[bold red]", "[%", ":smile:", "<b>bold", "{task.description}", "a\\[b", "=1+1"]
@@ -169,3 +177,16 @@ def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
 
 def test_progress_is_rich_progress():
     assert isinstance(make_progress(make_console()), Progress)
+
+
+def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
+    others = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+    show_warnings_plainly()
+    for text in ("The masks of [A] are soft.", "Another text.", "The masks of [A] are soft."):
+        warnings.warn(text, LggSegWarning, stacklevel=1)
+    warnings.warn("for developers", UserWarning, stacklevel=1)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == ["Warning: The masks of [A] are soft.", "Warning: Another text."]
+    assert others == ["for developers"]

@@ -13,7 +13,16 @@ import typer
 from ..core.errors import LggSegError, reason
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
-from .console import INTERRUPTED, check_json, counted, dice_summary, make_console, make_progress, make_table
+from .console import (
+    INTERRUPTED,
+    check_json,
+    counted,
+    dice_summary,
+    make_console,
+    make_progress,
+    make_table,
+    show_warnings_plainly,
+)
 from .options import regular_file
 from .renamed import translated
 from .report import report
@@ -51,6 +60,7 @@ def main() -> None:
         if stream is not None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     console = make_console(stderr=True)
+    show_warnings_plainly()
     arguments, warnings = translated(sys.argv[1:])
     for warning in warnings:
         console.say(f"Warning: {warning}", style="yellow")

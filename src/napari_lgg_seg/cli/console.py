@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
+
+from ..core.errors import LggSegWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +58,21 @@ def make_table(*columns: str, title: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def show_warnings_plainly() -> None:
+    """Print each of this package's warnings once, as one line on stderr; others as Python prints them."""
+    before, shown = warnings.showwarning, set[str]()
+
+    def showwarning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, LggSegWarning):
+            before(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            make_console(stderr=True).say(f"Warning: {message}", style="yellow")
+
+    warnings.simplefilter("always", LggSegWarning)
+    warnings.showwarning = showwarning
 
 
 def make_progress(console: Console) -> Progress:

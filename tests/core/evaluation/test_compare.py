@@ -180,3 +180,5 @@ def test_invalid_spacings_are_refused(spacing):
 def test_slice_numbers_must_match_the_slices():
     with pytest.raises(ComparisonError, match="3 slice numbers were given for 6 slices"):
         compare(BOX, BOX, slice_numbers=(1, 2, 3))
+    with pytest.raises(ComparisonError, match="occurs twice"):
+        compare(BOX, BOX, slice_numbers=(1, 2, 3, 3, 4, 5))

@@ -33,6 +33,7 @@ import napari_lgg_seg as lgg
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
+from napari_lgg_seg.core.model.checkpoint import DEFAULT_MODEL
 
 pytestmark = pytest.mark.filterwarnings("error:Private attribute access:FutureWarning")
 
@@ -302,3 +303,35 @@ def test_next_continues_where_a_filter_has_removed_the_patient(viewer, segmented
         wait_until(lambda name=name: name not in shown(widget))
     click(widget, "Next >")
     assert "last patient" in status(widget)
+
+
+def test_changes_after_the_click_do_not_count(viewer, segmented, open_row, click, wait_until, cohort):
+    """The open patient's edits are saved first, which takes a moment."""
+    widget = segmented()
+    open_row(widget, FIRST)
+    tumour_of(viewer, FIRST).paint((2, 5, 5), 1)
+    select(widget, SECOND)
+    widget.controls.run_status.value = ""
+    click(widget, "Segment selected")
+    model = widget.controls.model.path
+    widget.controls.tta.value = not widget.controls.tta.value
+    widget.controls.model.combo.value = DEFAULT_MODEL
+    select(widget, THIRD)
+    wait_until(lambda: run_status(widget) != "" and not running(widget))
+    job = widget.runs._run.job
+    assert list(job.patients.values()) == [SECOND]
+    assert (job.model, job.options.tta) == (model, not widget.controls.tta.value)
+    assert run_status(widget).startswith("1 patient segmented")
+
+
+def test_another_folder_after_the_click_stops_the_run(browse, wait_until, tmp_path, patient_on_disk):
+    widget = browse()
+    settings = widget.runs.settings()
+    other = tmp_path / "elsewhere"
+    shutil.copytree(patient_on_disk(THIRD), other / THIRD)
+    widget.open_dataset(other)
+    wait_until(lambda: shown(widget) == [THIRD])
+    widget.runs.segment_all(settings)
+    assert not running(widget)
+    assert "another folder was chosen" in run_status(widget)
+    assert_message(run_status(widget))

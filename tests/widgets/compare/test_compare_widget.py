@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from window import assert_message, threads_done, visible_text
+from window import assert_message, visible_text
 
 pytest.importorskip("pyqtgraph")
 
 from napari_lgg_seg.core.evaluation import compare as core
 from napari_lgg_seg.core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
-from napari_lgg_seg.layers import TRUTH, TUMOUR, describe
+from napari_lgg_seg.layers import TRUTH
 from napari_lgg_seg.widgets.compare import messages
 from napari_lgg_seg.widgets.compare import pair as comparison
 from napari_lgg_seg.widgets.finetune.labelled import labelled_patients
@@ -37,41 +37,6 @@ def menus(widget):
 
 def overlays(viewer):
     return [layer for layer in viewer.layers if "lgg comparison" in layer.metadata]
-
-
-@pytest.fixture
-def add_labels(viewer):
-    """Factory: add labels of a patient in a role, or of no patient."""
-
-    def add(data, name, patient=None, role=TUMOUR, **more):
-        metadata = describe(patient, role, range(1, len(data) + 1)) if patient else {}
-        return viewer.add_labels(np.asarray(data), name=name, metadata=metadata, **more)
-
-    return add
-
-
-@pytest.fixture
-def predicted(viewer, open_patient, add_labels):
-    """Factory: open a small patient and a prediction shifted by a pixel; returns both layers."""
-
-    def predicted_(name=NAME, truth="ground truth", shift=1, **head):
-        open_patient(name, **head)
-        true = viewer.layers[truth]
-        return add_labels(np.roll(true.data, shift, 2), f"{name} tumour", name), true
-
-    return predicted_
-
-
-@pytest.fixture
-def compare(click, wait_until):
-    """Factory: click Compare and wait until the comparison is over."""
-
-    def compare_(widget):
-        click(widget, "Compare")
-        assert widget.button.text == "Cancel"
-        wait_until(lambda: widget.button.text == "Compare")
-
-    return compare_
 
 
 # --- one click ---------------------------------------------------------------------------------
@@ -320,7 +285,7 @@ def test_what_the_user_chose_stays(viewer, predicted, dock_compare, add_labels):
 def unlike(add_labels, truth, kind):
     """A labels layer that cannot be compared with the ground truth."""
     if kind == "shape":
-        return add_labels(truth.data[:-1], "other slices", NAME)
+        return add_labels(truth.data[:-1], "other slices")
     if kind == "patient":
         return add_labels(truth.data, "another patient's", OTHER)
     if kind == "dimensions":
@@ -431,27 +396,6 @@ def test_values_of_another_shape_are_reported(viewer, predicted, dock_compare, c
     wait_until(lambda: "4 x 64 x 64" in widget.status.value)
     assert_message(widget.status.value)
     assert not widget.results.isVisibleTo(widget.native)
-
-
-@pytest.fixture
-def during_comparison(monkeypatch, gate, wait_until):
-    """Factory: start a comparison and do something in the middle of it."""
-    compute = comparison.compare
-
-    def wait_and_compute(*args, **kwargs):
-        gate.pass_through()
-        return compute(*args, **kwargs)
-
-    monkeypatch.setattr(comparison, "compare", wait_and_compute)
-
-    def during(widget, act):
-        widget.run()
-        wait_until(gate.reached.is_set)
-        act()
-        gate.open()
-        wait_until(threads_done)
-
-    return during
 
 
 def test_cancel_leaves_layers_as_they_were(viewer, predicted, dock_compare, click, during_comparison):

@@ -9,7 +9,7 @@ import pytest
 from label_writing import write_labels, write_masks
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
-from window import layer_names, threads_done
+from window import assert_message, layer_names, threads_done
 
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
@@ -326,3 +326,28 @@ def test_a_patient_that_cannot_be_opened_is_reported(viewer, compare_all, cohort
     double_click(widget, SECOND)
     wait_until(lambda: f"{SECOND}_1.tif" in widget.folders.status.value)
     assert len(viewer.layers) == 0
+
+
+def test_the_table_says_which_folders_it_is_of(compare_all, cohort, wait_until):
+    widget = compare_all()
+    summary = widget.folders.status.value
+    widget.folders.predictions.value = cohort / "other"
+    wait_until(lambda: str(cohort / "out") in widget.folders.status.value)
+    assert_message(widget.folders.status.value)
+    widget.folders.predictions.value = cohort / "out"
+    wait_until(lambda: widget.folders.status.value == summary)
+
+
+def test_folders_chosen_after_the_click_do_not_count(dock_folders, cohort, click, wait_until, monkeypatch):
+    widget = dock_folders()
+    folders = widget.folders
+    folders.predictions.value, folders.truth.value = cohort / "out", cohort / "patients"
+    wait_until(lambda: folders.button.enabled)
+    then = []
+    monkeypatch.setattr(folders, "_save_first", then.append)
+    click(widget, "Compare all")
+    folders.predictions.value = cohort / "other"
+    then[0]()
+    wait_until(lambda: folders.button.text == "Compare all" and folders.metrics)
+    assert len(folders.metrics) == 3
+    assert str(cohort / "out") in folders.status.value

@@ -60,3 +60,21 @@ def test_widgets_are_scrolled_into_view(qtbot: Any) -> None:
     qtbot.waitUntil(lambda: rows[39].visibleRegion().isEmpty() and not rows[40].visibleRegion().isEmpty())
     scroll_into_view(rows[-1])
     qtbot.waitUntil(lambda: not rows[-1].visibleRegion().isEmpty())
+
+
+@pytest.mark.parametrize("name", ["Cohort", "Compare", "Fine-tune"])
+def test_a_widget_that_a_script_docked_is_shown_instead_of_a_second_one(
+    viewer: Any, menu_action: Any, wait_until: Any, name: str
+) -> None:
+    pytest.importorskip("pyqtgraph")
+    first, _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", name)
+    other, _ = viewer.window.add_plugin_dock_widget("napari-lgg-seg", "Segment")
+    window: QMainWindow = viewer.window._qt_window
+    first.hide()
+    menu_action("Layers", "Segment", name).trigger()
+
+    def docks() -> list[QDockWidget]:
+        return [d for d in window.findChildren(QDockWidget) if d.windowTitle().startswith(name)]
+
+    wait_until(lambda: docks() == [first] and not first.isHidden())
+    assert not other.isHidden()

@@ -134,6 +134,8 @@ def compare(
     numbers = range(1, len(true) + 1) if slice_numbers is None else slice_numbers
     if len(numbers) != len(true):
         raise ComparisonError(f"{len(numbers)} slice numbers were given for {len(true)} slices.")
+    if len(set(numbers)) < len(numbers):
+        raise ComparisonError("A slice number occurs twice; give each slice a number of its own.")
     return _measure(predicted, true, _as_spacing(spacing, predicted.shape), numbers)
 
 

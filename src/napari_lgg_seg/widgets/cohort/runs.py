@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QMessageBox
 
 from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
@@ -20,7 +19,7 @@ from ...core.inference.predict import Notice
 from ...core.options import SegmentOptions
 from ...preferences import preferences
 from ..shared.plain_text import literal
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .columns import BrowserModel, PatientRow
 from .controls import CohortControls
@@ -28,6 +27,25 @@ from .jobs import MasksExist, PatientExported, PatientRefreshed, SegmentJob, run
 
 #: The remaining time is shown once this many patients are done: before, it would be a guess.
 _LEAST_DONE = 0.2
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run uses, as it is in the window at the click; what is changed later does not count.
+
+    Attributes
+    ----------
+    results : ResultStore or None
+        Where the results go; None if no cohort is chosen.
+    model : Path
+        The model file.
+    options : SegmentOptions
+        Threshold, test-time augmentation and device.
+    """
+
+    results: ResultStore | None
+    model: Path
+    options: SegmentOptions
 
 
 @dataclass
@@ -53,6 +71,8 @@ class CohortRun:
         Patients whose masks exist already.
     job : SegmentJob or None
         The input of a worker that segments.
+    settings : RunSettings or None
+        What an export uses.
     cancelled : bool
         Whether the user has cancelled the run.
     failure : str
@@ -71,6 +91,7 @@ class CohortRun:
     failed: dict[str, str] = field(default_factory=dict)
     existing: list[str] = field(default_factory=list)
     job: SegmentJob | None = None
+    settings: RunSettings | None = None
     cancelled: bool = False
     failure: str = ""
     started: float = field(default_factory=monotonic)
@@ -126,9 +147,26 @@ class Runs:
 
     # --- segmenting ----------------------------------------------------------------------------
 
-    def segment_all(self) -> None:
-        """Segment all patients except those with corrected labels and those that are done."""
+    def settings(self) -> RunSettings:
+        """The settings as they are now."""
+        preferred = self._preferred
+        options = SegmentOptions(
+            threshold=preferred.threshold_to_use, tta=self._controls.tta.value, device=preferred.device
+        )
+        return RunSettings(self._results, self._controls.model.path, options)
+
+    def _can_start(self, settings: RunSettings) -> bool:
+        """Whether nothing runs, and the cohort is still that of the click."""
         if self._worker is not None:
+            return False
+        if settings.results is not self._results:
+            self._set_status(messages.OTHER_COHORT)
+            return False
+        return True
+
+    def segment_all(self, settings: RunSettings) -> None:
+        """Segment all patients except those with corrected labels and those that are done."""
+        if not self._can_start(settings):
             return
         rows = self._model.rows
         left = [row for row in rows if not self._is_corrected(row)]
@@ -136,11 +174,11 @@ class Runs:
         if not left:
             self._set_status(messages.nothing_to_do(corrected, 0))
             return
-        self._segment(left, corrected=corrected, skip_finished=True)
+        self._segment(left, settings, corrected=corrected, skip_finished=True)
 
-    def segment_selected(self, names: list[str]) -> None:
+    def segment_selected(self, names: list[str], settings: RunSettings) -> None:
         """Segment patients, after asking whether corrected labels among them may be replaced."""
-        if self._worker is not None:
+        if not self._can_start(settings):
             return
         rows = [row for name in names if (row := self._model.row_of(name)) is not None]
         if not rows:
@@ -155,16 +193,10 @@ class Runs:
             if not answer:
                 rows, corrected = others, []
         if rows:
-            self._segment(rows, replaceable=frozenset(corrected))
+            self._segment(rows, settings, replaceable=frozenset(corrected))
 
     def _is_corrected(self, row: PatientRow) -> bool:
         return row.status.by_hand or self._has_unsaved_corrections(row)
-
-    def _options(self) -> SegmentOptions:
-        preferred = self._preferred
-        return SegmentOptions(
-            threshold=preferred.threshold_to_use, tta=self._controls.tta.value, device=preferred.device
-        )
 
     def _ask(self, question: str, *, with_cancel: bool = True) -> bool | None:
         """True for Yes, False for No, None for Cancel; without Cancel, No returns None."""
@@ -181,18 +213,19 @@ class Runs:
     def _segment(
         self,
         rows: list[PatientRow],
+        settings: RunSettings,
         *,
         corrected: int = 0,
         skip_finished: bool = False,
         replaceable: frozenset[str] = frozenset(),
     ) -> None:
-        assert self._results is not None  # there are no rows without results
+        assert settings.results is not None  # there are no rows without results
         patients, failed = _split(rows)
         job = SegmentJob(
             patients,
-            self._results,
-            self._controls.model.path,
-            self._options(),
+            settings.results,
+            settings.model,
+            settings.options,
             skip_finished,
             replaceable,
             self._cache_file,
@@ -206,20 +239,24 @@ class Runs:
 
     # --- exporting -----------------------------------------------------------------------------
 
-    def export(self, names: list[str], output: Path, *, overwrite: bool = False) -> None:
+    def export(
+        self, names: list[str], output: Path, settings: RunSettings, *, overwrite: bool = False
+    ) -> None:
         """Write the saved labels of patients as masks into a folder; asks before masks are replaced."""
-        if self._worker is not None or self._results is None:
+        if settings.results is None or not self._can_start(settings):
             return
         rows = [row for name in names if (row := self._model.row_of(name)) is not None]
         if not rows:
             self._set_status(messages.NOTHING_SELECTED)
             return
         patients, failed = _split(rows)
-        self._run = CohortRun(f"exported to {output}", patients, output=output, failed=failed)
+        self._run = CohortRun(
+            f"exported to {output}", patients, output=output, failed=failed, settings=settings
+        )
         if not patients:
             self._finished()
             return
-        self._start(run_export, patients, self._results, output, overwrite=overwrite)
+        self._start(run_export, patients, settings.results, output, overwrite=overwrite)
 
     # --- while it runs -------------------------------------------------------------------------
 
@@ -310,8 +347,8 @@ class Runs:
         self._changed()
         if run.existing and not run.cancelled:
             question = messages.ask_to_overwrite(len(run.existing), str(run.output))
-            if self._ask(question, with_cancel=False):
-                self.export(run.existing, run.output, overwrite=True)
+            if self._ask(question, with_cancel=False) and run.settings is not None:
+                self.export(run.existing, run.output, run.settings, overwrite=True)
 
     def close(self) -> None:
         """Stop and disconnect; the widget is gone."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
@@ -21,11 +20,11 @@ from ...core.data.listing import ListedPatients
 from ...preferences import dataset_folder
 from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..review.review_session import session_of
-from ..shared.docking import CloseGuard, WindowShortcuts, on_undocked
+from ..shared.docking import CloseGuard, SingleDock, WindowShortcuts, on_undocked
 from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .columns import ALL_STATES, UNCERTAINTY, BrowserModel, PatientRow
 from .controls import NEXT_KEYS, PREVIOUS_KEYS, CohortControls
@@ -51,6 +50,7 @@ class CohortBrowser(Container):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__(labels=False)
+        self._viewer = napari_viewer
         self._worker: Any = None
         self._folders: tuple[Path, Path] | None = None
         self._results: ResultStore | None = None
@@ -92,10 +92,8 @@ class CohortBrowser(Container):
         c.state.changed.connect(self._filter)
         c.uncertain_first.clicked.connect(self._sort_by_uncertainty)
         c.accept.clicked.connect(self.accept)
-        c.segment_all.clicked.connect(lambda: self._save_first(self.runs.segment_all))
-        c.segment_selected.clicked.connect(
-            lambda: self._save_first(lambda: self.runs.segment_selected(self.table.selected()))
-        )
+        c.segment_all.clicked.connect(self._segment_all)
+        c.segment_selected.clicked.connect(self._segment_selected)
         c.export.clicked.connect(self._export)
         c.cancel.clicked.connect(self.runs.cancel)
         self.table.patient_requested.connect(self.open_patient)
@@ -108,6 +106,7 @@ class CohortBrowser(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self._undocked)
         CloseGuard(self.native, self._may_close)
+        SingleDock(self.native, "Cohort", self._viewer.window.remove_dock_widget)
 
     def _session_signals(self) -> list[tuple[Any, Callable[..., None]]]:
         session = self.session
@@ -344,15 +343,23 @@ class CohortBrowser(Container):
 
     # --- many patients ---------------------------------------------------------------------------
 
+    def _segment_all(self) -> None:
+        settings = self.runs.settings()
+        self._save_first(partial(self.runs.segment_all, settings))
+
+    def _segment_selected(self) -> None:
+        names, settings = self.table.selected(), self.runs.settings()
+        self._save_first(partial(self.runs.segment_selected, names, settings))
+
     def _export(self) -> None:
-        names = self.table.selected()
+        names, settings = self.table.selected(), self.runs.settings()
         if not names:
             self.controls.run_status.value = messages.NOTHING_SELECTED
             return
         title = f"Export masks of {counted(len(names), 'patient')}: choose where to create their folders"
         folder = QFileDialog.getExistingDirectory(self.native, title)
         if folder:
-            self._save_first(lambda: self.runs.export(names, Path(folder)))
+            self._save_first(partial(self.runs.export, names, Path(folder), settings))
 
     # --- closing ---------------------------------------------------------------------------------
 

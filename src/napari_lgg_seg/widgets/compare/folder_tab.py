@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
@@ -21,7 +21,7 @@ from ..shared.plain_text import literal
 from ..shared.scrolling import scroll_into_view
 from ..shared.table_model import CohortModel
 from ..shared.table_view import CohortTable
-from ..shared.worker import Failure, returns_failure, unexpected
+from ..shared.worker import Failure, create_worker, returns_failure, unexpected
 from . import messages
 from .columns import COLUMNS, DICE, ComparedRow
 
@@ -58,6 +58,7 @@ class FolderTab:
         self._found: PairsFound | None = None
         self._failure = ""
         self._proposed = (Path(), Path())
+        self._compared: tuple[Path, Path, Path | None] = (Path(), Path(), None)
         self._save_first = save_first
         self.predictions = path_edit("d", "Predictions", f"Predicted labels: {_LABELS_HELP}")
         self.truth = path_edit("d", "Ground truth", f"True labels: {_LABELS_HELP}")
@@ -113,7 +114,11 @@ class FolderTab:
         if self._worker is None:
             ready = self._folders() is not None
             self.button.enabled = ready
-            if self._found is None:
+            if self._folders() == self._compared:
+                self.show_summary()
+            elif self._found is not None:
+                self.set_status(messages.other_folders(*self._compared[:2]))
+            else:
                 self.set_status(messages.COMPARE_ALL if ready else messages.NO_FOLDERS)
 
     def set_status(self, text: str) -> None:
@@ -135,16 +140,21 @@ class FolderTab:
     def _clicked(self) -> None:
         if self._worker is not None:
             self.cancel()
-        else:
-            self._save_first(self.run)
+        elif (folders := self._folders()) is not None:
+            self._save_first(partial(self._compare, folders))
 
     def run(self) -> None:
         """Compare the folders, like a click on Compare all."""
         folders = self._folders()
-        if self._worker is not None or folders is None:
+        if folders is None:
             self._describe()
+        else:
+            self._compare(folders)
+
+    def _compare(self, folders: tuple[Path, Path, Path | None]) -> None:
+        if self._worker is not None:
             return
-        self._found, self._failure = None, ""
+        self._found, self._failure, self._compared = None, "", folders
         self.patients.show_rows([])
         self.table.sort(DICE)
         self.export.enabled = False
@@ -201,7 +211,7 @@ class FolderTab:
         self.button.text, self.button.enabled = "Compare all", True
         self.progress.visible = False
         self.export.enabled = bool(self.metrics)
-        self.show_summary()
+        self._describe()
 
     def show_summary(self) -> None:
         """Show the metrics of all patients in the table, once there are any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, SURFACE_TOLERANCE, Agreement
 from ...core.evaluation.patient_metrics import CohortMetrics
@@ -70,7 +71,7 @@ def metrics(agreement: Agreement | None) -> list[MetricText]:
             "HD95",
             NOTHING if hd95 is None else f"{hd95:.1f} {unit}",
             "95th percentile of the distances between the surfaces, the larger of both directions. In "
-            "millimetres if the voxel size is known, otherwise in pixels with a slice distance of one pixel.",
+            "millimetres if the voxel size is known, otherwise in pixels, with the layers' scale.",
         ),
         MetricText(
             "Surface Dice",
@@ -131,25 +132,93 @@ def _volume_error(agreement: Agreement) -> str:
     return "" if error is None else f", {100 * error:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
 
 
-def compared(agreement: Agreement) -> str:
-    """What the metrics are based on: the voxel size, and the conventions for empty masks if they apply."""
+def compared(agreement: Agreement, ratio: Sequence[float] | None = None, left_out: str = "") -> str:
+    """What the metrics are based on: slices, voxel size, and the conventions for empty masks if they apply.
+
+    Parameters
+    ----------
+    agreement : Agreement
+        The metrics.
+    ratio : sequence of float, optional
+        Voxel size relative to the last axis, where it is not known in millimetres.
+    left_out : str
+        Which slices are not compared.
+    """
     empty = [
         name
         for name, voxels in (("prediction", agreement.predicted_voxels), ("reference", agreement.true_voxels))
         if not voxels
     ]
     if len(empty) == 2:
-        return "Both are empty: they agree, and Dice is 1 by convention."
-    if empty:
-        return f"The {empty[0]} is empty: Dice is 0; undefined ratios are blank."
-    if agreement.spacing is None:
-        return "The voxel size is not known: distances are in pixels, with a slice distance of one pixel."
-    return f"Distances are in millimetres; the voxel size is {in_mm(agreement.spacing)}."
+        text = "Both are empty: they agree, and Dice is 1 by convention."
+    elif empty:
+        text = f"The {empty[0]} is empty: Dice is 0; undefined ratios are blank."
+    elif agreement.spacing is not None:
+        text = f"Distances are in millimetres; the voxel size is {in_mm(agreement.spacing)}."
+    elif ratio is None:
+        text = "The layers are sheared: distances are in voxels, whatever their size."
+    elif all(abs(size - 1) < 1e-3 for size in ratio):
+        text = "The voxel size is not known: distances are in pixels, with a slice distance of one pixel."
+    else:
+        text = (
+            "The voxel size is not known in millimetres: distances are in pixels, with voxels of "
+            f"{in_pixels(ratio)} as in the layers' scale."
+        )
+    return f"{left_out} {text}".strip()
 
 
 def in_mm(spacing: Sequence[float]) -> str:
     """A voxel size without line breaks: "5 x 0.9 x 0.9 mm"."""
-    return f"{' x '.join(f'{size:g}' for size in spacing)} mm".replace(" ", "\N{NO-BREAK SPACE}")
+    return _sizes(spacing, "mm")
+
+
+def in_pixels(sizes: Sequence[float]) -> str:
+    """Likewise, in the layers' own unit: "5 x 1 x 1 pixels"."""
+    return _sizes(sizes, "pixels")
+
+
+def _sizes(sizes: Sequence[float], unit: str) -> str:
+    return f"{' x '.join(f'{size:g}' for size in sizes)} {unit}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def left_out(common: Sequence[int], only: Sequence[tuple[str, Sequence[int]]]) -> str:
+    """Which slices are compared, and which layer has others; empty if none has."""
+    if not only:
+        return ""
+    verb = "is" if len(common) == 1 else "are"
+    text = f"Only {slices(common)} {verb} compared: "
+    return text + " and ".join(f"{slices(numbers)} only in {name}" for name, numbers in only) + "."
+
+
+def no_common_slices(name: str, numbers: Sequence[int], other: str, others: Sequence[int]) -> str:
+    """That two layers show different slices."""
+    return (
+        f"{name} shows {slices(numbers)} but {other} shows {slices(others)}; choose two layers with common "
+        "slices."
+    )
+
+
+def gap(name: str, numbers: Sequence[int], other: str, others: Sequence[int]) -> str:
+    """That slices in between are missing in one of two layers, or are in another order."""
+    return (
+        f"{name} shows {slices(numbers)} but {other} shows {slices(others)}; choose two layers whose common "
+        "slices follow each other in both."
+    )
+
+
+def slices(numbers: Sequence[int]) -> str:
+    """Slice numbers in words: "slice 3", "slices 1 to 5 and 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else " and ".join(map(str, run)) for run in runs]
+    if len(parts) == 1:
+        return f"{'slice' if len(numbers) == 1 else 'slices'} {parts[0]}"
+    shown = [*parts[:4], "others"] if len(parts) > 5 else parts
+    return f"slices {', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def slice_summary(number: int, dice: float | None, counts: Sequence[int]) -> str:
@@ -204,6 +273,11 @@ def cohort(
 
 def _between(interval: tuple[float, float] | None, what: str = "") -> str:
     return "" if interval is None else f" ({what}{interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def other_folders(predictions: Path, truth: Path) -> str:
+    """Which folders the table is of, once others are chosen."""
+    return f"The table still compares {predictions} with {truth}; click Compare all for the chosen folders."
 
 
 def stopped(done: int, total: int) -> str:

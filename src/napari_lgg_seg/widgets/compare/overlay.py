@@ -16,6 +16,7 @@ from ...layers import (
     described,
     is_comparison,
 )
+from .alignment import full_resolution, world_grid
 from .pair import LayerPair
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Overlay:
         if self._layer is None:
             self._layer = self._add(pair, labels)
         else:
-            self._layer.data = labels
+            self._replace(pair, labels)
         self._layer.events.visible.connect(self._visibility_changed)
         self._layer.visible = True
         self._visibility_changed()
@@ -76,8 +77,16 @@ class Overlay:
 
     def update(self, labels: npt.NDArray[np.uint8]) -> None:
         """Update the comparison if its layer still exists, visible or not."""
-        if self.is_open and self._layer.data.shape == labels.shape:  # type: ignore[union-attr]
-            self._layer.data = labels  # type: ignore[union-attr]
+        if self.is_open and self._pair is not None and self._layer.data.shape == labels.shape:  # type: ignore[union-attr]
+            self._replace(self._pair, labels)
+
+    def _replace(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> None:
+        """Show other labels, where the reference is now."""
+        assert self._layer is not None
+        if world_grid(self._layer).place != world_grid(pair.truth).place:
+            for name, value in _place(pair).items():
+                setattr(self._layer, name, value)
+        self._layer.data = labels
 
     def switch(self, *, shown: bool) -> None:
         """Show the layer, or the two layers that it compares."""
@@ -119,7 +128,7 @@ class Overlay:
     def _find(self, pair: LayerPair) -> Labels | None:
         for layer in list(self._viewer.layers):
             if is_comparison(layer) and layer.metadata[COMPARISON_KEY] == _ids(pair):
-                if layer.data.shape == pair.truth.data.shape:
+                if layer.data.shape == full_resolution(pair.truth).shape:
                     return layer
                 self._viewer.layers.remove(layer)
         return None
@@ -127,10 +136,11 @@ class Overlay:
     def _add(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> Labels:
         # Adding a layer selects it, which would interrupt painting in another one.
         active = self._viewer.layers.selection.active
-        grid = _grid(pair)
-        patient = grid["metadata"].get(METADATA_KEY, {}).get("patient")
+        metadata = _metadata(pair)
+        patient = metadata.get(METADATA_KEY, {}).get("patient")
         names = pair.prediction.name, pair.truth.name
-        layer = self._viewer.add_labels(labels, **grid, **comparison_properties(*names, patient))
+        properties = {**_place(pair), "metadata": metadata, **comparison_properties(*names, patient)}
+        layer = self._viewer.add_labels(labels, **properties)
         layer.editable = False
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
@@ -148,22 +158,20 @@ def _ids(pair: LayerPair) -> list[str]:
     return [str(layer.unique_id) for layer in pair.layers]
 
 
-def _grid(pair: LayerPair) -> dict[str, Any]:
-    """Grid and metadata of a comparison: those of the prediction."""
-    reference = pair.prediction
+def _place(pair: LayerPair) -> dict[str, Any]:
+    """Where a comparison is: where its reference is."""
+    reference = pair.truth
+    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {name: getattr(reference, name) for name in names}
+
+
+def _metadata(pair: LayerPair) -> dict[str, Any]:
+    """Metadata of a comparison: those of the reference, or else of the prediction."""
     metadata: dict[str, Any] = {COMPARISON_KEY: _ids(pair)}
-    info = next((info for layer in pair.layers if (info := described(layer)) is not None), None)
+    info = described(pair.truth) or described(pair.prediction)
     if info is not None:
         metadata[METADATA_KEY] = {
-            key: info[key]
+            key: info.get(key)
             for key in ("schema", "patient", "slice_numbers", "filled_sequences", "affine", "folder")
         } | {"role": COMPARISON}
-    return {
-        "scale": reference.scale,
-        "translate": reference.translate,
-        "rotate": reference.rotate,
-        "shear": reference.shear,
-        "units": reference.units,
-        "axis_labels": reference.axis_labels,
-        "metadata": metadata,
-    }
+    return metadata

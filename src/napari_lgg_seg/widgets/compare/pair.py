@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,12 @@ from ...core.evaluation.compare import (
     FALSE_POSITIVE,
     Agreement,
     compare,
-    format_shape,
     overlay,
 )
 from ...layers import TRUTH, TUMOUR, described, is_comparison
-from ..shared.result_layers import spacing_of
 from ..shared.worker import returns_failure
-from .messages import in_mm
+from .alignment import Alignment, Grid, align, full_resolution, world_grid
+from .messages import compared
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -65,7 +65,8 @@ def is_prediction(layer: Any) -> bool:
 
 def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
     """The newest prediction, otherwise the newest labels that are not ground truth, otherwise any labels."""
-    paired = [layer for layer in labels if any(_fits(layer, other) for other in labels)]
+    grids = _grids(labels)
+    paired = [layer for layer in labels if any(_fits(layer, other, grids) for other in labels)]
     candidates = (
         [layer for layer in labels if is_prediction(layer)],
         [layer for layer in paired if _info(layer, "role") != TRUTH],
@@ -78,7 +79,8 @@ def proposed_prediction(labels: Sequence[Labels]) -> Labels | None:
 def proposed_reference(labels: Sequence[Labels], prediction: Labels | None) -> Labels | None:
     """The likeliest reference of a prediction: the ground truth, or other labels on its grid."""
     others = [layer for layer in labels if layer != prediction]
-    fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer)]
+    grids = _grids(labels)
+    fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer, grids)]
     candidates = (
         [layer for layer in fitting if _info(layer, "role") == TRUTH][:1],
         [layer for layer in fitting if not is_prediction(layer)],
@@ -88,65 +90,42 @@ def proposed_reference(labels: Sequence[Labels], prediction: Labels | None) -> L
     return next((group[-1] for group in candidates if group), None)
 
 
-def check_pair(pair: LayerPair) -> None:
-    """Refuse two layers that cannot be compared.
+def check_pair(pair: LayerPair) -> Alignment:
+    """Find which voxels of two layers correspond.
 
     Raises
     ------
     ComparisonError
-        If both are the same layer, or they differ in patient, shape or voxel size.
+        If both are the same layer, or they differ in patient, slices or grid.
     """
     prediction, truth = pair.layers
     if prediction == truth:
         raise ComparisonError(f"{prediction.name} is compared with itself; choose another layer.")
-    for layer in pair.layers:
-        if data_of(layer).ndim not in (2, 3):
-            raise ComparisonError(
-                f"{layer.name} has {data_of(layer).ndim} dimensions; choose labels with 2 or 3."
-            )
-    patients = [_info(layer, "patient") for layer in pair.layers]
-    if None not in patients and patients[0] != patients[1]:
-        raise ComparisonError(
-            f"{prediction.name} belongs to {patients[0]} but {truth.name} belongs to {patients[1]}; "
-            "choose two layers of one patient."
-        )
-    shapes = [data_of(layer).shape for layer in pair.layers]
-    if shapes[0] != shapes[1]:
-        raise ComparisonError(
-            f"{prediction.name} has {format_shape(shapes[0])} voxels but {truth.name} has "
-            f"{format_shape(shapes[1])}; choose two layers of the same slices."
-        )
-    _spacing(pair)
+    return align(world_grid(prediction), world_grid(truth))
 
 
-def _fits(prediction: Labels, truth: Labels) -> bool:
+def _grids(labels: Sequence[Labels]) -> dict[Labels, Grid]:
+    """Grids of the layers that can be compared at all."""
+    grids = {}
+    for layer in labels:
+        with suppress(ComparisonError):
+            grids[layer] = world_grid(layer)
+    return grids
+
+
+def _fits(prediction: Labels, truth: Labels, grids: dict[Labels, Grid]) -> bool:
+    if prediction == truth or prediction not in grids or truth not in grids:
+        return False
     try:
-        check_pair(LayerPair(prediction, truth))
+        align(grids[prediction], grids[truth])
     except ComparisonError:
         return False
     return True
 
 
-def _spacing(pair: LayerPair) -> tuple[float, ...] | None:
-    """Voxel size in millimetres along the layers' axes; one layer that has it is enough."""
-    known = [size[-layer.ndim :] for layer in pair.layers if (size := spacing_of(layer)) is not None]
-    if len(known) == 2 and not np.allclose(known[0], known[1], rtol=1e-3):
-        sizes = " but ".join(
-            f"{layer.name} has voxels of {in_mm(size)}"
-            for layer, size in zip(pair.layers, known, strict=True)
-        )
-        raise ComparisonError(f"{sizes}; choose two layers of the same slices.")
-    return known[0] if known else None
-
-
 def _info(layer: Any, key: str) -> Any:
     info = described(layer)
     return None if info is None else info[key]
-
-
-def data_of(layer: Any) -> Any:
-    """A layer's data at full resolution."""
-    return layer.data[0] if layer.multiscale else layer.data
 
 
 # --- comparing ---------------------------------------------------------------------------------
@@ -160,19 +139,17 @@ class ComparisonInput:
     ----------
     pair : LayerPair
         The layers.
-    prediction, truth : array of bool
-        Shape (z, y, x) or (y, x); possibly lazy. Copies, so that the user may go on painting.
-    spacing : tuple of float or None
-        Voxel size in millimetres along these axes, if known.
-    slice_numbers : tuple of int
-        The number in the file name of each slice, or 1, 2, ...
+    prediction, truth : array
+        Labels, shape (z, y, x) or (y, x); possibly lazy. Arrays in memory are copies, so that the user may
+        go on painting.
+    alignment : Alignment
+        Which voxels correspond.
     """
 
     pair: LayerPair
     prediction: Any
     truth: Any
-    spacing: tuple[float, ...] | None
-    slice_numbers: tuple[int, ...]
+    alignment: Alignment
 
 
 @dataclass(frozen=True)
@@ -183,24 +160,34 @@ class ComparisonResult:
     ----------
     pair : LayerPair
         What was compared.
+    alignment : Alignment
+        Which voxels were compared.
     agreement : Agreement
         The metrics.
     overlay : ndarray of uint8
-        As :func:`napari_lgg_seg.core.evaluation.compare.overlay` returns it.
+        As :func:`napari_lgg_seg.core.evaluation.compare.overlay` returns it, in the shape of the reference;
+        0 in slices that were left out.
     by_slice : ndarray of int
-        Shape (z, 3): voxels of each slice that agree, are false negative and are false positive.
-    slice_numbers : tuple of int
-        As in :class:`ComparisonInput`.
+        Shape (z, 3): voxels of each compared slice that agree, are false negative and are false positive.
     checksum : int
         Of the input.
     """
 
     pair: LayerPair
+    alignment: Alignment
     agreement: Agreement
     overlay: npt.NDArray[np.uint8]
     by_slice: npt.NDArray[np.int64]
-    slice_numbers: tuple[int, ...]
     checksum: int
+
+    @property
+    def slice_numbers(self) -> tuple[int, ...]:
+        """Numbers of the slices that were compared."""
+        return self.alignment.slice_numbers
+
+    def summary(self) -> str:
+        """What the metrics are based on."""
+        return compared(self.agreement, self.alignment.ratio, self.alignment.notice)
 
 
 def comparison_input(pair: LayerPair) -> ComparisonInput:
@@ -211,19 +198,13 @@ def comparison_input(pair: LayerPair) -> ComparisonInput:
     ComparisonError
         If they cannot be compared.
     """
-    check_pair(pair)
-    prediction, truth = (data_of(layer) != 0 for layer in pair.layers)
-    return ComparisonInput(pair, prediction, truth, _spacing(pair), _slice_numbers(pair))
+    alignment = check_pair(pair)
+    prediction, truth = (full_resolution(layer) for layer in pair.layers)
+    return ComparisonInput(pair, _copy(prediction), _copy(truth), alignment)
 
 
-def _slice_numbers(pair: LayerPair) -> tuple[int, ...]:
-    shape = data_of(pair.truth).shape
-    count = shape[0] if len(shape) == 3 else 1
-    for layer in pair.layers:
-        numbers = _info(layer, "slice_numbers")
-        if numbers is not None and len(numbers) == count:
-            return tuple(numbers)
-    return tuple(range(1, count + 1))
+def _copy(data: Any) -> Any:
+    return data != 0 if isinstance(data, np.ndarray) else data
 
 
 @returns_failure
@@ -232,23 +213,31 @@ def run_comparison(
 ) -> Generator[None, None, ComparisonResult | None]:
     """Compare in a worker; returns None if the input has the checksum ``known``."""
     yield
-    prediction, truth = (np.asarray(mask, bool) for mask in (job.prediction, job.truth))
-    checksum = _checksum(prediction, truth, job)
+    alignment = job.alignment
+    whole = np.asarray(job.truth) != 0
+    prediction, truth = alignment.apply(np.asarray(job.prediction) != 0, whole)
+    checksum = _checksum(prediction, truth, alignment)
     if checksum == known:
         return None
     yield
-    agreement = compare(prediction, truth, job.spacing, slice_numbers=job.slice_numbers)
+    # Distances in pixels take the scale into account, but are not in millimetres.
+    spacing = alignment.spacing or alignment.ratio
+    agreement = compare(prediction, truth, spacing, slice_numbers=alignment.slice_numbers)
+    if alignment.spacing is None:
+        agreement = replace(agreement, spacing=None)
     yield
-    shown = overlay(prediction, truth)
-    slices = shown.reshape(len(job.slice_numbers), -1)
+    compared_slices = overlay(prediction, truth)
+    slices = compared_slices.reshape(len(alignment.slice_numbers), -1)
     by_slice = np.stack(
         [(slices == kind).sum(axis=1) for kind in (AGREED, FALSE_NEGATIVE, FALSE_POSITIVE)], axis=1
     )
-    return ComparisonResult(job.pair, agreement, shown, by_slice, job.slice_numbers, checksum)
+    shown = np.zeros(whole.shape, np.uint8)
+    shown[alignment.reference_slices] = compared_slices
+    return ComparisonResult(job.pair, alignment, agreement, shown, by_slice, checksum)
 
 
-def _checksum(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], job: ComparisonInput) -> int:
-    value = zlib.crc32(repr((job.spacing, job.slice_numbers)).encode())
+def _checksum(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], alignment: Alignment) -> int:
+    value = zlib.crc32(repr(alignment).encode())
     for mask in (prediction, truth):
         value = zlib.crc32(np.packbits(mask).tobytes(), value)
     return value

@@ -1,4 +1,4 @@
-"""Notice changes of the two layers of a comparison: painting, undo, new values, another voxel size."""
+"""Notice changes of the two layers of a comparison: painting, undo, new values, another place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .pair import LayerPair
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-_CHANGES = ("paint", "data", "scale", "units")
+_CHANGES = ("paint", "data", "scale", "translate", "rotate", "shear", "affine", "units", "metadata")
 
 
 class PairObserver:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
@@ -16,15 +15,15 @@ from ...core.cohort.summary_cache import default_cache_file
 from ...core.errors import LggSegError
 from ...core.evaluation.label_pairs import LabelPair
 from ..review.review_session import session_of
-from ..shared.docking import CloseGuard, TabbedDock, on_mouse_enter, on_undocked
+from ..shared.docking import CloseGuard, SingleDock, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import wrap
 from ..shared.navigation import go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
 from .folder_tab import FolderTab
 from .overlay import Overlay
-from .pair import ComparisonInput, ComparisonResult, comparison_input, data_of, run_comparison
+from .pair import ComparisonInput, ComparisonResult, check_pair, comparison_input, run_comparison
 from .pair_menus import PairMenus
 from .pair_observer import PairObserver
 from .results_panel import ResultsPanel
@@ -100,6 +99,7 @@ class CompareWidget(Container):
             self.folders.propose(*self.session.cohort)
         on_undocked(self.native, self._undocked)
         TabbedDock(self.native)
+        SingleDock(self.native, "Compare", self._viewer.window.remove_dock_widget)
         CloseGuard(self.native, lambda: self.session.may_close(self.native.window()))
         on_mouse_enter(self.native, lambda: self._labels_changed(False))
 
@@ -190,7 +190,7 @@ class CompareWidget(Container):
         if result is None or pair is None:  # nothing has changed
             self._describe_results()
             return
-        if result.pair != pair or data_of(pair.truth).shape != result.overlay.shape or self.layers.problem():
+        if not self._is_current(result):
             self._set_status(messages.GONE)
             return
         self._shown = result
@@ -203,9 +203,16 @@ class CompareWidget(Container):
             self._overlay.update(result.overlay)
         self._describe_results()
 
+    def _is_current(self, result: ComparisonResult) -> bool:
+        """Whether the layers that were compared are still those chosen, in the same place."""
+        try:
+            return result.pair == self.layers.pair and check_pair(result.pair).is_like(result.alignment)
+        except LggSegError:
+            return False
+
     def _describe_results(self) -> None:
         if self._shown is not None:
-            self._set_status(messages.compared(self._shown.agreement))
+            self._set_status(self._shown.summary())
 
     def _hide_results(self) -> None:
         """Hide the metrics; the overlay stays, its name says which layers it compares."""
@@ -238,12 +245,13 @@ class CompareWidget(Container):
 
     def _show_position(self, _: Any = None) -> None:
         if self._shown is not None and self._shown.pair.truth in self._viewer.layers:
-            self.results.show_position(slice_in_view(self._viewer, self._shown.pair.truth))
+            index = slice_in_view(self._viewer, self._shown.pair.truth)
+            self.results.show_position(index - self._shown.alignment.reference_start)
 
     def go_to(self, index: int) -> None:
-        """Show a slice of the layers that were compared, counted from 0."""
+        """Show a slice of those that were compared, counted from 0."""
         if self._shown is not None and self._shown.pair.truth.ndim == 3:
-            go_to_slice(self._viewer, self._shown.pair.truth, index)
+            go_to_slice(self._viewer, self._shown.pair.truth, index + self._shown.alignment.reference_start)
 
     def go_to_worst(self) -> None:
         """Show the slice with the lowest Dice."""

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from magicgui.widgets import CheckBox, ComboBox, Container, Label, PushButton
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
 
@@ -22,7 +21,7 @@ from ..review.review_session import session_of
 from ..shared.docking import TabbedDock, on_undocked
 from ..shared.forms import allow_narrow, rows, side_by_side, wrap
 from ..shared.scrolling import ScrollingColumn
-from ..shared.worker import Failure, returns_failure
+from ..shared.worker import Failure, create_worker, returns_failure
 from .accept import accept
 
 if TYPE_CHECKING:

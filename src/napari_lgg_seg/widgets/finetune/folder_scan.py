@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from napari.qt.threading import create_worker
-
 from ...core.cohort.corrected import CorrectedPatient, find_corrected
 from ...core.data.discover import has_slices, search
+from ...core.data.patients import find_slices
 from ...core.errors import TrainingError
 from ..shared.messages import counted
-from ..shared.worker import Failure, returns_failure
+from ..shared.worker import Failure, create_worker, returns_failure, unexpected
 
 SCANNING = "Finding patients..."
 
@@ -30,18 +29,27 @@ class FoundPatients:
         How many, in words.
     problems : tuple of str
         One sentence for each folder that is left out.
+    incomplete : dict of str to str
+        Patients with slices that have no mask file, and how many: "3 of 20 slices".
     """
 
     usable: Mapping[str, Path | CorrectedPatient]
     count: str
     problems: tuple[str, ...] = ()
+    incomplete: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """How many patients were found, and what is left out."""
-        if not self.problems:
-            return f"{self.count}."
-        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        return f"{self.count}. Left out: {self.problems[0].rstrip('.')}{more}."
+        parts = [f"{self.count}."]
+        if self.incomplete:
+            name, missing = next(iter(self.incomplete.items()))
+            verb = "has" if len(self.incomplete) == 1 else "have"
+            who = counted(len(self.incomplete), "patient")
+            parts.append(f"{who} {verb} slices without a mask, which are not used ({name}: {missing}).")
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            parts.append(f"Left out: {self.problems[0].rstrip('.')}{more}.")
+        return " ".join(parts)
 
 
 @returns_failure
@@ -62,7 +70,14 @@ def scan_folder(folder: Path) -> Generator[None, None, FoundPatients]:
         problem = "is a patient's own folder" if own else "holds no patients' folders"
         raise TrainingError(f"{folder} {problem}; choose the folder that holds the patients' folders.")
     count = f"{counted(len(found.patients), 'patient')} with images and masks"
-    return FoundPatients(found.patients, count, tuple(map(str, found.problems)))
+    incomplete = {}
+    for name, path in found.patients.items():
+        yield
+        files = find_slices(path)
+        missing = len(set(files.images) - set(files.masks))
+        if missing:
+            incomplete[name] = f"{missing} of {counted(len(files.images), 'slice')}"
+    return FoundPatients(found.patients, count, tuple(map(str, found.problems)), incomplete)
 
 
 @returns_failure
@@ -115,13 +130,16 @@ class FolderScan:
         """Scan these folders, if all are chosen, instead of those before."""
         self.reset()
         if all(folder.name for folder in folders):
-            self._worker = create_worker(self._scan, *folders, _connect={"returned": self._finish})
+            self._worker = create_worker(
+                self._scan, *folders, _connect={"returned": self._finish, "errored": self._fail}
+            )
 
     def reset(self) -> None:
         """Stop scanning and forget what was found."""
         worker, self._worker, self.found = self._worker, None, None
         if worker is not None:
             worker.returned.disconnect(self._finish)
+            worker.errored.disconnect(self._fail)
             worker.quit()
 
     def summary(self) -> str:
@@ -135,3 +153,6 @@ class FolderScan:
     def _finish(self, found: FoundPatients | Failure) -> None:
         self._worker, self.found = None, found
         self._changed()
+
+    def _fail(self, error: Exception) -> None:
+        self._finish(Failure(unexpected(error)))

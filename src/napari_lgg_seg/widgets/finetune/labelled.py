@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.data.patients import Patient, UInt8Array, find_slices
-from ...core.errors import PatientError
+from ...core.errors import ComparisonError, PatientError
 from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
-from ..segment.inputs import Subject, arrays_of, grid_of, proposed_sequences, subjects_in, to_volume
+from ..compare.alignment import align, full_resolution, world_grid
+from ..segment.inputs import Subject, arrays_of, proposed_sequences, subjects_in, to_volume
 from ..shared.result_layers import is_edited
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class LabelledPatient:
         The patient.
     labels : tuple of Labels
         Layers on its grid that can be its ground truth.
+    elsewhere : tuple of str
+        One sentence for each of the other labels layers that could be meant: which slices it shows, or where
+        it is in space.
     proposed : Labels or None
         The likeliest one: corrected labels, otherwise the dataset's ground truth, never an unedited
         prediction.
@@ -40,6 +44,7 @@ class LabelledPatient:
 
     subject: Subject
     labels: tuple[Labels, ...]
+    elsewhere: tuple[str, ...]
     proposed: Labels | None
 
 
@@ -49,18 +54,34 @@ def labelled_patients(layers: Iterable[Any]) -> list[LabelledPatient]:
     found = []
     for subject in subjects_in(layers):
         flair = proposed_sequences(layers, subject)["FLAIR"]
-        if flair is not None and len(grid_of(flair)) == 3:
-            labels = tuple(layer for layer in layers if _can_be_truth(layer, subject, grid_of(flair)))
-            found.append(LabelledPatient(subject, labels, _proposed(labels)))
+        if flair is not None and flair.ndim == 3:
+            labels, elsewhere = _labels_on(flair, [x for x in layers if _can_be_truth(x, subject)])
+            found.append(LabelledPatient(subject, labels, elsewhere, _proposed(labels)))
     return found
 
 
-def _can_be_truth(layer: Any, subject: Subject, grid: tuple[int, ...]) -> bool:
-    """Whether a layer holds labels on a patient's grid that belong to this patient or to none."""
-    if layer._type_string != "labels" or is_comparison(layer) or tuple(_data(layer).shape) != grid:
+def _can_be_truth(layer: Any, subject: Subject) -> bool:
+    """Whether a layer holds labels that belong to this patient or to none."""
+    if layer._type_string != "labels" or is_comparison(layer):
         return False
     info = described(layer)
     return info is None or (info["patient"] == subject.name and info["role"] != PREVIEW)
+
+
+def _labels_on(flair: Any, candidates: list[Any]) -> tuple[tuple[Labels, ...], tuple[str, ...]]:
+    """The layers whose voxels are those of an image, and why others of its patient are not among them."""
+    labels, elsewhere = [], []
+    for layer in candidates:
+        try:
+            if align(world_grid(layer), world_grid(flair)).is_identity:
+                labels.append(layer)
+                continue
+            reason = f"{layer.name} has other slices or axes than {flair.name}; give both the same grid."
+        except ComparisonError as error:
+            reason = str(error)
+        if described(layer) is not None or full_resolution(layer).shape == full_resolution(flair).shape[:3]:
+            elsewhere.append(reason)
+    return tuple(labels), tuple(elsewhere)
 
 
 def _proposed(labels: tuple[Labels, ...]) -> Labels | None:
@@ -80,8 +101,8 @@ class PatientArrays:
         The patient.
     arrays : tuple of array
         From :func:`napari_lgg_seg.widgets.segment.inputs.arrays_of`.
-    tumour : array of bool
-        Shape (z, y, x); a copy, so that the user may go on painting.
+    tumour : array
+        Shape (z, y, x), non-zero in the tumour; a copy, so that the user may go on painting.
     slice_numbers : tuple of int
         The number in the file name of each slice.
     folder : Path or None
@@ -111,12 +132,12 @@ def patient_arrays(layers: Iterable[Any], subject: Subject, labels: Labels) -> P
     flair = sequences["FLAIR"]
     assert flair is not None
     info, source = described(flair), described(labels)
-    numbers = info["slice_numbers"] if info is not None else range(1, grid_of(flair)[0] + 1)
+    numbers = info["slice_numbers"] if info is not None else range(1, full_resolution(flair).shape[0] + 1)
     folder = info["folder"] if info is not None else None
     return PatientArrays(
         subject.name,
         arrays,
-        _data(labels) != 0,
+        snapshot(labels),
         tuple(numbers),
         Path(folder) if folder else None,
         source is not None and source["role"] == TRUTH,
@@ -132,7 +153,7 @@ def to_patient(arrays: PatientArrays) -> Patient:
         If there is not enough memory.
     """
     volume = to_volume(arrays.arrays)
-    truth = np.asarray(arrays.tumour).astype(np.uint8)
+    truth = (np.asarray(arrays.tumour) != 0).astype(np.uint8)
     channels = [as_uint8(volume[..., c]) for c in range(volume.shape[-1])]
     return Patient(
         name=arrays.name,
@@ -172,5 +193,13 @@ def _slices_without_mask(arrays: PatientArrays, truth: UInt8Array) -> tuple[int,
     )
 
 
-def _data(layer: Any) -> Any:
-    return layer.data[0] if layer.multiscale else layer.data
+def snapshot(labels: Labels) -> Any:
+    """The labels as they are now; a copy, if they are in memory."""
+    data = full_resolution(labels)
+    return data != 0 if isinstance(data, np.ndarray) else data
+
+
+def may_show_tumour(patient: object) -> bool:
+    """Whether a patient has any tumour, or it is only known once its labels are read."""
+    tumour = patient.tumour if isinstance(patient, PatientArrays) else None
+    return not isinstance(tumour, np.ndarray) or bool(tumour.any())

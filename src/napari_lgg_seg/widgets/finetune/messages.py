@@ -27,6 +27,10 @@ NO_PATIENTS = (
 )
 NO_FOLDER = "Choose the folder that holds the patients' folders."
 NO_COHORT = "Choose the folder that holds the patients' folders, and the one that holds the results."
+NO_TUMOUR = (
+    "No training patient has any tumour in the chosen labels, so there is nothing to learn; choose labels "
+    "with tumour, or another seed, which picks other patients for validation."
+)
 FINDING_OLD = "Finding old patients..."
 NEEDS_EXTRA = (
     "Fine-tuning needs the optional packages of 'train': pip install 'napari-lgg-seg[train]'. "
@@ -154,6 +158,14 @@ def ended(outcome: Outcome, epochs: int) -> str:
     else:
         parts.insert(2, outcome.reason)
     return " ".join(part for part in parts if part)
+
+
+def labels_changed(names: Sequence[str]) -> str:
+    """Which patients' labels were edited, replaced or closed during a training; empty if none were."""
+    if not names:
+        return ""
+    shown = ", ".join(names[:2]) + (f" and {counted(len(names) - 2, 'other')}" if len(names) > 2 else "")
+    return f"Trained on the labels as they were at Start: those of {shown} have changed since."
 
 
 def failed(reason: str, output: Path, *, unfinished: bool) -> str:

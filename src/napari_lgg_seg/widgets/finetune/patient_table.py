@@ -68,7 +68,7 @@ class PatientTable(QTableWidget):
     def _show(self, index: int, row: LabelledPatient) -> None:
         labels = self._labels_of(row)
         item = QTableWidgetItem(str(row.subject))
-        item.setToolTip(literal(str(row.subject)))
+        item.setToolTip(literal("\n".join([str(row.subject), *row.elsewhere])))
         combo = QComboBox()
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(6)

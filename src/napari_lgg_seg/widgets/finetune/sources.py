@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QTimer
 
 from ...core.cohort.corrected import CorrectedPatient
@@ -17,7 +18,7 @@ from ..shared.worker import Failure
 from . import messages
 from .controls import CORRECTED, FOLDER, OPEN_PATIENTS, FineTuneControls
 from .folder_scan import FolderScan, scan_corrected
-from .labelled import PatientArrays, labelled_patients, patient_arrays
+from .labelled import PatientArrays, labelled_patients, patient_arrays, snapshot
 from .patient_table import PatientTable
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ class Sources:
         if count >= 2:
             return self._problem_with_old()
         if not self.from_files:
-            return messages.too_few(count) if labelled_patients(self._viewer.layers) else messages.NO_PATIENTS
+            patients = labelled_patients(self._viewer.layers)
+            elsewhere = [text for row in patients for text in row.elsewhere if row.proposed is None]
+            return " ".join([messages.too_few(count), *elsewhere[:1]]) if patients else messages.NO_PATIENTS
         missing = messages.NO_FOLDER if self._controls.source.value == FOLDER else messages.NO_COHORT
         if self._scan.found is None or isinstance(self._scan.found, Failure):
             return self._scan.summary() or missing
@@ -117,6 +120,17 @@ class Sources:
         if not self._controls.old.value.name or self._old.patients:
             return ""
         return self._old.summary() or messages.FINDING_OLD
+
+    def changed_since(self, patients: Iterable[PatientArrays | Path | CorrectedPatient]) -> list[str]:
+        """Names of patients whose labels in the viewer are no longer those of a snapshot."""
+        now = {str(subject): labels for subject, labels in self.table.chosen()}
+        return [
+            patient.name
+            for patient in patients
+            if isinstance(patient, PatientArrays)
+            and isinstance(patient.tumour, np.ndarray)
+            and (patient.name not in now or not np.array_equal(patient.tumour, snapshot(now[patient.name])))
+        ]
 
     def patients(self) -> dict[str, PatientArrays | Path | CorrectedPatient]:
         """The chosen patients by name: a snapshot of their layers, or where to read them.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import Container, Label
-from napari.qt.threading import create_worker
 from qtpy.QtWidgets import QFileDialog
 
-from ...core.errors import LggSegError
+from ...core.errors import LggSegError, TrainingError
 from ...core.model.checkpoint import DEFAULT_MODEL, read_card
 from ...core.options import option_help
 from ...core.training.events import EpochDone, Notice, PatientValidated, Validated
@@ -20,15 +20,15 @@ from ...core.training.paths import state_file
 from ...core.training.split import split_patients
 from ...core.training.train import check_output
 from ..shared.device_chooser import DeviceChooser
-from ..shared.docking import TabbedDock, on_mouse_enter, on_undocked
+from ..shared.docking import SingleDock, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import rows, wrap
 from ..shared.known_models import known_models, preferred_model
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, cannot_be_read, create_worker, unexpected
 from . import messages
 from .controls import FROM_SCRATCH, OTHER_MODEL, FineTuneControls, default_output, unused
 from .job import JobEvent, Outcome, PatientToShow, StepsDone, TrainJob, TrainWorker, run_training
-from .labelled import PatientArrays
+from .labelled import PatientArrays, may_show_tumour
 from .preview import Preview
 from .sources import Sources
 
@@ -127,6 +127,7 @@ class FineTuneWidget(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self.stop)
         TabbedDock(self.native)
+        SingleDock(self.native, "Fine-tune", self._viewer.window.remove_dock_widget)
         on_mouse_enter(self.native, self._layers_changed)
 
     # --- choosing ------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ class FineTuneWidget(Container):
         if self._worker is not None:
             return
         output = self.controls.output.value
-        unfinished = state_file(output).is_file() if output.name else False
+        unfinished = bool(output.name) and _is_file(state_file(output))
         self.controls.resume.visible = unfinished
         if not unfinished:
             with self.controls.resume.changed.blocked():
@@ -202,6 +203,8 @@ class FineTuneWidget(Container):
                 text = messages.ready(training, validation, len(old), resume=resume)
         except LggSegError as error:
             problem = str(error)
+        except OSError as error:  # of the name to save as, for instance if it is too long
+            problem = cannot_be_read(error)
         self.button.enabled = not problem
         self._set_status(self._outcome or f"{self._model_problem} {problem or text}".strip())
 
@@ -227,35 +230,47 @@ class FineTuneWidget(Container):
     def _clicked(self) -> None:
         if self._worker is not None:
             self.stop()
-        else:
-            self.sources.save_first(self._set_status, self.run)
+        elif (job := self._prepare()) is not None:
+            # What is changed while corrections are being saved does not count.
+            self.sources.save_first(self._set_status, partial(self._start, job))
 
     def run(self) -> None:
         """Train, like a click on Start."""
-        if self._worker is not None:
-            return
+        if self._worker is None and (job := self._prepare()) is not None:
+            self._start(job)
+
+    def _prepare(self) -> TrainJob | None:
+        """The training as it is set now; None if it cannot start, which is shown."""
         self._changed()
         if not self.button.enabled:
+            return None
+        try:
+            return self._make_job()
+        except LggSegError as error:
+            self._set_status(str(error))
+            return None
+
+    def _start(self, job: TrainJob) -> None:
+        if self._worker is not None:
             return
         try:
-            self._job = self._make_job()
-            fine_tuning = find_initial_model(self._job.options).card is not None
+            fine_tuning = find_initial_model(job.options).card is not None
         except LggSegError as error:
             self._set_status(str(error))
             return
-        epochs = self._job.options.complete(fine_tuning=fine_tuning).epochs or 1
+        self._job, epochs = job, job.options.complete(fine_tuning=fine_tuning).epochs or 1
         self._progress = messages.Progress(epochs)
         self._preview.start()
         self.plot.start(epochs)
-        if self._job.resume and self._job.output.exists():
-            self._plot_earlier(self._job.output)
+        if job.resume and job.output.exists():
+            self._plot_earlier(job.output)
         self.plot.show()
         self._set_running(running=True)
         scroll_into_view(self.button.native)
         self._set_status(self._progress.text)
         self._worker = create_worker(
             run_training,
-            self._job,
+            job,
             _worker_class=TrainWorker,
             _connect={
                 "yielded": self._show,
@@ -278,6 +293,8 @@ class FineTuneWidget(Container):
         old = self.sources.old(len(training), c.seed.value)
         unseen = self.sources.from_files and not any(map(self.sources.is_open, validation))
         to_show = sources[validation[0]] if unseen and c.preview.value else None
+        if not any(may_show_tumour(sources[name]) for name in training) and not old:
+            raise TrainingError(messages.NO_TUMOUR)
         return TrainJob(
             (*(sources[name] for name in training), *old),
             tuple(sources[name] for name in validation),
@@ -325,14 +342,16 @@ class FineTuneWidget(Container):
             self._set_status(" ".join([*progress.notices[-1:], progress.text]))
 
     def _returned(self, result: Outcome | Failure) -> None:
-        output = self.controls.output
+        assert self._job is not None
+        job, output = self._job, self.controls.output
         if isinstance(result, Failure):
-            unfinished = state_file(output.value).is_file()
-            self._outcome = messages.failed(result.message, output.value, unfinished=unfinished)
+            unfinished = _is_file(state_file(job.output))
+            self._outcome = messages.failed(result.message, job.output, unfinished=unfinished)
             return
-        notices = " ".join(self._progress.notices)
-        self._outcome = f"{messages.ended(result, self._progress.epochs)} {notices}".strip()
-        if not result.stopped:
+        changed = messages.labels_changed(self.sources.changed_since([*job.training, *job.validation]))
+        parts = [messages.ended(result, self._progress.epochs), changed, *self._progress.notices]
+        self._outcome = " ".join(part for part in parts if part)
+        if not result.stopped and output.value == job.output:
             with output.changed.blocked():
                 output.value = unused(output.value)
 
@@ -361,6 +380,13 @@ class FineTuneWidget(Container):
             worker.errored.disconnect(self._errored)
             worker.finished.disconnect(self._finished)
             worker.quit()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _offer(result: Outcome | Failure) -> None:

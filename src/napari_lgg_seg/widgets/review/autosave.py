@@ -9,7 +9,6 @@ from weakref import ref
 
 import numpy as np
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from ...core.cohort import autosave as edit_files
@@ -21,6 +20,7 @@ from ...layers import METADATA_KEY, described
 from ...preferences import preferences
 from ..shared.plain_text import show_warning
 from ..shared.result_layers import is_edited
+from ..shared.worker import create_worker
 from .paint_events import PAINTED, LabelsObserver
 
 if TYPE_CHECKING:

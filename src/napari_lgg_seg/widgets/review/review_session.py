@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from napari.qt.threading import create_worker
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
@@ -24,7 +23,7 @@ from ...core.errors import LggSegError
 from ...preferences import preferences
 from ..shared.navigation import batched_update
 from ..shared.plain_text import literal, show_error
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from .messages import not_saved
 from .open_patient import OpenPatient, Visibility
 from .paint_events import StrokeTimer

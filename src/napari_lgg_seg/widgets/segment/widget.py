@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import Container
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QShortcut
@@ -27,7 +26,7 @@ from ..shared.forms import wrap
 from ..shared.model_chooser import ModelChooser
 from ..shared.navigation import go_to_largest, go_to_slice, slice_in_view
 from ..shared.scrolling import ScrollingColumn
-from ..shared.worker import Failure, unexpected
+from ..shared.worker import Failure, create_worker, unexpected
 from . import messages, relabelling
 from .controls import Controls
 from .inputs import (

@@ -184,6 +184,38 @@ class TabbedDock(WindowTracker):
             here.resize(size)
 
 
+class SingleDock(WindowTracker):
+    """Keeps one widget of a kind in a window: a second one is removed, and the first one shown instead.
+
+    napari itself docks a second one after a script has docked the first: it registers the first one by the
+    plugin's package name, and the menu looks for the plugin's display name.
+
+    Parameters
+    ----------
+    widget : QWidget
+        The docked widget; it owns this object.
+    kind : str
+        Widgets of the same kind are docked once in a window.
+    remove : callable
+        Takes the widget and removes it from the window.
+    """
+
+    def __init__(self, widget: QWidget, kind: str, remove: Callable[[QWidget], object]) -> None:
+        super().__init__(widget)
+        self._kind, self._remove = kind, remove
+
+    def moved(self, before: QWidget | None, now: QWidget | None) -> None:
+        """Give way to a widget of this kind that was there before."""
+        own = _dock_of(self._widget)
+        for other in now.findChildren(SingleDock) if now is not None and own is not None else ():
+            first = _dock_of(other._widget)
+            if other._kind == self._kind and other.window is now and first is not None and first is not own:
+                first.show()
+                first.raise_()
+                self._remove(self._widget)
+                return
+
+
 def _dock_of(widget: QWidget) -> QDockWidget | None:
     """The dock that holds a widget."""
     above: QWidget | None = widget

@@ -13,7 +13,7 @@ from ...core.data.discover import patient_folders
 from ...core.data.patients import Patient, parse_name, read_patient, read_slices
 from ...core.errors import PatientError
 from ...layers import add_layers, layers_of, patients_in
-from .worker import Failure, returns_failure
+from .worker import Failure, create_worker, returns_failure
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -78,8 +78,6 @@ def open_folder(
     on_finished : callable, optional
         Called afterwards, whether or not the folder could be read.
     """
-    from napari.qt.threading import create_worker
-
     from .plain_text import show_info
 
     def returned(result: Any) -> None:
