@@ -82,10 +82,6 @@ class ClusterError(LggSegError):
     """Worker processes that cannot be started, reached or used."""
 
 
-class LggSegWarning(UserWarning):
-    """Something about the data that the user should know; the result is still right."""
-
-
 def reason(error: BaseException) -> str:
     """Message of another package's error, to be used as part of a sentence."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
