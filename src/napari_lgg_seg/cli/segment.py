@@ -30,7 +30,7 @@ _RESUME = "The same command continues with the remaining patients."
 def segment(
     folders: Annotated[
         list[Path],
-        typer.Argument(exists=True, file_okay=False, help="Patient folders, or dataset folders of patients."),
+        typer.Argument(exists=True, help="Patient folders, or dataset folders of patients."),
     ],
     output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<patient>/.")],
     model: Annotated[
