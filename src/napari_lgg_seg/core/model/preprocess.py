@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from .background import Volume
 from .geometry import Box, Rectangle
 from .windows import head_extents
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-Volume = npt.NDArray[np.generic]
+#: Where the percentile is measured at which intensities are clipped: in the head, so that it does not depend
+#: on the field of view, or in the whole volume, as for the models of version 0.1.0.
+Normalisation = Literal["head", "volume"]
+_FIRST_NORMALISATION: Normalisation = "volume"
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,29 @@ class PreprocessOptions:
         exceeds this.
     margin : int
         Margin around the head on each side, in pixels of the original grid.
+    normalisation : str
+        Which voxels ``clip_percentile`` is measured on: those of the "head", or of the whole "volume".
+
+    Raises
+    ------
+    ValueError
+        If the normalisation is unknown.
     """
 
     working_size: int = 192
     clip_percentile: float = 99.5
     head_threshold: float = 0.1
     margin: int = 2
+    normalisation: Normalisation = "head"
+
+    def __post_init__(self) -> None:
+        if self.normalisation not in get_args(Normalisation):
+            raise ValueError(f"unknown normalisation {self.normalisation!r}")
+
+    @classmethod
+    def from_file(cls, values: Mapping[str, Any]) -> PreprocessOptions:
+        """Options as saved in a model card or training state; those of version 0.1.0 lack a normalisation."""
+        return cls(**{"normalisation": _FIRST_NORMALISATION, **values})
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ class Preparation:
     extents : tuple of Rectangle or None
         Bounding rectangle of the head in each slice, on the original grid; None for slices without head.
     clip, mean, sd : tuple of float
-        Clipping value, mean and standard deviation of each sequence, in raw intensities.
+        Clipping value, mean and standard deviation of each sequence, in intensities above the background.
     """
 
     box: Box
@@ -72,7 +95,7 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     Parameters
     ----------
     volume : ndarray
-        Shape (z, y, x, c), finite and non-negative; any real dtype.
+        Shape (z, y, x, c), from :func:`.background.subtract_background`.
     options : PreprocessOptions
         From the model card.
 
@@ -96,8 +119,12 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     if not head.any():
         head[:] = True
     mean, sd = [], []
-    for c, limit in enumerate(clip):
-        values = np.minimum(sparse[..., c][head], limit)
+    for c in range(len(clip)):
+        values = sparse[..., c][head]
+        if options.normalisation == "head":
+            clip[c] = np.percentile(values, options.clip_percentile)
+        limit = clip[c]
+        values = np.minimum(values, limit)
         mean.append(float(values.mean(dtype=np.float64)))
         spread = float(values.std(dtype=np.float64))
         # Without contrast, the standard deviation is rounding error; the clipping value sets the scale.
@@ -138,7 +165,7 @@ def crop_and_resample(
     Parameters
     ----------
     slices : ndarray
-        Shape (n, y, x, c), raw intensities.
+        Shape (n, y, x, c), intensities above the background.
     box : Box
         From :func:`measure`.
     size : int
@@ -149,7 +176,7 @@ def crop_and_resample(
     Returns
     -------
     Tensor
-        Shape (n, c, size, size), float32, raw intensities.
+        Shape (n, c, size, size), float32, intensities above the background.
     """
     import torch
 
@@ -168,7 +195,7 @@ def crop_and_resample(
 
 
 def normalise(slices: Tensor, preparation: Preparation) -> Tensor:
-    """Clip and z-score raw slices of one volume, shape (n, c, h, w), sequence by sequence."""
+    """Clip and z-score slices of one volume, shape (n, c, h, w), sequence by sequence."""
     return normalise_each(slices, intensity_stats_of(preparation).to(slices))
 
 
@@ -180,12 +207,12 @@ def intensity_stats_of(preparation: Preparation) -> Tensor:
 
 
 def normalise_each(slices: Tensor, intensity_stats: Tensor) -> Tensor:
-    """Clip and z-score raw slices of different volumes.
+    """Clip and z-score slices of different volumes.
 
     Parameters
     ----------
     slices : Tensor
-        Shape (n, c, h, w), raw intensities.
+        Shape (n, c, h, w), intensities above the background.
     intensity_stats : Tensor
         Shape (n, 3, c) or (1, 3, c): clipping value, mean and sd of each slice's volume.
 
