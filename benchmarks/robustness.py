@@ -8,6 +8,7 @@ options. The labels must agree: Dice >= 0.999 over all voxels.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -35,14 +36,10 @@ def air(volume: Volume) -> npt.NDArray[np.bool_]:
 
 
 def outside_circle(volume: Volume) -> npt.NDArray[np.bool_]:
-    """Voxels outside of the largest circle within each slice."""
+    """Voxels outside of the circle around the centre of each slice that holds the head."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in volume.shape[1:3]), indexing="ij")
-    return np.broadcast_to(y**2 + x**2 > 1, volume.shape[:3])
-
-
-def everywhere(volume: Volume) -> npt.NDArray[np.bool_]:
-    """All voxels."""
-    return np.ones(volume.shape[:3], bool)
+    radius = np.broadcast_to(np.hypot(y, x), volume.shape[:3])
+    return radius > np.quantile(radius[~air(volume)], 0.9999)
 
 
 def single_voxels(volume: Volume) -> npt.NDArray[np.bool_]:
@@ -126,6 +123,7 @@ def main(
     names = names[:: max(1, len(names) // number)][:number]
     both: dict[str, list[tuple[Volume, Volume]]] = {name: [] for name in PERTURBATIONS}
     for patient in names:
+        print(f"{patient} ...", file=sys.stderr, flush=True)
         volume = read_patient(cohort / patient).volume
         assert volume is not None
         reference = postprocess(run_to_end(predictor.predict(volume)), options)
