@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -90,7 +91,7 @@ def check_options(options: Any) -> None:
     OptionsError
         One sentence that names the option.
     """
-    choices = _choices(type(options))
+    choices, hints = _choices(type(options)), get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value, label = getattr(options, field.name), field.name.replace("_", " ").capitalize()
         if value is None:
@@ -100,9 +101,16 @@ def check_options(options: Any) -> None:
                 f"{label} cannot be {value!r}; choose one of {', '.join(choices[field.name])}."
             )
         minimum, maximum = field.metadata["limits"]
+        if minimum is None and maximum is None:
+            continue
+        limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        whole = float not in (get_args(hints[field.name]) or (hints[field.name],))
+        if not isinstance(value, Integral if whole else Real):
+            raise OptionsError(
+                f"{label} cannot be {value!r}; choose a {'whole ' if whole else ''}number {limits}."
+            )
         # Written so that NaN fails both comparisons.
         if (minimum is not None and not value >= minimum) or (maximum is not None and not value <= maximum):
-            limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
             raise OptionsError(f"{label} cannot be {value}; choose a value {limits}.")
 
 

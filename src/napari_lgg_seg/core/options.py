@@ -41,7 +41,11 @@ class SegmentOptions:
     )
     smallest_volume: int = field(
         default=100,
-        metadata=option("Smallest volume, in voxels, of components that clean-up 'small' leaves.", minimum=1),
+        metadata=option(
+            "Smallest volume, in voxels, of components that clean-up 'small' leaves.",
+            minimum=1,
+            maximum=2**31 - 1,
+        ),
     )
     fill_holes: bool = field(default=False, metadata=option("Fill holes in the tumour, slice by slice."))
     tta: bool = field(
@@ -67,6 +71,7 @@ class SegmentOptions:
             "Slices computed at once; by default chosen by the device's memory. Affects only speed and "
             "memory.",
             minimum=1,
+            maximum=65536,
             may_change=True,
         ),
     )

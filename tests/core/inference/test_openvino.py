@@ -37,7 +37,7 @@ def test_a_network_is_converted_once(conversions, tmp_path):
     x = random_slices(2, 3, 32, 32)
     first = make_engine("openvino", make_narrow(), 3, CPU).logits(x)
     kept = {path: path.stat().st_mtime_ns for path in files(tmp_path / "cache")}
-    assert {path.suffix for path in kept} == {".bin", ".xml"}
+    assert {path.suffix for path in kept} == {".bin", ".xml", ".sha256"}
     second = make_engine("openvino", make_narrow(), 3, CPU).logits(x)
     assert len(conversions) == 1
     assert torch.equal(first, second)
@@ -153,7 +153,7 @@ def test_several_processes_can_start_at_the_same_time(tmp_path):
     assert [process.returncode for process in processes] == [0] * 4, said
     assert len({out for out, _ in said}) == 1
     kept = [f.name for f in files(tmp_path / "home") if "openvino" in f.parts]
-    assert sorted(kept) == ["network.bin", "network.xml"]
+    assert sorted(kept) == ["network.bin", "network.sha256", "network.xml"]
 
 
 @pytest.mark.usefixtures("openvino")

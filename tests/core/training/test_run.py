@@ -14,7 +14,7 @@ def test_every_epoch_and_seed_has_its_own_randomness():
 def test_every_step_and_process_has_its_own_randomness():
     seeds = {
         step_seed(TrainOptions(seed=seed), epoch, step, rank)
-        for seed in (0, 1, -1, 10**9)
+        for seed in (0, 1, 10**9, 2**31 - 1)
         for epoch in range(1, 20)
         for step in range(50)
         for rank in range(4)

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ..data.patients import SEQUENCES
 from ..data.phantom import make_sample_patient
+from ..model.background import subtract_background
 from ..model.neighbours import with_neighbours
 from ..model.preprocess import crop_and_resample, measure, normalise
 
@@ -41,7 +42,7 @@ def example_slices(card: ModelCard) -> Tensor:
     """Slices of the synthetic sample patient as network input of a model, shape (n, c, h, w)."""
     volume = make_sample_patient().volume
     assert volume is not None
-    volume = volume[..., [SEQUENCES.index(sequence) for sequence in card.sequences]]
+    volume = subtract_background(volume[..., [SEQUENCES.index(sequence) for sequence in card.sequences]])
     preparation = measure(volume, card.preprocess)
     raw = crop_and_resample(volume, preparation.box, card.preprocess.working_size)
     with_head = np.flatnonzero([extent is not None for extent in preparation.extents])[::_SLICE_STEP]

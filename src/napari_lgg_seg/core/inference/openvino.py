@@ -31,6 +31,7 @@ _CACHE_SIZE = 4
 #: Seconds after which another process's temporary files are considered abandoned.
 _ABANDONED = 24 * 3600
 _FILE = "network.xml"
+_CHECKSUM = "network.sha256"
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -68,11 +69,11 @@ class OpenVinoEngine:
 
         try:
             result = self._request.infer([slices.contiguous().numpy()], share_inputs=True)
-        except RuntimeError as error:
+            return torch.from_numpy(result[0])[:, 0]
+        except Exception as error:
             if memory.is_out_of_memory(error):
                 raise
             raise _failure(error) from error
-        return torch.from_numpy(result[0])[:, 0]
 
 
 def load_openvino() -> Any:
@@ -105,22 +106,37 @@ def _compiled(network: nn.Module, channels: int, card: ModelCard | None) -> Any:
 
     The cache holds converted networks. Compiling takes only a fifteenth of the time of converting, and its
     result depends on processor, settings and version: OpenVINO's own cache, which is not safe for concurrent
-    processes, would save little. If the cache is damaged, full or read-only, it is ignored.
+    processes, would save little. If the cache is damaged, closed, full or read-only, it is ignored.
     """
     openvino = load_openvino()
     core, settings = openvino.Core(), devices.openvino_settings()
-    folder = cache_folder() / _key(network, openvino.__version__, card)
-    if folder.is_dir():
-        with suppress(OSError):  # a read-only cache works as well
-            os.utime(folder)
-        try:
-            return core.compile_model(folder / _FILE, "CPU", settings)
-        except RuntimeError:
-            shutil.rmtree(folder, ignore_errors=True)
+    key = _key(network, openvino.__version__, card)
+    with suppress(Exception):
+        folder = cache_folder() / key
+        if _is_whole(folder):
+            compiled = core.compile_model(folder / _FILE, "CPU", settings)
+            with suppress(OSError):  # a read-only cache works as well
+                os.utime(folder)
+            return compiled
     model = _converted(openvino, network, channels, card)
-    with suppress(OSError, RuntimeError):
-        _store(openvino, model, folder)
+    with suppress(Exception):
+        _store(openvino, model, cache_folder() / key)
     return core.compile_model(model, "CPU", settings)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return (folder / _CHECKSUM).read_text(encoding="ascii") == _checksum(folder)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _checksum(folder: Path) -> str:
+    """SHA-256 of a converted network: a flipped bit in its weights would go unnoticed."""
+    digest = hashlib.sha256()
+    for path in (folder / _FILE, (folder / _FILE).with_suffix(".bin")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _key(network: nn.Module, version: str, card: ModelCard | None) -> str:
@@ -153,13 +169,22 @@ def _converted(openvino: Any, network: nn.Module, channels: int, card: ModelCard
 
 
 def _store(openvino: Any, model: Any, folder: Path) -> None:
-    """Write a converted network to the cache atomically, and remove the least recently used ones."""
+    """Write a converted network to the cache atomically, and remove the least recently used ones.
+
+    It takes the place of whatever cannot be used there.
+    """
     cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=cache) as temporary:
         written = Path(temporary) / folder.name
         written.mkdir()
         openvino.save_model(model, written / _FILE, compress_to_fp16=False)
+        openvino.Core().read_model(written / _FILE)  # fails if the disk was full
+        (written / _CHECKSUM).write_text(_checksum(written), encoding="ascii")
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # a file in its place
+                folder.unlink()
         written.rename(folder)  # fails if another process was faster
     entries = sorted((f.stat().st_mtime, f) for f in cache.iterdir())
     complete = [f for _, f in entries if not f.name.startswith(".")]

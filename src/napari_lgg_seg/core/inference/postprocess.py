@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..choices import MINOR, Threshold
+from ..errors import ImageError
 from ..options import SegmentOptions
 
 Labels = npt.NDArray[np.uint8]
@@ -13,6 +14,28 @@ Labels = npt.NDArray[np.uint8]
 
 #: Lower limit of automatic thresholds; without it, something would be found in every patient.
 LOWEST_THRESHOLD = 0.1
+
+
+#: Rounding errors by which a probability may lie outside of 0 to 1.
+_ROUNDING = 1e-3
+
+
+def check_probability(probability: npt.NDArray[np.generic]) -> None:
+    """Refuse values that are no probabilities, for instance of an edited or foreign layer.
+
+    Raises
+    ------
+    ImageError
+        If a value is NaN or not from 0 to 1.
+    """
+    if not probability.size:
+        return
+    lowest, highest = float(probability.min()), float(probability.max())
+    if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):  # also if they are NaN
+        raise ImageError(
+            f"The probabilities range from {lowest:g} to {highest:g} instead of 0 to 1; segment the image "
+            "again."
+        )
 
 
 def best_threshold(probability: npt.NDArray[np.floating]) -> float:
@@ -31,7 +54,13 @@ def best_threshold(probability: npt.NDArray[np.floating]) -> float:
     -------
     float
         From :data:`LOWEST_THRESHOLD` to 1; 0.5 if no voxel reaches the former.
+
+    Raises
+    ------
+    ImageError
+        If the values are no probabilities; as do all functions of this module.
     """
+    check_probability(probability)
     likely = np.sort(probability[probability >= LOWEST_THRESHOLD])[::-1]
     if not len(likely):
         return 0.5
@@ -62,6 +91,7 @@ def to_labels(probability: npt.NDArray[np.floating], threshold: Threshold) -> La
     ndarray of uint8
         Same shape, 0 and 1.
     """
+    check_probability(probability)
     return (probability >= threshold_of(probability, threshold)).astype(np.uint8)
 
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from .. import devices, memory
 from ..data.patients import SEQUENCES
-from ..errors import DeviceError, EngineError, ImageError
+from ..errors import DeviceError, EngineError, ImageError, LggSegError, reason
+from ..model.background import subtract_background
 from ..model.geometry import Rectangle
 from ..model.neighbours import IntArray, input_channels, with_neighbours
 from ..model.preprocess import back_to_grid, crop_and_resample, intensity_stats_of, measure, normalise_each
@@ -145,7 +146,9 @@ class Predictor:
         try:
             self._transfer = transfer.transfer_to(self.device)
             self.engine = make_engine(engine, self._model.network, channels, self.device, card)
-        except RuntimeError as error:
+        except LggSegError:
+            raise
+        except Exception as error:
             raise devices.failure(self.device, error) from error
 
     def _use_torch(self, error: EngineError) -> Notice:
@@ -190,10 +193,11 @@ class Predictor:
         ImageError
             If the volume has another shape or does not consist of real numbers.
         DeviceError
-            If the device fails, or if there is not enough memory for a single slice.
+            If the device fails or computes values that are not finite, or if there is not enough memory for a
+            single slice.
         """
         try:
-            volume = _as_network_input(volume, self.card.sequences)
+            volume = subtract_background(_select_sequences(volume, self.card.sequences))
             preparation = measure(volume, self.card.preprocess)
         except MemoryError as error:
             raise ImageError("The image is too large for this machine's memory; crop it first.") from error
@@ -258,9 +262,9 @@ class Predictor:
                     if started < len(todo) and len(pending) <= self._transfer.ahead:
                         continue
                 part, result = pending[0]
-                found = result().numpy()
-            except (RuntimeError, MemoryError, EngineError) as error:
-                batch, notice = self._recover(error, batch if isinstance(error, EngineError) else len(part))
+                found = self._checked(result().numpy())
+            except Exception as error:  # noqa: BLE001 - whatever the engine's library raises
+                batch, notice = self._recover(error, batch, len(part))
                 # Pending batches may be lost as well: compute them again.
                 pending.clear()
                 started = done
@@ -281,7 +285,7 @@ class Predictor:
                 self.device, self.card.preprocess.working_size
             )
         except RuntimeError as error:  # the device does not respond
-            batch, notice = self._recover(error, 1)
+            batch, notice = self._recover(error, 1, 1)
             yield notice
             return batch
 
@@ -322,25 +326,43 @@ class Predictor:
         return NETWORKS[self.card.architecture].multiple
 
     def _probability(self, x: Tensor) -> Tensor:
-        import torch
-
-        values = torch.sigmoid(self.engine.logits(x))
+        values = self._sigmoid(x)
         if self._tta:
-            mirrored = torch.sigmoid(self.engine.logits(x.flip(-1))).flip(-1)
-            values = (values + mirrored) / 2
+            values = (values + self._sigmoid(x.flip(-1)).flip(-1)) / 2
         return values
 
-    def _recover(self, error: BaseException, batch: int) -> tuple[int, Notice]:
-        """After a failure: try PyTorch, half the batch, then the CPU; else raise a DeviceError."""
-        device = self.device
-        if isinstance(error, EngineError):
-            return batch, self._use_torch(error)
+    def _sigmoid(self, x: Tensor) -> Tensor:
+        """The network's probability; NaN where its output is not finite, for :meth:`_checked`."""
+        logits = self.engine.logits(x)
+        return (logits + 0 * logits).sigmoid()
+
+    def _checked(self, found: Probability) -> Probability:
+        """Refuse a batch's probability if the network's output was not finite."""
+        if np.isfinite(found).all():
+            return found
+        name = self.engine.name
+        if name != "torch":
+            raise EngineError(f"{devices.ENGINE_NAMES[name]} computed values that are not finite")
+        raise DeviceError(
+            f"{devices.describe_device(self.device)} computed values that are not finite with the model "
+            f"{self.model_file}; choose another device or model."
+        )
+
+    def _recover(self, error: Exception, batch: int, computed: int) -> tuple[int, Notice]:
+        """After a failure: try PyTorch, half of the slices computed, then the CPU; else raise the error."""
+        device, name = self.device, self.engine.name
+        if isinstance(error, LggSegError) and not isinstance(error, EngineError):
+            raise error
         if not memory.is_out_of_memory(error):
+            if name != "torch" and not isinstance(error, EngineError):
+                error = EngineError(f"{devices.ENGINE_NAMES[name]} failed ({reason(error)})")
+            if isinstance(error, EngineError):
+                return batch, self._use_torch(error)
             raise devices.failure(device, error) from error
         memory.reclaim_memory(device)
-        if batch > 1:
-            return batch // 2, Notice(
-                f"Out of memory: continuing with {batch // 2} instead of {batch} slices per batch."
+        if computed > 1:
+            return computed // 2, Notice(
+                f"Out of memory: continuing with {computed // 2} instead of {computed} slices per batch."
             )
         if device.type == "cpu":
             raise DeviceError(
@@ -375,8 +397,8 @@ def run_to_end(steps: Generator[Event, None, T], show: Callable[[Event], None] |
             show(event)
 
 
-def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...]) -> npt.NDArray[np.generic]:
-    """Check a volume and select the model's sequences, made finite and non-negative."""
+def _select_sequences(volume: npt.NDArray[np.generic], sequences: tuple[str, ...]) -> npt.NDArray[np.generic]:
+    """Check a volume and select the model's sequences."""
     if volume.ndim != 4 or volume.shape[-1] != len(SEQUENCES) or 0 in volume.shape:
         raise ImageError(
             f"An image of shape {volume.shape} cannot be segmented; it must be slices x height x width x 3."
@@ -385,11 +407,4 @@ def _as_network_input(volume: npt.NDArray[np.generic], sequences: tuple[str, ...
         raise ImageError(f"An image of {volume.dtype} cannot be segmented; convert it to real numbers.")
     if sequences != SEQUENCES:
         volume = volume[..., [SEQUENCES.index(s) for s in sequences]]
-    if volume.dtype.kind in "if":
-        with np.errstate(over="ignore"):
-            numbers = volume.astype(np.float32)  # a copy, modified in place below
-        np.nan_to_num(numbers, copy=False, nan=0, posinf=0, neginf=0)
-        np.clip(numbers, -1e37, 1e37, out=numbers)  # so that sums and differences stay finite
-        numbers -= np.minimum(numbers.min(axis=(0, 1, 2)), 0)
-        volume = numbers
     return volume

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .postprocess import check_probability
+
 #: Voxels with probabilities between these count as uncertain, whatever the threshold.
 UNCERTAIN = (0.05, 0.95)
 #: Smaller probabilities have an entropy of 0.
@@ -29,7 +31,13 @@ def voxel_entropy(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.float
     -------
     ndarray of float32
         Same shape, 0 to 1.
+
+    Raises
+    ------
+    ImageError
+        If a value is NaN or not from 0 to 1; as do all functions of this module.
     """
+    check_probability(probability)
     entropy = np.zeros(probability.shape, np.float32)
     # Most of a volume has a probability of almost 0: compute logarithms for the rest only.
     unsure = (probability > _SMALLEST) & (probability < 1)
@@ -70,6 +78,7 @@ def mean_entropy(
     """
     if labels is not None and labels.shape != probability.shape:
         raise ValueError(f"labels of shape {labels.shape} for a probability of {probability.shape}")
+    check_probability(probability)
     low, high = UNCERTAIN
     counted = (probability > low) & (probability < high)
     if labels is not None:
@@ -102,6 +111,7 @@ def expected_dice(probability: npt.NDArray[np.floating], labels: npt.NDArray[np.
     """
     if labels.shape != probability.shape:
         raise ValueError(f"labels of shape {labels.shape} for a probability of {probability.shape}")
+    check_probability(probability)
     tumour = labels != 0
     both = float(probability.sum(dtype=np.float64)) + int(np.count_nonzero(tumour))
     return 2 * float(probability[tumour].sum(dtype=np.float64)) / both if both else None

@@ -22,7 +22,7 @@ from ..data.patients import SEQUENCES
 from ..errors import ModelError
 from ..regular_files import open_regular
 from .neighbours import input_channels
-from .preprocess import PreprocessOptions
+from .preprocess import PreprocessOptions, with_normalisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -147,6 +147,8 @@ class ModelCard:
                 )
             if isinstance(values, dict):
                 values = {_RENAMED.get(name, name): value for name, value in values.items()}
+                if isinstance(values.get("preprocess"), dict):
+                    values["preprocess"] = with_normalisation(values["preprocess"])
             build(_Required, values)
             card = build(cls, values)
             if len(set(card.sequences)) < len(card.sequences):
@@ -268,23 +270,23 @@ def save_model(path: Path, network: nn.Module, card: ModelCard) -> None:
     ExportError
         If the disk is full or the folder cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    tensors = {name: _stored(name, tensor) for name, tensor in network.state_dict().items()}
+    tensors = {name: _stored(tensor) for name, tensor in network.state_dict().items()}
+    content = save(tensors, metadata={HEADER_KEY: card.to_json()})
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={HEADER_KEY: card.to_json()})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
+        temporary.write_bytes(content)  # Python's errors say why a file cannot be written
 
 
-def _stored(name: str, tensor: Tensor) -> Tensor:
+def _stored(tensor: Tensor) -> Tensor:
     import torch
 
     tensor = tensor.detach().cpu().contiguous()
+    if tensor.ndim != 4:
+        return tensor
     # Only convolution kernels have four dimensions; they make up 99.8 % of the file.
-    return tensor.to(torch.float16) if tensor.ndim == 4 else tensor
+    half = tensor.to(torch.float16)
+    return half if half.isfinite().all() else tensor
 
 
 def read_card(path: str | Path = DEFAULT_MODEL) -> ModelCard:
@@ -337,7 +339,8 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     Raises
     ------
     ModelError
-        If the file cannot be opened, is not a model file, is damaged, or is from a newer version.
+        If the file cannot be opened, is not a model file, is damaged, or is from a newer version; or if its
+        weights are not finite floating-point numbers, or a variance is negative.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -348,19 +351,26 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     card = read_card(path)
     network = build_network(card.architecture, input_channels(card.sequences, card.neighbouring_slices))
     try:
-        tensors, expected = load_file(path), network.state_dict()
-        if not all(_is_usable(tensor, expected[name]) for name, tensor in tensors.items()):
-            raise ValueError("weights that are not numbers")
-        network.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
-    except (SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
+        stored, expected = load_file(path), network.state_dict()
+        tensors = {name: tensor.to(expected[name].dtype) for name, tensor in stored.items()}
+        network.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or its weights do not fit a {card.architecture!r} network; "
             "copy the file again or retrain the model."
         ) from error
+    for name, tensor in tensors.items():
+        if problem := _problem(name, stored[name], tensor):
+            raise ModelError(f"{path} has {problem} ({name}); copy the file again or retrain the model.")
     return Model(network.eval(), card, path)
 
 
-def _is_usable(tensor: Tensor, expected: Tensor) -> bool:
-    """Whether a tensor is of the expected kind, and finite: otherwise each probability would be NaN."""
-    is_same_kind = tensor.is_floating_point() == expected.is_floating_point()
-    return is_same_kind and bool(tensor.isfinite().all())
+def _problem(name: str, stored: Tensor, tensor: Tensor) -> str:
+    """Why a network cannot compute with a tensor, as stored and in the network's dtype; empty if it can."""
+    if not tensor.is_floating_point():  # counters of batch normalisation, which inference does not use
+        return ""
+    if not stored.is_floating_point():
+        return f"weights of type {str(stored.dtype).removeprefix('torch.')} instead of floating point"
+    if not tensor.isfinite().all():
+        return "weights that are NaN or infinite"
+    return "a negative variance" if name.endswith("running_var") and (tensor < 0).any() else ""

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le, Lt
 
+from .background import Volume
 from .geometry import Box, Rectangle
 from .windows import head_extents
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
-Volume = npt.NDArray[np.generic]
+#: Where the percentile is measured at which intensities are clipped: in the head, so that it does not depend
+#: on the field of view, or in the whole volume, as for the models of version 0.1.0.
+Normalisation = Literal["head", "volume"]
+_FIRST_NORMALISATION: Normalisation = "volume"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class PreprocessOptions:
         exceeds this.
     margin : int
         Margin around the head on each side, in pixels of the original grid.
+    normalisation : str
+        Which voxels ``clip_percentile`` is measured on: those of the "head", or of the whole "volume".
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}  # an option that is unknown would be ignored
@@ -46,6 +54,12 @@ class PreprocessOptions:
     clip_percentile: Annotated[float, Gt(0), Le(100)] = 99.5
     head_threshold: Annotated[float, Ge(0), Lt(1)] = 0.1
     margin: Annotated[int, Ge(0), Le(4096)] = 2
+    normalisation: Normalisation = "head"
+
+
+def with_normalisation(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as saved in a model card or training state; those of version 0.1.0 lack a normalisation."""
+    return {"normalisation": _FIRST_NORMALISATION, **values}
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Preparation:
     extents : tuple of Rectangle or None
         Bounding rectangle of the head in each slice, on the original grid; None for slices without head.
     clip, mean, sd : tuple of float
-        Clipping value, mean and standard deviation of each sequence, in raw intensities.
+        Clipping value, mean and standard deviation of each sequence, in intensities above the background.
     """
 
     box: Box
@@ -75,7 +89,7 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     Parameters
     ----------
     volume : ndarray
-        Shape (z, y, x, c), finite and non-negative; any real dtype.
+        Shape (z, y, x, c), from :func:`.background.subtract_background`.
     options : PreprocessOptions
         From the model card.
 
@@ -99,8 +113,12 @@ def measure(volume: Volume, options: PreprocessOptions) -> Preparation:
     if not head.any():
         head[:] = True
     mean, sd = [], []
-    for c, limit in enumerate(clip):
-        values = np.minimum(sparse[..., c][head], limit)
+    for c in range(len(clip)):
+        values = sparse[..., c][head]
+        if options.normalisation == "head":
+            clip[c] = np.percentile(values, options.clip_percentile)
+        limit = clip[c]
+        values = np.minimum(values, limit)
         mean.append(float(values.mean(dtype=np.float64)))
         spread = float(values.std(dtype=np.float64))
         # Without contrast, the standard deviation is rounding error; the clipping value sets the scale.
@@ -141,7 +159,7 @@ def crop_and_resample(
     Parameters
     ----------
     slices : ndarray
-        Shape (n, y, x, c), raw intensities.
+        Shape (n, y, x, c), intensities above the background.
     box : Box
         From :func:`measure`.
     size : int
@@ -152,7 +170,7 @@ def crop_and_resample(
     Returns
     -------
     Tensor
-        Shape (n, c, size, size), float32, raw intensities.
+        Shape (n, c, size, size), float32, intensities above the background.
     """
     import torch
 
@@ -171,7 +189,7 @@ def crop_and_resample(
 
 
 def normalise(slices: Tensor, preparation: Preparation) -> Tensor:
-    """Clip and z-score raw slices of one volume, shape (n, c, h, w), sequence by sequence."""
+    """Clip and z-score slices of one volume, shape (n, c, h, w), sequence by sequence."""
     return normalise_each(slices, intensity_stats_of(preparation).to(slices))
 
 
@@ -183,12 +201,12 @@ def intensity_stats_of(preparation: Preparation) -> Tensor:
 
 
 def normalise_each(slices: Tensor, intensity_stats: Tensor) -> Tensor:
-    """Clip and z-score raw slices of different volumes.
+    """Clip and z-score slices of different volumes.
 
     Parameters
     ----------
     slices : Tensor
-        Shape (n, c, h, w), raw intensities.
+        Shape (n, c, h, w), intensities above the background.
     intensity_stats : Tensor
         Shape (n, 3, c) or (1, 3, c): clipping value, mean and sd of each slice's volume.
 

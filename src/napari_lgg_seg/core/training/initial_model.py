@@ -12,7 +12,7 @@ from ..data.patients import FLAIR, SEQUENCES
 from ..errors import TrainingError
 from ..model.checkpoint import DEFAULT_MODEL, ModelCard, load_model, read_card
 from ..model.neighbours import input_channels
-from ..model.preprocess import PreprocessOptions
+from ..model.preprocess import Normalisation, PreprocessOptions
 from .options import TrainOptions
 
 if TYPE_CHECKING:
@@ -109,6 +109,14 @@ def find_initial_model(options: TrainOptions, preprocess: PreprocessOptions | No
         f"{path} is a {_summary(*has)}, not a {_summary(*wanted)}; start from scratch or choose another "
         "model."
     )
+
+
+def with_normalisation(initial: InitialModel, normalisation: Normalisation | None) -> InitialModel:
+    """The same start with another normalisation, unless that is None."""
+    if normalisation is None:
+        return initial
+    preprocess = dataclasses.replace(initial.preprocess, normalisation=normalisation)
+    return dataclasses.replace(initial, preprocess=preprocess)
 
 
 def _summary(architecture: str, sequences: tuple[str, ...], neighbours: int) -> str:

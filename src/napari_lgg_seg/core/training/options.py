@@ -20,6 +20,9 @@ from ..choices import (
 )
 from ..devices import DeviceChoice
 
+#: Upper limit of counts, beyond what any training needs.
+MOST = 1_000_000
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -76,6 +79,7 @@ class TrainOptions:
         metadata=option(
             "Number of epochs; the learning rate falls to 0 over all of them.",
             minimum=1,
+            maximum=MOST,
             may_change=True,
             fine_tuning=10,
             scratch=12,
@@ -86,6 +90,7 @@ class TrainOptions:
         metadata=option(
             "Slices drawn at random for each epoch.",
             minimum=1,
+            maximum=MOST,
             fine_tuning=160,
             scratch=1280,
         ),
@@ -95,6 +100,7 @@ class TrainOptions:
         metadata=option(
             "Slices in one step, over all processes; computed in parts if memory is short.",
             minimum=1,
+            maximum=MOST,
         ),
     )
     optimiser: Optimiser | None = field(
@@ -110,6 +116,7 @@ class TrainOptions:
         metadata=option(
             "Peak learning rate, after a linear warm-up and before a cosine to 0.",
             minimum=0,
+            maximum=100,
             fine_tuning=1e-3,
             scratch=2e-3,
         ),
@@ -118,9 +125,14 @@ class TrainOptions:
         default=0.05,
         metadata=option("Fraction of the steps in which the learning rate rises.", minimum=0, maximum=1),
     )
-    weight_decay: float = field(default=0.05, metadata=option("Weight decay of the optimiser.", minimum=0))
+    weight_decay: float = field(
+        default=0.05, metadata=option("Weight decay of the optimiser.", minimum=0, maximum=100)
+    )
     gradient_clip: float = field(
-        default=1.0, metadata=option("Largest norm of the gradient; larger ones are scaled down.", minimum=0)
+        default=1.0,
+        metadata=option(
+            "Largest norm of the gradient; larger ones are scaled down.", minimum=0, maximum=MOST
+        ),
     )
     average_decay: float | None = field(
         default=None,
@@ -191,6 +203,7 @@ class TrainOptions:
         metadata=option(
             "Epochs from one validation to the next; the last epoch is always validated.",
             minimum=1,
+            maximum=MOST,
             may_change=True,
             fine_tuning=1,
             scratch=2,
@@ -201,12 +214,15 @@ class TrainOptions:
         metadata=option(
             "Stop after this many validations without a higher mean Dice per patient; 0: never.",
             minimum=0,
+            maximum=MOST,
             may_change=True,
         ),
     )
     seed: int = field(
         default=0,
-        metadata=option("Seed of the split, random weights, drawn slices and augmentation."),
+        metadata=option(
+            "Seed of the split, random weights, drawn slices and augmentation.", minimum=0, maximum=2**31 - 1
+        ),
     )
     device: DeviceChoice = field(
         default="auto",
@@ -220,6 +236,7 @@ class TrainOptions:
         metadata=option(
             "Stop after this many minutes, counted from each start; the training can be resumed later.",
             minimum=0,
+            maximum=MOST,
             may_change=True,
         ),
     )

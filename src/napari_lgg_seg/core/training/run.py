@@ -101,7 +101,7 @@ class Run:
         Raises
         ------
         TrainingError
-            If a patient is also a validation patient, or none can be read.
+            If a patient is also a validation patient, or none can be read or shows tumour.
         """
         check_split([source_name(s) for s in training], self._validation_names)
         if self.processes.local_rank == 0:
@@ -118,6 +118,11 @@ class Run:
             self.dataset.open()
         if not self.dataset.names:
             raise TrainingError("No training patient could be read; see the notice about each.")
+        if not self.dataset.shows_tumour:
+            raise TrainingError(
+                f"No mask of the {len(self.dataset.names)} training patients marks tumour; check the masks, "
+                "or choose other patients."
+            )
 
     def plan(self) -> list[Tensor]:
         """Draw the slices of the current epoch: for each batch, (n, 2) indices of patient and slice.

@@ -19,8 +19,14 @@ from .. import memory as process_memory
 from ..atomic import replacing
 from ..data.patients import SEQUENCES, Patient
 from ..errors import TrainingError
+from ..model.background import subtract_background
 from ..model.neighbours import with_neighbours
-from ..model.preprocess import PreprocessOptions, crop_and_resample, measure
+from ..model.preprocess import (
+    PreprocessOptions,
+    crop_and_resample,
+    intensity_stats_of,
+    measure,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -97,15 +103,18 @@ class SliceDataset:
 
         if patient.truth is None or patient.volume is None:
             raise TrainingError(f"{patient.folder} has no images or no masks; training needs both.")
-        volume = patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]]
+        volume = subtract_background(patient.volume[..., [SEQUENCES.index(s) for s in self.sequences]])
         prepared = measure(volume, self.preprocess)
         has_mask = np.isin(patient.slice_numbers, patient.slices_without_mask, invert=True)
         needed = np.unique(with_neighbours(np.flatnonzero(has_mask), len(volume), self.neighbours))
         size = self.preprocess.working_size
         images = crop_and_resample(volume[needed], prepared.box, size)
         masks = crop_and_resample(patient.truth[needed][..., None], prepared.box, size)
+        intensity_stats = intensity_stats_of(prepared)[0]
+        if patient.volume.dtype != np.uint8:  # scaled to fit, as what is clipped need not
+            scale = 255 / intensity_stats[0].clamp(min=1e-37)
+            images, intensity_stats = images * scale[:, None, None], intensity_stats * scale
         slices = torch.cat([images, 255 * masks], dim=1).round_().clamp_(0, 255).to(torch.uint8)
-        intensity_stats = torch.tensor([prepared.clip, prepared.mean, prepared.sd])
         self._store(patient.name, slices, torch.from_numpy(has_mask[needed]), intensity_stats)
 
     def _store(self, name: str, slices: Tensor, has_mask: Tensor, intensity_stats: Tensor) -> None:
@@ -154,6 +163,11 @@ class SliceDataset:
         self._slices, self._intensity_stats, self._tumour, self._has_mask = [], [], [], []
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def shows_tumour(self) -> bool:
+        """Whether a slice with a mask shows tumour."""
+        return bool(len(self._slices_that(shows_tumour=True)))
 
     def plan(self, slices: int, batch_size: int, tumour_share: float, seed: int) -> list[Tensor]:
         """Draw the slices of one epoch.

@@ -6,12 +6,15 @@ Everything random follows from seed, epoch and step, so that no random generator
 from __future__ import annotations
 
 import dataclasses
+import io
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import remove_temporaries, replacing
 from ..errors import TrainingError
+from ..model.preprocess import Normalisation, PreprocessOptions, with_normalisation
 from .options import TrainOptions
 from .paths import state_file, state_folder
 
@@ -33,14 +36,18 @@ def save_state(run: Run, path: Path) -> None:
     ------
     ExportError
         If the disk is full or the folder cannot be written; the old state is left untouched.
+    DeviceError
+        If the device fails.
     """
     import torch
 
+    content = io.BytesIO()
+    try:
+        torch.save(_plain(run.state_dict()), content)
+    except RuntimeError as error:  # the device failed
+        raise run.learner.failure(error) from error
     with replacing(path) as temporary:
-        try:
-            torch.save(_plain(run.state_dict()), temporary)
-        except RuntimeError as error:  # torch's error if the disk is full
-            raise OSError(str(error).splitlines()[0]) from error
+        temporary.write_bytes(content.getbuffer())  # Python's errors say why a file cannot be written
 
 
 def load_state(run: Run, path: Path) -> bool:
@@ -73,6 +80,19 @@ def load_state(run: Run, path: Path) -> bool:
     return True
 
 
+def saved_normalisation(path: Path) -> Normalisation | None:
+    """The normalisation of the training whose state is on disk; None if there is none that can be read.
+
+    A training from scratch of version 0.1.0 is resumed with the normalisation that it started with.
+    """
+    import torch
+
+    with suppress(Exception):  # reported by load_state
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return PreprocessOptions(**with_normalisation(state["preprocess"])).normalisation
+    return None
+
+
 def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
     """Refuse the state of a training with other patients, options or preprocessing."""
     if state["split"] != _plain(run.split()):
@@ -90,7 +110,7 @@ def _check_same(run: Run, state: dict[str, Any], path: Path) -> None:
                 "resume with the same options, or choose another output."
             )
     size, wanted = state["preprocess"]["working_size"], run.initial.preprocess.working_size
-    if state["preprocess"] != dataclasses.asdict(run.initial.preprocess):
+    if PreprocessOptions(**with_normalisation(state["preprocess"])) != run.initial.preprocess:
         raise TrainingError(
             f"{path} belongs to a training with another preprocessing (working size {size}, not {wanted}); "
             "resume with the same preprocessing, or choose another output."

@@ -18,12 +18,12 @@ from ..model.preprocess import PreprocessOptions
 from . import distributed
 from .callbacks import Callback, EarlyStopping, HistoryCsv, KeepBest, KeepState, LearningRate, TimeBudget
 from .events import Ended, EpochDone, StepDone, TrainEvent, Validated
-from .initial_model import find_initial_model
+from .initial_model import find_initial_model, with_normalisation
 from .options import TrainOptions
 from .paths import lock_file, state_file, state_folder
 from .patients import Source
 from .run import Run
-from .state import load_state, remove_leftovers
+from .state import load_state, remove_leftovers, saved_normalisation
 from .validation import validate
 
 
@@ -71,6 +71,10 @@ def train(
     """
     options = options or TrainOptions()
     initial = find_initial_model(options, preprocess)
+    if resume and initial.card is None:
+        initial = with_normalisation(
+            initial, distributed.current().from_main(saved_normalisation(state_file(output)))
+        )
     options = options.complete(fine_tuning=initial.card is not None)
     check_name(output)
     with locked_output(output):

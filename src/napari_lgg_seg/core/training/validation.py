@@ -27,7 +27,7 @@ def validate(run: Run) -> Generator[TrainEvent, None, None]:
     Yields
     ------
     SlicesDone, PatientValidated or Notice
-        A notice for each patient that cannot be read.
+        A notice for each patient that cannot be read, and once if no patient shows tumour.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def validate(run: Run) -> Generator[TrainEvent, None, None]:
     # Other engines would have to convert the weights for each validation.
     predictor = Predictor(model, run.options.device, engine="torch")
     options = model.card.complete(SegmentOptions())
-    own, scores = run.processes.share(run.validation), {}
+    own, scores, shows_tumour = run.processes.share(run.validation), {}, False
     for number, source in enumerate(own, 1):
         try:
             patient = load_patient(source)
@@ -48,6 +48,7 @@ def validate(run: Run) -> Generator[TrainEvent, None, None]:
             continue
         assert patient.volume is not None
         assert patient.truth is not None
+        shows_tumour = shows_tumour or bool(patient.truth.any())
         labels = postprocess((yield from predictor.predict(patient.volume)), options)
         if patient.slices_without_mask:
             labels[np.isin(patient.slice_numbers, patient.slices_without_mask)] = 0
@@ -56,4 +57,9 @@ def validate(run: Run) -> Generator[TrainEvent, None, None]:
     scores = run.processes.merged(scores)
     if not scores:
         raise TrainingError("No validation patient could be read; see the notice about each.")
+    if not run.processes.any(shows_tumour, run.device) and not any(record.scores for record in run.history):
+        yield Notice(
+            "No mask of the validation patients marks tumour, so their Dice says nothing about tumours: "
+            "it is 1 if nothing is found."
+        )
     run.add_validation(scores, seconds=time.monotonic() - began)

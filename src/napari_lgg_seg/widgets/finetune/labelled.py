@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...core.data.patients import Patient, UInt8Array, find_slices
 from ...core.errors import ComparisonError, PatientError
+from ...core.model.background import subtract_background
 from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
 from ..compare.alignment import align, full_resolution, world_grid
 from ..segment.inputs import Subject, arrays_of, proposed_sequences, subjects_in, to_volume
@@ -169,11 +170,9 @@ def as_uint8(volume: npt.NDArray[np.generic]) -> UInt8Array:
     """A sequence of any range scaled to 0 to 255; black stays black, and networks normalise it anyway."""
     if volume.dtype == np.uint8:
         return volume.astype(np.uint8)
-    values = np.nan_to_num(np.asarray(volume, np.float32), posinf=0, neginf=0)
-    low = min(float(values.min()), 0.0)
-    high = float(np.percentile(values[:, ::2, ::2], _CLIP))
-    high = high if high > low else float(values.max())
-    scaled = (values - low) * (255 / (high - low) if high > low else 0.0)
+    values = subtract_background(volume[..., None])[..., 0]
+    high = float(np.percentile(values[:, ::2, ::2], _CLIP)) or float(values.max())
+    scaled = values * (255 / high if high > 0 else 0.0)
     return np.clip(np.round(scaled), 0, 255).astype(np.uint8)
 
 
