@@ -17,10 +17,12 @@ import numpy as np
 
 from .. import memory as process_memory
 from ..atomic import replacing
+from ..data.json_files import Names, build, read_values
 from ..data.patients import SEQUENCES, Patient
-from ..errors import TrainingError
+from ..errors import TrainingError, reason
 from ..model.neighbours import with_neighbours
 from ..model.preprocess import PreprocessOptions, crop_and_resample, measure
+from ..regular_files import check_regular
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +45,16 @@ class Batch:
 
     slices: Tensor
     intensity_stats: Tensor
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The file that other processes open the slices with; one entry per patient."""
+
+    names: Names
+    intensity_stats: tuple[tuple[tuple[float, ...], ...], ...]
+    tumour: tuple[tuple[bool, ...], ...]
+    has_mask: tuple[tuple[bool, ...], ...]
 
 
 class SliceDataset:
@@ -137,12 +149,20 @@ class SliceDataset:
         """Open the slices of another process, which must have stored all of them in files."""
         import torch
 
-        index = json.loads(self._index.read_text(encoding="utf-8"))
-        self.names = index["names"]
-        self._intensity_stats = [torch.tensor(stats) for stats in index["intensity_stats"]]
-        self._tumour = [torch.tensor(has_tumour) for has_tumour in index["tumour"]]
-        self._has_mask = [torch.tensor(has_mask) for has_mask in index["has_mask"]]
-        self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
+        try:
+            index = build(_Index, read_values(self._index))
+            self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(index.names))]
+            lengths = [len(index.intensity_stats), len(index.tumour), len(index.has_mask)]
+            if lengths != [len(index.names)] * 3 or not all(map(_belong, self._slices, index.tumour)):
+                raise ValueError("its parts do not belong together")
+        except (OSError, EOFError, ValueError) as error:  # JsonError is a ValueError
+            raise TrainingError(
+                f"{self._index} or a file next to it is damaged ({reason(error)}); start the training again."
+            ) from error
+        self.names = list(index.names)
+        self._intensity_stats = [torch.tensor(stats) for stats in index.intensity_stats]
+        self._tumour = [torch.tensor(has_tumour) for has_tumour in index.tumour]
+        self._has_mask = [torch.tensor(has_mask) for has_mask in index.has_mask]
 
     @property
     def _index(self) -> Path:
@@ -242,8 +262,13 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.cat(order)[:count]
 
 
+def _belong(slices: Tensor, tumour: tuple[bool, ...]) -> bool:
+    return slices.ndim == 4 and len(slices) == len(tumour)
+
+
 def _memory_map(path: Path) -> Tensor:
     import torch
 
+    check_regular(path)
     # Copy on write, although nothing is written: torch warns about read-only memory.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
