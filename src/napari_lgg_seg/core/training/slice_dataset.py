@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,8 +152,8 @@ class SliceDataset:
         try:
             index = build(_Index, read_values(self._index))
             self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(index.names))]
-            lengths = [len(index.intensity_stats), len(index.tumour), len(index.has_mask)]
-            if lengths != [len(index.names)] * 3 or not all(map(_belong, self._slices, index.tumour)):
+            parts = zip(self._slices, index.intensity_stats, index.tumour, index.has_mask, strict=True)
+            if not all(self._belong_together(*part) for part in parts):
                 raise ValueError("its parts do not belong together")
         except (OSError, EOFError, ValueError) as error:  # JsonError is a ValueError
             raise TrainingError(
@@ -163,6 +163,17 @@ class SliceDataset:
         self._intensity_stats = [torch.tensor(stats) for stats in index.intensity_stats]
         self._tumour = [torch.tensor(has_tumour) for has_tumour in index.tumour]
         self._has_mask = [torch.tensor(has_mask) for has_mask in index.has_mask]
+
+    def _belong_together(
+        self, slices: Tensor, stats: Sequence[Sequence[float]], *flags: Sequence[bool]
+    ) -> bool:
+        """Whether the slices and values of a patient have the expected shapes."""
+        channels, size = len(self.sequences), self.preprocess.working_size
+        return (
+            slices.shape[1:] == (channels + 1, size, size)
+            and {len(flag) for flag in flags} == {len(slices)}
+            and [len(row) for row in stats] == [channels] * 3
+        )
 
     @property
     def _index(self) -> Path:
@@ -260,10 +271,6 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
     rounds = -(-count // len(population))
     order = [population[torch.randperm(len(population), generator=generator)] for _ in range(rounds)]
     return torch.cat(order)[:count]
-
-
-def _belong(slices: Tensor, tumour: tuple[bool, ...]) -> bool:
-    return slices.ndim == 4 and len(slices) == len(tumour)
 
 
 def _memory_map(path: Path) -> Tensor:
