@@ -108,5 +108,5 @@ def _settings() -> Any:
         return None
     try:
         return get_plugin_settings(PLUGIN)
-    except KeyError:  # the plugin is not registered with napari
+    except (KeyError, AssertionError):  # not registered with napari, or a settings file that holds a list
         return None

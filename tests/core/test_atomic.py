@@ -184,6 +184,23 @@ def test_a_committed_change_removes_nothing_outside_of_the_folder(tmp_path):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[", b"{}", b'[1, null, "", "..", "a/b", "\\u0000"]', b"\xff", b"[" * 5000, None],
+)
+def test_a_damaged_list_of_removed_files_removes_nothing(tmp_path, content):
+    committed = tmp_path / "p" / ".lgg-committed"
+    committed.mkdir(parents=True)
+    (committed / "new").write_text("new")
+    (tmp_path / "p" / "old").write_text("old")
+    if content is not None:
+        (committed / ".removed.json").write_bytes(content)
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(committed / ".removed.json")
+    settle(tmp_path / "p")
+    assert entries(tmp_path / "p") == ["new", "old"]
+
+
 def test_a_lock_holds_for_other_threads_and_leaves_nothing(tmp_path):
     def take():
         with locked(tmp_path / "p", timeout=0):

@@ -45,6 +45,8 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path):
         open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "missing")
+    with pytest.raises(OSError, match="its name is invalid"):
+        read_text(tmp_path / "nul\0")
 
 
 def test_a_file_over_the_limit_is_refused(tmp_path: Path):

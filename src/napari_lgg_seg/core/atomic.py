@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import BusyError, ExportError
+from .regular_files import NotRegularError, TooLargeError, read_text
 
 #: Characters that are not allowed in file names on some systems.
 NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
@@ -232,7 +233,7 @@ def _complete(folder: Path, *, after_a_crash: bool = False) -> None:
             file.unlink()  # another program has written it since; it differs from its record then
         else:
             file.replace(folder / file.name)
-    if removed.is_file():
+    if os.path.lexists(removed):
         for name in _names_in(removed):
             (folder / name).unlink(missing_ok=True)
         removed.unlink()
@@ -246,8 +247,8 @@ def _is_younger(path: Path, other: Path) -> bool:
 def _names_in(file: Path) -> list[str]:
     """Names of files from a JSON file; nothing else is trusted in it."""
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        names = json.loads(read_text(file))
+    except (NotRegularError, TooLargeError, ValueError, RecursionError):
         return []
     names = names if isinstance(names, list) else []
     return [

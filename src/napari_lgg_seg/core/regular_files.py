@@ -38,7 +38,11 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     OSError
         If it is a folder or missing, or its folder cannot be read.
     """
-    _check_mode(path, os.stat(path).st_mode)  # noqa: PTH116 - also for paths that are strings
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - also for paths that are strings
+    except ValueError as error:  # a null character
+        raise OSError(errno.EINVAL, "its name is invalid", os.fspath(path)) from error
+    _check_mode(path, mode)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:

@@ -147,6 +147,7 @@ def of_patient(entry, **others):
         of_patient({"state": "new", "by_hand": 1}),
         of_patient({"state": "new", "nothing_found": "no"}),
         of_patient({"state": "new", "made_with": ["model"]}),
+        of_patient({"state": "new", "made_with": {"options": "none"}}),
         of_patient({"state": "new", "uncertainty": "much"}),
         of_patient({"state": "new", "uncertainty": float("nan")}),
         of_patient({"state": "new", "expected_dice": 2}),

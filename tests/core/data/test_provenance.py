@@ -50,7 +50,7 @@ WRONG = {
     "made_by": ["", "nobody", None, 1, ["model"]],
     "files": [None, [], "a.tif", {"a.tif": 3}, {"a.tif": {"sha256": 1, "size": 3}}, {"a.tif": {"size": 3}}],
     "provenance": [3, "x", [], {}, {**OLD, "images": 1}, {**OLD, "options": []}, {**OLD, "engine": None}],
-    "made_with": [None, [], "U-Net"],
+    "made_with": [None, [], "U-Net", {"options": 3}, {"provenance": {"options": None}}],
     "uncertainty": ["0.5", -1, 1.5, True, float("nan"), float("inf"), 10**400, []],
     "expected_dice": ["0.5", -1, 1.5, True, float("nan"), {}],
     "nothing_found": [None, 0, "no"],

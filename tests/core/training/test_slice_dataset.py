@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -347,3 +348,39 @@ def test_an_error_while_preparing_a_batch_is_raised(dataset, monkeypatch):
     monkeypatch.setattr(dataset, "take", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         drawn(dataset)
+
+
+@pytest.fixture
+def shared(tmp_path, patients):
+    """A dataset whose slices another process has stored, and a new one to open them with."""
+    dataset_of(*patients, folder=tmp_path, memory=0).save_index()
+    return SliceDataset(OPTIONS, folder=tmp_path)
+
+
+WRONG = {
+    "names": [None, [], ["a"], ["a", "b", "c"], [1, 2], ["a", ""]],
+    "intensity_stats": [None, [], [[1.0]] * 2, [[["1"] * 3] * 3] * 2, [[[float("nan")] * 3] * 3] * 2],
+    "tumour": [None, [], [[True], [True]], [[1] * 6, [1] * 5], "text"],
+    "has_mask": [None, [], [[True], [True]], [["yes"] * 6, ["yes"] * 5]],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_index_with_a_wrong_or_missing_value_is_refused(shared, tmp_path, name):
+    values = json.loads((tmp_path / "index.json").read_text())
+    contents = [json.dumps({**values, name: value}) for value in WRONG[name]]
+    for content in (*contents, json.dumps({key: values[key] for key in values if key != name})):
+        (tmp_path / "index.json").write_text(content)
+        with pytest.raises(TrainingError, match=r"index\.json or a file next to it is damaged \(.*\); .*\.$"):
+            shared.open()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", "cut", "another shape"])
+def test_damaged_slices_are_refused(shared, tmp_path, content):
+    path = tmp_path / "1.npy"
+    if content == "another shape":
+        np.save(path, np.zeros((5, 4, 16, 16), np.uint8))
+    else:
+        path.write_bytes(path.read_bytes()[:1000] if content == "cut" else content)
+    with pytest.raises(TrainingError, match=r"is damaged"):
+        shared.open()

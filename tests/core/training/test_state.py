@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -137,6 +138,55 @@ def test_a_damaged_state_is_refused(patients, output, state, content):
     with pytest.raises(TrainingError, match=r"last\.pt is damaged; .*\.$"):
         list(start(patients, output, resume=True))
     assert state.read_bytes() == content
+
+
+WRONG = {
+    "epoch": ["1", None, -1, 1.5, 2, True, 10**400],
+    "step_in_epoch": ["1", None, -1, 0, 10**6],
+    "steps_done": ["1", None, -1, 0, 7],
+    "part": ["1", None, 0, -1, 1.5],
+    "minutes": ["1", None, -1.0, float("nan"), float("inf")],
+    "losses": [None, 3, ["1"], [float("nan")], [], [0.5] * 3],
+    "history": [None, {}, [3], [[]], [{}], [{"epoch": 1}]],
+    "split": [None, [], {}, {"training": "a", "validation": "b"}],
+    "options": [None, [], 3],
+    "preprocess": [None, [], {}, {"working_size": "32"}],
+    "network": [None, [], {}, {"weight": torch.zeros(1)}, {"weight": "text"}],
+    "average": [None, {}],
+    "optimiser": [None, {}, {"state": {}, "param_groups": []}],
+    "scaler": [None, 3],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.usefixtures("one_step")
+def test_a_state_with_a_wrong_or_missing_value_is_refused(patients, output, state, name):
+    good = torch.load(state, weights_only=True)
+    for value in WRONG[name]:
+        torch.save({**good, name: value}, state)
+        with pytest.raises(TrainingError, match=r"last\.pt (is damaged|belongs to .*); .*\.$"):
+            list(start(patients, output, resume=True))
+    torch.save({key: value for key, value in good.items() if key != name}, state)
+    with pytest.raises(TrainingError, match=r"last\.pt is damaged; .*\.$"):
+        list(start(patients, output, resume=True))
+
+
+@pytest.mark.usefixtures("one_step")
+def test_a_state_with_weights_that_are_not_finite_is_refused(patients, output, state):
+    found = torch.load(state, weights_only=True)
+    next(iter(found["network"].values())).fill_(torch.nan)
+    torch.save(found, state)
+    with pytest.raises(TrainingError, match=r"last\.pt is damaged; .*\.$"):
+        list(start(patients, output, resume=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are Unix files")
+@pytest.mark.usefixtures("one_step")
+def test_a_state_that_is_no_regular_file_is_refused(patients, output, state):
+    state.unlink()
+    os.mkfifo(state)
+    with pytest.raises(TrainingError, match=r"last\.pt cannot be opened \(it is not a regular file\); .*\.$"):
+        list(start(patients, output, resume=True))
 
 
 def test_a_full_disk_leaves_model_and_old_state_intact(patients, output, state):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..data.json_files import Fraction, JsonError, build, read_values
-from ..data.provenance import LabelRecord
+from ..data.provenance import LabelRecord, MadeWith
 from ..errors import ResultsError
 
 INDEX_NAME = "cohort.json"
@@ -47,7 +47,11 @@ def read_old_record(folder: Path, patient: str) -> LabelRecord | None:
     path = folder / INDEX_NAME
     try:
         patients = build(_Index, read_values(path)).patients
-        return _record(build(_Status, patients[patient])) if patient in patients else None
+        if patient not in patients:
+            return None
+        status = build(_Status, patients[patient])
+        build(MadeWith, status.made_with)
+        return _record(status)
     except JsonError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Len, MinLen
 
 from .json_files import Count, JsonError, build
+from .provenance import MadeWith
 
 Row = Annotated[tuple[float, ...], Len(4, 4)]
-
-
-@dataclass(frozen=True)
-class _Provenance:
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _MadeWith:
-    options: Mapping[str, Any] = field(default_factory=dict)
-    provenance: _Provenance = field(default_factory=lambda: _Provenance({}))
 
 
 @dataclass(frozen=True)
@@ -32,7 +21,7 @@ class _Metadata:
     filled_sequences: tuple[str, ...] = ()
     affine: Annotated[tuple[Row, ...], Len(4, 4)] | None = None
     folder: str | None = None
-    made_with: _MadeWith = field(default_factory=_MadeWith)
+    made_with: MadeWith = field(default_factory=MadeWith)
     schema: int = 1
 
 

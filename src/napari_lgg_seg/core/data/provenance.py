@@ -177,6 +177,19 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class _HasOptions:
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What is read of :attr:`LabelRecord.made_with`, to check it; the rest is only displayed."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    provenance: _HasOptions = field(default_factory=lambda: _HasOptions({}))
+
+
+@dataclass(frozen=True)
 class LabelRecord:
     """Content of the hidden file that is stored together with a patient's labels in one format.
 
@@ -229,7 +242,9 @@ def read_record(folder: Path, file_format: str) -> LabelRecord | Provenance | No
         values = read_values(folder / provenance_file(file_format))
         if "schema" not in values:
             return Provenance.from_values(values)
-        complete = values.keys() >= LabelRecord.__dataclass_fields__.keys()
-        return build(LabelRecord, values) if complete and values["schema"] == _SCHEMA else None
+        if values["schema"] != _SCHEMA or not values.keys() >= LabelRecord.__dataclass_fields__.keys():
+            return None
+        build(MadeWith, values["made_with"])
+        return build(LabelRecord, values)
     except JsonError:  # missing or damaged
         return None

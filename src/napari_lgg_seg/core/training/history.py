@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..data.json_files import Count, Fraction, NotNegative
 from ..evaluation.metrics import Summary, summarise
 
 
@@ -30,13 +31,13 @@ class EpochRecord:
         Dice of each validation patient; empty without a validation.
     """
 
-    epoch: int
-    step: int
+    epoch: Count
+    step: Count
     loss: float | None
-    learning_rate: float
-    minutes: float
-    waiting: float
-    scores: Mapping[str, float] = field(default_factory=dict)
+    learning_rate: NotNegative
+    minutes: NotNegative
+    waiting: NotNegative
+    scores: Mapping[str, Fraction] = field(default_factory=dict)
 
     @property
     def validation(self) -> Summary | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy as np
 
 from .. import memory as process_memory
 from ..atomic import replacing
+from ..data.json_files import Names, build, read_values
 from ..data.patients import SEQUENCES, Patient
-from ..errors import TrainingError
+from ..errors import TrainingError, reason
 from ..model.background import subtract_background
 from ..model.neighbours import with_neighbours
 from ..model.preprocess import (
@@ -27,6 +28,7 @@ from ..model.preprocess import (
     intensity_stats_of,
     measure,
 )
+from ..regular_files import check_regular
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,16 @@ class Batch:
 
     slices: Tensor
     intensity_stats: Tensor
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The file that other processes open the slices with; one entry per patient."""
+
+    names: Names
+    intensity_stats: tuple[tuple[tuple[float, ...], ...], ...]
+    tumour: tuple[tuple[bool, ...], ...]
+    has_mask: tuple[tuple[bool, ...], ...]
 
 
 class SliceDataset:
@@ -146,12 +158,31 @@ class SliceDataset:
         """Open the slices of another process, which must have stored all of them in files."""
         import torch
 
-        index = json.loads(self._index.read_text(encoding="utf-8"))
-        self.names = index["names"]
-        self._intensity_stats = [torch.tensor(stats) for stats in index["intensity_stats"]]
-        self._tumour = [torch.tensor(has_tumour) for has_tumour in index["tumour"]]
-        self._has_mask = [torch.tensor(has_mask) for has_mask in index["has_mask"]]
-        self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(self.names))]
+        try:
+            index = build(_Index, read_values(self._index))
+            self._slices = [_memory_map(self._index.with_name(f"{i}.npy")) for i in range(len(index.names))]
+            parts = zip(self._slices, index.intensity_stats, index.tumour, index.has_mask, strict=True)
+            if not all(self._belong_together(*part) for part in parts):
+                raise ValueError("its parts do not belong together")
+        except (OSError, EOFError, ValueError) as error:  # JsonError is a ValueError
+            raise TrainingError(
+                f"{self._index} or a file next to it is damaged ({reason(error)}); start the training again."
+            ) from error
+        self.names = list(index.names)
+        self._intensity_stats = [torch.tensor(stats) for stats in index.intensity_stats]
+        self._tumour = [torch.tensor(has_tumour) for has_tumour in index.tumour]
+        self._has_mask = [torch.tensor(has_mask) for has_mask in index.has_mask]
+
+    def _belong_together(
+        self, slices: Tensor, stats: Sequence[Sequence[float]], *flags: Sequence[bool]
+    ) -> bool:
+        """Whether the slices and values of a patient have the expected shapes."""
+        channels, size = len(self.sequences), self.preprocess.working_size
+        return (
+            slices.shape[1:] == (channels + 1, size, size)
+            and {len(flag) for flag in flags} == {len(slices)}
+            and [len(row) for row in stats] == [channels] * 3
+        )
 
     @property
     def _index(self) -> Path:
@@ -259,5 +290,6 @@ def _draw(population: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _memory_map(path: Path) -> Tensor:
     import torch
 
+    check_regular(path)
     # Copy on write, although nothing is written: torch warns about read-only memory.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

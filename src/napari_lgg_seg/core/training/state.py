@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from ..atomic import remove_temporaries, replacing
-from ..errors import TrainingError
+from ..data.json_files import Count, Names, NotNegative, build
+from ..errors import LggSegError, TrainingError
 from ..model.preprocess import Normalisation, PreprocessOptions, with_normalisation
+from ..regular_files import check_regular, open_regular
+from .history import EpochRecord
 from .options import TrainOptions
 from .paths import state_file, state_folder
 
@@ -63,21 +69,79 @@ def load_state(run: Run, path: Path) -> bool:
     TrainingError
         If it is damaged, or belongs to a training with other patients or options.
     """
+    if not run.processes.from_main(os.path.lexists(path)):
+        return False
+    # The main process reads for all: machines may share no disk.
+    state = run.processes.from_main(_read(path) if run.processes.is_main else None)
+    assert state is not None
+    try:
+        _check_same(run, state, path)
+        _check_progress(run, build(_Progress, {name: state[name] for name in _PROGRESS}))
+        if not all(bool(t.isfinite().all()) for part in _WEIGHTS for t in state[part].values()):
+            raise ValueError("weights that are not finite")
+        run.load_state_dict(state)
+    except LggSegError:
+        raise
+    except Exception as error:  # torch raises almost anything about the weights and moments of others
+        raise _damaged(path) from error
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
     import torch
 
-    if not run.processes.from_main(path.is_file()):
-        return False
     try:
-        # The main process reads for all: machines may share no disk.
-        state = run.processes.from_main(
-            torch.load(path, map_location="cpu", weights_only=True) if run.processes.is_main else None
-        )
-        assert state is not None
-        _check_same(run, state, path)
-        run.load_state_dict(state)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, UnpicklingError) as error:
-        raise TrainingError(f"{path} is damaged; remove it and start the training again.") from error
-    return True
+        with open_regular(path) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be opened ({error.strerror or error}); make it readable or choose another output."
+        ) from error
+    except Exception as error:  # unpickling damaged data raises almost anything
+        raise _damaged(path) from error
+    if not isinstance(state, dict):
+        raise _damaged(path)
+    return state
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(f"{path} is damaged; remove it and start the training again.")
+
+
+@dataclass(frozen=True)
+class _Split:
+    training: Names
+    validation: Names
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What a state holds besides tensors."""
+
+    epoch: Count
+    step_in_epoch: Count
+    steps_done: Count
+    part: Annotated[int, Ge(1)]
+    minutes: NotNegative
+    losses: tuple[float, ...]
+    history: tuple[EpochRecord, ...]
+    split: _Split
+    options: dict[str, Any]
+    preprocess: PreprocessOptions
+    scaler: dict[str, Any]
+
+
+_WEIGHTS = ("network", "average")
+_PROGRESS = tuple(_Progress.__dataclass_fields__)
+
+
+def _check_progress(run: Run, progress: _Progress) -> None:
+    """Raise ValueError if the counters of a state contradict each other."""
+    done = progress.epoch * run.steps_per_epoch + progress.step_in_epoch
+    if progress.step_in_epoch > run.steps_per_epoch or progress.steps_done != done:
+        raise ValueError("the counters contradict each other")
+    if len(progress.losses) != progress.step_in_epoch:
+        raise ValueError("the number of losses is wrong")
 
 
 def saved_normalisation(path: Path) -> Normalisation | None:
@@ -88,6 +152,7 @@ def saved_normalisation(path: Path) -> Normalisation | None:
     import torch
 
     with suppress(Exception):  # reported by load_state
+        check_regular(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return PreprocessOptions(**with_normalisation(state["preprocess"])).normalisation
     return None
