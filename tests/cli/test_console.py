@@ -8,7 +8,6 @@ import os
 
 import pytest
 import tifffile
-from rich.progress import Progress
 
 from napari_lgg_seg.cli import app
 from napari_lgg_seg.cli.console import make_console, make_progress, make_table, printable
@@ -167,5 +166,23 @@ def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
     assert table.read_text() == "mine"
 
 
-def test_progress_is_rich_progress():
-    assert isinstance(make_progress(make_console()), Progress)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_pipes_are_not_replaced(run, write, tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    folder = write()
+    for command in (
+        ["evaluate", folder, folder, "--json", pipe],
+        ["shape", folder, "--csv", pipe, "--overwrite"],
+        ["report", folder, "--output", pipe, "--overwrite"],
+    ):
+        done = run(*command)
+        assert done.code == 1
+        assert str(pipe) in done.err
+    assert pipe.is_fifo()
+
+
+def test_the_current_folder_is_a_folder(run, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(write())
+    assert run("evaluate", ".", ".").code == 0
+    assert run("shape", ".", "--csv", "shapes.csv").code == 0

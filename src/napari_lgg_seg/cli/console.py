@@ -93,8 +93,9 @@ def check_json(path: Path | None) -> None:
     """
     from ..core.errors import ExportError
 
-    if path is not None and path.is_dir():
-        raise ExportError(f"{path} is a folder; give the name of a JSON file.")
+    if path is not None and path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or device"
+        raise ExportError(f"{path} is a {kind}; give the name of a JSON file.")
     if path is not None and path.exists() and path.suffix.lower() != ".json":
         raise ExportError(f"{path} exists and is not named .json; choose another name for the results.")
 
