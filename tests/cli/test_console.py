@@ -8,6 +8,7 @@ import os
 
 import pytest
 import tifffile
+from program import NAME, OTHER, THIRD
 
 from napari_lgg_seg.cli import app
 from napari_lgg_seg.cli.console import make_console, make_progress, make_table, printable
@@ -186,3 +187,66 @@ def test_the_current_folder_is_a_folder(run, write, tmp_path, monkeypatch):
     monkeypatch.chdir(write())
     assert run("evaluate", ".", ".").code == 0
     assert run("shape", ".", "--csv", "shapes.csv").code == 0
+
+
+# --- one patient among others ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), ValueError("bad"), MemoryError(), EOFError()]
+)
+@pytest.mark.parametrize("command", ["evaluate", "report", "shape"])
+def test_a_failing_patient_does_not_end_the_others(
+    run, write, dataset, tmp_path, monkeypatch, command, error
+):
+    from napari_lgg_seg.core.data import label_files
+    from napari_lgg_seg.core.evaluation import label_pairs
+
+    for name in (NAME, OTHER, THIRD):
+        write(name, shape=(3, 32, 32))
+    read = label_files.read_labels
+
+    def fails_once(path):
+        if path.name == OTHER:
+            raise error
+        return read(path)
+
+    for module in (label_files, label_pairs):
+        monkeypatch.setattr(module, "read_labels", fails_once)
+    options = {
+        "evaluate": [dataset, "--json", tmp_path / "out.json"],
+        "report": ["--truth", dataset, "--output", tmp_path / "out"],
+        "shape": ["--csv", tmp_path / "out.csv"],
+    }
+    done = run(command, dataset, *options[command])
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith(("Failed:", "Not counted:"))]
+    assert str(dataset / OTHER) in line
+    if command == "shape":
+        assert list(read_shapes(tmp_path / "out.csv")) == [THIRD, NAME]
+        assert "2 of 3 patients measured" in done.out
+        return
+    file = tmp_path / ("out.json" if command == "evaluate" else "out/metrics.json")
+    (failed,) = json.loads(file.read_text())["failed"]
+    assert str(dataset / OTHER) in failed
+    assert ("2 patients: mean Dice 1.0000" if command == "evaluate" else "2 of 3 patients shown") in done.out
+
+
+def test_a_sheet_of_an_earlier_report_does_not_stay(run, write, dataset, tmp_path):
+    for name in (NAME, OTHER):
+        write(name, shape=(3, 32, 32))
+    report = ["report", dataset, "--output", tmp_path / "out"]
+    assert run(*report).code == 0
+    (dataset / NAME / f"{NAME}_2_mask.tif").write_bytes(b"no TIFF")
+    assert run(*report, "--overwrite").code == 1
+    assert [file.name for file in (tmp_path / "out" / "sheets").iterdir()] == [f"{OTHER}.png"]
+
+
+def test_evaluate_names_patients_without_ground_truth(run, write, dataset, tmp_path):
+    folder = write(NAME)
+    write(OTHER)
+    done = run("evaluate", dataset, folder, "--json", tmp_path / "dice.json")
+    assert done.code == 0
+    assert f"Not counted: {OTHER} has no ground truth in {folder}." in done.out
+    assert "; 1 not counted, see above" in done.out
+    assert json.loads((tmp_path / "dice.json").read_text())["without_truth"] == [OTHER]

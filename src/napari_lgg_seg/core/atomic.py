@@ -33,8 +33,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ExportError
-        If the disk is full, the folder cannot be written, or the path is a folder, a pipe or a device; the old
-        file is left unchanged.
+        If the disk is full, the folder cannot be written, or the path is a folder, a pipe or a device; the
+        old file is left unchanged.
     """
     path = Path(path)
     try:
