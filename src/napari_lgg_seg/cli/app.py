@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import LggSegError, reason
+from ..core.evaluation.tables import counted
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
-from .console import INTERRUPTED, check_json, counted, dice_summary, make_console, make_progress, make_table
+from .console import INTERRUPTED, check_json, dice_summary, make_console, make_progress, make_table
 from .options import regular_file
 from .renamed import translated
 from .report import report

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from ..core.evaluation.tables import counted
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -98,11 +100,6 @@ def check_json(path: Path | None) -> None:
         raise ExportError(f"{path} is a {kind}; give the name of a JSON file.")
     if path is not None and path.exists() and path.suffix.lower() != ".json":
         raise ExportError(f"{path} exists and is not named .json; choose another name for the results.")
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 patient", "2 patients"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def dice_summary(summary: Summary) -> str:

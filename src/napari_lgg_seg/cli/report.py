@@ -11,8 +11,9 @@ import typer
 
 from ..core.devices import DeviceChoice
 from ..core.errors import ExportError, failure_sentence
+from ..core.evaluation.tables import counted
 from ..core.options import option_help
-from .console import counted, make_console, make_progress
+from .console import make_console, make_progress
 from .options import regular_file
 
 if TYPE_CHECKING:

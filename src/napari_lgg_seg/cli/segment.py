@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.choices import FileFormat
+from ..core.evaluation.tables import counted
 from ..core.options import SegmentOptions
-from .console import INTERRUPTED, PlainConsole, counted, make_console, make_progress
+from .console import INTERRUPTED, PlainConsole, make_console, make_progress
 from .options import regular_file, takes_options
 
 if TYPE_CHECKING:
