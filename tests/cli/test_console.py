@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import tifffile
-from rich.progress import Progress
+from program import NAME, OTHER, THIRD
 
 from napari_lgg_seg.cli import app
 from napari_lgg_seg.cli.console import (
@@ -175,10 +175,6 @@ def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
     assert table.read_text() == "mine"
 
 
-def test_progress_is_rich_progress():
-    assert isinstance(make_progress(make_console()), Progress)
-
-
 def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
@@ -190,3 +186,88 @@ def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
     assert printed.out == ""
     assert printed.err.splitlines() == ["Warning: The masks of [A] are soft.", "Warning: Another text."]
     assert others == ["for developers"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_pipes_are_not_replaced(run, write, tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    folder = write()
+    for command in (
+        ["evaluate", folder, folder, "--json", pipe],
+        ["shape", folder, "--csv", pipe, "--overwrite"],
+        ["report", folder, "--output", pipe, "--overwrite"],
+    ):
+        done = run(*command)
+        assert done.code == 1
+        assert str(pipe) in done.err
+    assert pipe.is_fifo()
+
+
+def test_the_current_folder_is_a_folder(run, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(write())
+    assert run("evaluate", ".", ".").code == 0
+    assert run("shape", ".", "--csv", "shapes.csv").code == 0
+
+
+# --- one patient among others ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), ValueError("bad"), MemoryError(), EOFError()]
+)
+@pytest.mark.parametrize("command", ["evaluate", "report", "shape"])
+def test_a_failing_patient_does_not_end_the_others(
+    run, write, dataset, tmp_path, monkeypatch, command, error
+):
+    from napari_lgg_seg.core.data import label_reading
+    from napari_lgg_seg.core.evaluation import label_pairs
+
+    for name in (NAME, OTHER, THIRD):
+        write(name, shape=(3, 32, 32))
+    read = label_reading.read_stored_labels
+
+    def fails_once(path):
+        if path.name == OTHER:
+            raise error
+        return read(path)
+
+    for module in (label_reading, label_pairs):
+        monkeypatch.setattr(module, "read_stored_labels", fails_once)
+    options = {
+        "evaluate": [dataset, "--json", tmp_path / "out.json"],
+        "report": ["--truth", dataset, "--output", tmp_path / "out"],
+        "shape": ["--csv", tmp_path / "out.csv"],
+    }
+    done = run(command, dataset, *options[command])
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith(("Failed:", "Not counted:"))]
+    assert str(dataset / OTHER) in line
+    if command == "shape":
+        assert list(read_shapes(tmp_path / "out.csv")) == [THIRD, NAME]
+        assert "2 of 3 patients measured" in done.out
+        return
+    file = tmp_path / ("out.json" if command == "evaluate" else "out/metrics.json")
+    (failed,) = json.loads(file.read_text())["failed"]
+    assert str(dataset / OTHER) in failed
+    assert ("2 patients: mean Dice 1.0000" if command == "evaluate" else "2 of 3 patients shown") in done.out
+
+
+def test_a_sheet_of_an_earlier_report_does_not_stay(run, write, dataset, tmp_path):
+    for name in (NAME, OTHER):
+        write(name, shape=(3, 32, 32))
+    report = ["report", dataset, "--output", tmp_path / "out"]
+    assert run(*report).code == 0
+    (dataset / NAME / f"{NAME}_2_mask.tif").write_bytes(b"no TIFF")
+    assert run(*report, "--overwrite").code == 1
+    assert [file.name for file in (tmp_path / "out" / "sheets").iterdir()] == [f"{OTHER}.png"]
+
+
+def test_evaluate_names_patients_without_ground_truth(run, write, dataset, tmp_path):
+    folder = write(NAME)
+    write(OTHER)
+    done = run("evaluate", dataset, folder, "--json", tmp_path / "dice.json")
+    assert done.code == 0
+    assert f"Not counted: {OTHER} has no ground truth in {folder}." in done.out
+    assert "; 1 not counted, see above" in done.out
+    assert json.loads((tmp_path / "dice.json").read_text())["without_truth"] == [OTHER]

@@ -171,6 +171,28 @@ def test_associate_prints_and_writes_the_tests(run, tables, tmp_path):
     assert "stranger is not in" in out
 
 
+def test_associate_goes_on_after_a_bad_row(run, tables, tmp_path):
+    shapes = tables[0]
+    shapes.write_text(shapes.read_text().replace("TCGA_CS_3_19990101,", "TCGA_CS_3_19990101,1e400"))
+    done = run("associate", *tables, "--json", tmp_path / "metrics.json")
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"Not counted: {shapes} has an invalid value in line 5")
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["associations"][0]["patients"] == 7
+    assert [f"Not counted: {sentence}" for sentence in found["failed"]] == [line]
+
+
+def test_associate_knows_names_that_look_like_formulas(run, tmp_path, table):
+    write_shapes(table, {f"={n}": Shape(0.1 * n, 0.1, 0.1, 2, 50) for n in range(1, 9)})
+    clusters = tmp_path / "data.csv"
+    lines = [f"={n},{1 + n // 5},,,,,2" for n in range(1, 9)]
+    clusters.write_text("\n".join([HEADER, *lines]).replace(",", ";") + "\n", encoding="utf-16")
+    done = run("associate", table, clusters)
+    assert done.code == 0
+    assert "Not counted" not in done.out
+
+
 def test_associate_refuses_broken_tables_in_one_sentence(run, tables, tmp_path):
     shapes, clusters = tables
     code, _, err = run("associate", clusters, shapes)

@@ -324,7 +324,8 @@ def test_train_on_too_few_patients_is_a_sentence(run, write, dataset, tmp_path, 
         write()
     done = run("train", dataset, "--output", tmp_path / "model.safetensors", "--device", "cpu")
     assert done.code == 1
-    assert f"Error: {dataset} holds {patients} patients with masks" in done.err
+    number = "1 patient" if patients == 1 else f"{patients} patients"
+    assert f"Error: {dataset} holds {number} with masks" in done.err
     assert not (tmp_path / "model.safetensors").exists()
 
 

@@ -220,3 +220,11 @@ def test_a_lock_holds_for_other_threads_and_leaves_nothing(tmp_path):
 )
 def test_characters_that_are_not_allowed_are_replaced(name, expected):
     assert safe_name(name) == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ExportError, match="pipe or a device"), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import LggSegError, reason
+from ..core.evaluation.tables import counted
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
 from .console import (
     INTERRUPTED,
     check_json,
-    counted,
     dice_summary,
     make_console,
     make_progress,

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..core.errors import LggSegWarning
+from ..core.evaluation.tables import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,15 +112,11 @@ def check_json(path: Path | None) -> None:
     """
     from ..core.errors import ExportError
 
-    if path is not None and path.is_dir():
-        raise ExportError(f"{path} is a folder; give the name of a JSON file.")
+    if path is not None and path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or device"
+        raise ExportError(f"{path} is a {kind}; give the name of a JSON file.")
     if path is not None and path.exists() and path.suffix.lower() != ".json":
         raise ExportError(f"{path} exists and is not named .json; choose another name for the results.")
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 patient", "2 patients"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def dice_summary(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,9 @@ import typer
 
 from ..core.devices import DeviceChoice
 from ..core.errors import ExportError, failure_sentence
+from ..core.evaluation.tables import counted
 from ..core.options import option_help
-from .console import counted, make_console, make_progress
+from .console import make_console, make_progress
 from .options import regular_file
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _check_output(output: Path, pairs: LabelPairs, *, overwrite: bool) -> None:
     """Fail before the work starts rather than when its results are written."""
     from ..core.data.label_files import check_new
 
-    if output.is_file():
+    if output.exists() and not output.is_dir():
         raise ExportError(f"{output} is a file; choose a folder for the report.")
     for name in (*_FILES, *(_sheet_name(pair.name) for pair in pairs.pairs)):
         check_new(output / name, overwrite=overwrite)
@@ -138,7 +140,8 @@ class _Report:
                     self.failed.append(failure_sentence(pair.labels, error))
                     console.say(f"Failed: {self.failed[-1]}", style="red")
                     # With --overwrite, a sheet of an earlier report must not stay.
-                    (self.output / _sheet_name(pair.name)).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        (self.output / _sheet_name(pair.name)).unlink()
                 else:
                     console.say(text)
                 progress.advance(bar)

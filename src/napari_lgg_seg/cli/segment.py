@@ -13,8 +13,9 @@ import typer
 
 from ..core.choices import FileFormat
 from ..core.errors import LggSegError
+from ..core.evaluation.tables import counted
 from ..core.options import SegmentOptions
-from .console import INTERRUPTED, PlainConsole, counted, make_console, make_progress
+from .console import INTERRUPTED, PlainConsole, make_console, make_progress
 from .options import regular_file, takes_options
 
 if TYPE_CHECKING:

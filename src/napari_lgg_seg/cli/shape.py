@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import failure_sentence
-from .console import PlainConsole, check_json, counted, make_console, make_progress, make_table
+from ..core.evaluation.tables import counted
+from .console import PlainConsole, check_json, make_console, make_progress, make_table
 from .options import regular_file
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import TrainingError
-from .console import counted
+from ..core.evaluation.tables import counted
 
 if TYPE_CHECKING:
     from ..core.training.options import TrainOptions

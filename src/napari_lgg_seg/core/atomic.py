@@ -34,10 +34,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ExportError
-        If the disk is full or the folder cannot be written; the old file is left unchanged.
+        If the disk is full, the folder cannot be written, or the path is a folder, a pipe or a device; the
+        old file is left unchanged.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ExportError(f"{path} is a pipe or a device; choose the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_temporaries(path.parent, path.name)  # first: they may be what fills the disk
         prefix = f".{path.name}.{os.getpid()}-"
@@ -217,7 +220,10 @@ def settle(folder: Path) -> None:
 
 
 def _staging_folder(folder: Path, *, new: bool) -> Path:
-    return folder.with_name(f".{folder.name}{_STAGING}") if new else folder / _STAGING
+    if not new:
+        return folder / _STAGING
+    there = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and "/" have no name of their own
+    return there.parent / f".{there.name}{_STAGING}"
 
 
 def _complete(folder: Path, *, after_a_crash: bool = False) -> None:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .tables import counted
+
 
 @dataclass(frozen=True)
 class TumourMeasurements:
@@ -37,13 +39,15 @@ class TumourMeasurements:
         """Describe the tumour in one line."""
         if not self.voxels:
             return "No tumour found."
-        volume = f"{self.voxels:,} voxels"
+        volume = counted(self.voxels, "voxel")
         if self.millilitres is not None:
             volume = f"{self.millilitres:.1f} ml ({volume})"
-        unit = "pixels" if self.millilitres is None else "mm"
+        diameter = f"{self.diameter:.0f} mm"
+        if self.millilitres is None:
+            diameter = counted(round(self.diameter), "pixel")
         return (
-            f"Tumour: {volume} in {self.slices} of {self.of_slices} slices, "
-            f"largest diameter {self.diameter:.0f} {unit}."
+            f"Tumour: {volume} in {self.slices} of {counted(self.of_slices, 'slice')}, "
+            f"largest diameter {diameter}."
         )
 
     def as_columns(self) -> dict[str, list[float | int | None]]:

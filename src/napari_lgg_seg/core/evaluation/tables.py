@@ -1,4 +1,4 @@
-"""CSV and JSON files: the only code that writes tables of results, and that reads tables of others."""
+"""Results as text: the only code that writes CSV and JSON files of results, and that reads CSV files."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _QUOTED = re.compile(r'[",;|\t\r\n]')
 _DELIMITERS = (",", ";", "\t", "|")
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 patient", "2,000 patients"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # --- writing -----------------------------------------------------------------------------------

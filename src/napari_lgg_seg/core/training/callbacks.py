@@ -6,14 +6,12 @@ To add your own, subclass :class:`Callback`, override the hooks it needs, and pa
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..atomic import replacing
+from ..evaluation.tables import write_csv
 from ..model.checkpoint import save_model
 from .card import model_card
 from .state import save_state
@@ -161,12 +159,7 @@ class HistoryCsv(Callback):
     def after_epoch(self, run: Run, record: EpochRecord) -> None:
         """Write all rows so far."""
         rows = [row.as_row() for row in run.history]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        with replacing(self._path) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8")
+        write_csv(self._path, list(rows[0]), (list(row.values()) for row in rows))
 
 
 class KeepState(Callback):

@@ -162,7 +162,7 @@ def test_empty_masks_have_no_outline(volumes):
     assert not pixels_of(slices_part(sheet), PREDICTION_COLOUR).any()
 
 
-@pytest.mark.parametrize("name", ["P" * 300, "Zoë 中文", ""])
+@pytest.mark.parametrize("name", ["P" * 300, "Zoë 中文", "", "two\nlines", "\x1b[31m", "\udce9"])
 def test_unusual_names_do_not_change_the_layout(volumes, name):
     sheet = sheet_of(dataclasses.replace(volumes, name=name))
     assert sheet.shape == sheet_of(volumes).shape

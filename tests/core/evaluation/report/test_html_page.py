@@ -37,7 +37,7 @@ class Parsed(HTMLParser):
 
 
 def page_of(tmp_path: Path, patients, **more) -> tuple[str, Parsed]:
-    entries = [Entry(metrics, metrics.patient.encode(), (30, 20)) for metrics in patients]
+    entries = [Entry(metrics, metrics.patient.encode(errors="replace"), (30, 20)) for metrics in patients]
     write_page(tmp_path / "index.html", entries, **more)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     return text, Parsed(text)
@@ -102,3 +102,8 @@ def test_names_are_escaped(tmp_path, boxes, measured, name):
     assert not any("onload" in attributes for _, attributes in page.tags)
     assert next(a["alt"] for tag, a in page.tags if tag == "img") == f"Contact sheet of {name}"
     assert name in page.text
+
+
+def test_names_that_are_not_unicode_are_written(tmp_path, boxes, measured):
+    text, _ = page_of(tmp_path, [measured(boxes(), name="caf\udce9")], failed=["caf\udce9 is broken."])
+    assert "caf\\udce9 is broken." in text

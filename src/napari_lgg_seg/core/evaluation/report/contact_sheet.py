@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ...data.patients import UInt8Array
 from ..label_pairs import Volumes
 from ..patient_metrics import PatientMetrics
+from ..tables import counted
 from .tiles import (
     PREDICTION_COLOUR,
     PREDICTION_WIDTH,
@@ -137,11 +138,11 @@ def _columns(slices: int) -> int:
 
 
 def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]:
-    parts = [f"Prediction {metrics.voxels:,} voxels in {_count(metrics.slices, 'slice')}"]
+    parts = [f"Prediction {metrics.voxels:,} voxels in {counted(metrics.slices, 'slice')}"]
     agreement = metrics.agreement
     if agreement is not None:
         parts.append(
-            f"ground truth {agreement.true_voxels:,} voxels in {_count(agreement.true_slices, 'slice')} of "
+            f"ground truth {agreement.true_voxels:,} voxels in {counted(agreement.true_slices, 'slice')} of "
             f"{metrics.of_slices}"
         )
         if agreement.median_slice_dice is not None:
@@ -149,15 +150,15 @@ def _summary(metrics: PatientMetrics, volumes: Volumes, shown: int) -> list[str]
         if agreement.hd95 is not None:
             parts.append(f"HD95 {agreement.hd95:.1f} pixels")
         parts.append(f"surface Dice {agreement.surface_dice:.3f}")
-        parts.append(f"{agreement.missed_lesions} of {_count(agreement.true_lesions, 'lesion')} missed")
-        parts.append(_count(agreement.false_positive_lesions, "false-positive lesion"))
+        parts.append(f"{agreement.missed_lesions} of {counted(agreement.true_lesions, 'lesion')} missed")
+        parts.append(counted(agreement.false_positive_lesions, "false-positive lesion"))
         if agreement.false_voxels_on_empty_slices:
-            parts.append(f"{_count(agreement.false_voxels_on_empty_slices, 'voxel')} on empty slices")
+            parts.append(f"{counted(agreement.false_voxels_on_empty_slices, 'voxel')} on empty slices")
     else:
         parts[0] += f" of {metrics.of_slices}"
-        parts.append(_count(metrics.lesions, "component"))
+        parts.append(counted(metrics.lesions, "component"))
     every = len(chosen_slices(volumes, most=len(volumes.prediction)))
-    parts.append(f"{shown} of {every} slices shown" if shown < every else f"{_count(shown, 'slice')} shown")
+    parts.append(f"{shown} of {every} slices shown" if shown < every else f"{counted(shown, 'slice')} shown")
     return parts
 
 
@@ -172,10 +173,6 @@ def _notes(metrics: PatientMetrics, probability: ShownProbability | None) -> lis
     if probability is not None:
         notes.append(probability.note)
     return " ".join(notes).split(" ")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _wrapped(words: Sequence[str], size: int, width: int) -> list[str]:
@@ -203,10 +200,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _write(
     draw: ImageDraw, at: tuple[float, float], text: str, size: int, colour: Colour, anchor: str = "la"
 ) -> None:
-    """Draw text, with characters that the font lacks replaced."""
-    plain = unicodedata.normalize("NFKD", text)
-    plain = "".join(c if c.isascii() or c == "·" else "?" for c in plain if not unicodedata.combining(c))
-    draw.text(at, plain, fill=colour, font=_font(size), anchor=anchor)
+    """Draw text in one line."""
+    draw.text(at, _drawable(text), fill=colour, font=_font(size), anchor=anchor)
+
+
+def _drawable(text: str) -> str:
+    """Text with line breaks, and characters that the font lacks, replaced."""
+    plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if (c.isascii() and c.isprintable()) or c == "·" else "?" for c in plain)
 
 
 def _draw_header(
@@ -218,8 +219,9 @@ def _draw_header(
         text = f"Dice {metrics.agreement.dice:.3f}"
         _write(draw, (right, MARGIN), text, 36, _TEXT, "ra")
         room -= round(_font(36).getlength(text)) + 30
-    size = next((s for s in range(36, 10, -2) if _font(s).getlength(metrics.patient) <= room), 10)
-    _write(draw, (MARGIN, MARGIN), metrics.patient, size, _TEXT)
+    name = _drawable(metrics.patient)
+    size = next((s for s in range(36, 10, -2) if _font(s).getlength(name) <= room), 10)
+    _write(draw, (MARGIN, MARGIN), name, size, _TEXT)
     for number, line in enumerate(lines):
         _write(draw, (MARGIN, MARGIN + 54 + 27 * number), line, 19, _MUTED)
     top = MARGIN + 54 + 27 * len(lines) + 20

@@ -35,8 +35,9 @@ def check_table(path: Path, *, overwrite: bool) -> None:
     ExportError
         If the file exists and ``overwrite`` is not set, or if the path is a folder.
     """
-    if path.is_dir():
-        raise ExportError(f"{path} is a folder; give the name of a CSV file.")
+    if path.exists() and not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or device"
+        raise ExportError(f"{path} is a {kind}; give the name of a CSV file.")
     if path.exists() and not overwrite:
         raise ExportError(f"{path} exists already; choose another file, or allow overwriting.")
 
