@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from .errors import BusyError, ExportError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-#: Characters that are not allowed in file names on some systems.
-NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+#: Characters that are not allowed in file names on some systems, or stand for bytes that are no text.
+NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]'
 #: Seconds to wait for another thread or process that is writing to the same folder.
 LOCK_TIMEOUT = 60.0
 
@@ -31,7 +32,7 @@ _SOFT_LOCK = ".lgg-lock-file"
 
 #: Errors of file systems that lack an operation, for instance locks or fsync on a network share.
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
-#: What to do about an error of the system; "choose another folder" otherwise.
+#: What to do about an error of the system.
 _ADVICE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("ENOSPC", "EDQUOT", "EFBIG"), "free space or choose another folder"),
     (
@@ -58,8 +59,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ExportError
-        If the disk is full, the folder cannot be written, or text cannot be encoded; the old file is left
-        unchanged.
+        If it cannot be written; the old file is left unchanged.
     """
     path = Path(path)
     try:
@@ -90,16 +90,15 @@ def remove_temporaries(folder: Path, name: str | None = None) -> None:
     folder : Path
         Where they are; need not exist.
     name : str, optional
-        Name of the file that they were to replace; any by default.
+        The file that they were to replace; any by default.
     """
     import psutil
 
     target = ".+" if name is None else re.escape(_shortened(name))
     pattern = re.compile(rf"\.{target}\.(?:(\d{{1,9}})-)?[a-z0-9_]{{8}}\.tmp")
-    try:
-        files = list(folder.glob(".*.tmp"))
-    except OSError:  # a folder that may be written but not listed
-        return
+    files: list[Path] = []
+    with suppress(OSError):  # a folder that may be written but not listed
+        files += folder.glob(".*.tmp")
     for file in files:
         if found := pattern.fullmatch(file.name):
             with suppress(OSError):
@@ -171,11 +170,8 @@ def _acquired(path: Path, timeout: float) -> BaseFileLock | None:
     for ending in (_LOCK, _SOFT_LOCK):
         file = path.with_name(path.name + ending)
         # As a singleton, it may be taken again in the same thread.
-        lock = (
-            FileLock(file, is_singleton=True, fallback_to_soft=False)
-            if ending == _LOCK
-            else SoftFileLock(file, is_singleton=True)
-        )
+        native = partial(FileLock, fallback_to_soft=False)
+        lock = (native if ending == _LOCK else SoftFileLock)(file, is_singleton=True)
         try:
             lock.acquire(timeout=timeout, poll_interval=0.01)
         except OSError as error:
@@ -355,12 +351,10 @@ def _sync(path: Path) -> None:
 
 def _sync_folder(path: Path) -> None:
     """Flush a folder's entries to disk, where the system can."""
-    with suppress(OSError):
+    with suppress(OSError), ExitStack() as stack:
         handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        stack.callback(os.close, handle)
+        os.fsync(handle)
 
 
 def cannot_write(path: Path, error: OSError | UnicodeEncodeError) -> ExportError:
@@ -370,22 +364,35 @@ def cannot_write(path: Path, error: OSError | UnicodeEncodeError) -> ExportError
             f"{path} could not be written (a name has characters that are not Unicode); rename the file or "
             "folder with that name."
         )
-    advice = _advice(error, "choose another folder")
-    return ExportError(f"{path} could not be written ({error.strerror or error}); {advice}.")
+    return ExportError(
+        f"{path} could not be written ({error.strerror or error}); {_advice(error, 'choose another folder')}."
+    )
 
 
 def cannot_read(path: Path, error: OSError) -> ExportError:
     """Error message for results that could not be read, which therefore cannot be replaced either."""
-    if error.errno in (errno.EACCES, errno.EPERM):
-        advice = "change its permissions or choose another folder"
-    else:
-        advice = _advice(error, "check that it is there, or choose another folder")
+    advice = _advice(error, "check that it is there")
     return ExportError(f"{path} could not be read ({error.strerror or error}); {advice}.")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise an :class:`ExportError` about a folder of results for any error of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def _advice(error: OSError, otherwise: str) -> str:
     name = errno.errorcode.get(error.errno or 0, "")
     return next((advice for names, advice in _ADVICE if name in names), otherwise)
+
+
+def check_name(name: str) -> None:
+    """Raise an :class:`ExportError` if files cannot have a patient's name on every system."""
+    if not name or re.search(NOT_IN_NAMES, name):
+        raise ExportError(f"{name!r} cannot be used in file names on every system; rename the patient.")
 
 
 def safe_name(name: str) -> str:

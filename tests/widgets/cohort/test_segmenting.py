@@ -249,7 +249,7 @@ def test_the_window_may_be_closed_during_a_run(viewer, browse, click, wait_until
     viewer.close()
     gate.open()
     wait_until(threads_done)
-    states = {status.state for status in results_of(cohort).statuses(NAMES).values()}
+    states = {status.state for status in results_of(cohort).statuses(NAMES).found.values()}
     assert "new" in states, "the run went on"
     assert notices == []
 

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
+from ...core.cohort.patient_job import (
+    PatientFailed,
+    PatientProgress,
+    PatientSegmented,
+    PatientSkipped,
+    failure_of,
+)
 from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.patient_summary import PatientSummary
 from ...core.cohort.run import CohortEvent, segment_cohort
@@ -56,7 +62,10 @@ def scan_dataset(
     results.check(dataset)
     listed = list_patients(dataset, results.folder)
     usable = {name: folder for name, folder in listed.folders.items() if name not in listed.problems}
-    yield Listing(listed, results.statuses(usable))
+    statuses = results.statuses(usable)
+    usable = {name: folder for name, folder in usable.items() if name not in statuses.problems}
+    listed = replace(listed, problems={**listed.problems, **statuses.problems})
+    yield Listing(listed, statuses.found)
     summaries: Summaries = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
@@ -152,7 +161,10 @@ def run_segment(job: SegmentJob) -> Generator[CohortEvent | PatientRefreshed, No
                     break
         for folder in sorted(unreported):
             results = job.results.patient(job.patients[folder])
-            yield PatientRefreshed(folder, results.status(), cached_summary(folder, results, cache))
+            try:
+                yield PatientRefreshed(folder, results.status(), cached_summary(folder, results, cache))
+            except LggSegError as error:
+                yield PatientFailed(folder, str(error))
 
 
 @dataclass(frozen=True)
@@ -198,5 +210,5 @@ def run_export(
             yield PatientExported(folder, results.patient(name).mark_exported())
         except ExistingMasksError:
             yield MasksExist(name)
-        except LggSegError as error:
-            yield PatientFailed(folder, str(error))
+        except (LggSegError, OSError, MemoryError, UnicodeError) as error:
+            yield failure_of(folder, error)
