@@ -32,6 +32,7 @@ _SOFT_LOCK = ".lgg-lock-file"
 
 #: Errors of file systems that lack an operation, for instance locks or fsync on a network share.
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
+NO_LOCKS = {errno.ENOLCK, *_UNSUPPORTED}
 #: What to do about an error of the system.
 _ADVICE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("ENOSPC", "EDQUOT", "EFBIG"), "free space or choose another folder"),
@@ -162,8 +163,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
 def _acquired(path: Path, timeout: float) -> BaseFileLock | None:
     """The lock at a path without ending; None where the file system has no kind of locks.
 
-    Writing without a lock there is better than not at all: files still appear at once, and labels that
-    changed since they were read are not replaced.
+    Writing there without one is better than not at all: files still appear at once.
     """
     from filelock import FileLock, SoftFileLock
 
@@ -174,13 +174,12 @@ def _acquired(path: Path, timeout: float) -> BaseFileLock | None:
         lock = (native if ending == _LOCK else SoftFileLock)(file, is_singleton=True)
         try:
             lock.acquire(timeout=timeout, poll_interval=0.01)
+            return lock
         except OSError as error:
-            if isinstance(error, TimeoutError) or error.errno not in {errno.ENOLCK, *_UNSUPPORTED}:
+            if isinstance(error, TimeoutError) or error.errno not in NO_LOCKS:
                 raise
             with suppress(OSError):
                 file.unlink()
-        else:
-            return lock
     return None
 
 

@@ -112,7 +112,7 @@ def write_page(
         failed=failed,
     )
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _worst_first(entry: Entry) -> tuple[float, str]:

@@ -62,7 +62,10 @@ def write_shapes(
     """
     path = Path(path)
     check_table(path, overwrite=overwrite)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for patient, shape in shapes.items():
