@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import shutil
 
 import numpy as np
@@ -127,6 +128,27 @@ def test_segment_goes_on_after_a_bad_patient(segment, write, masks, dataset):
     assert "2 of 3 patients" in done.out
     assert str(bad) in done.err
     assert sorted(folder.name for folder in masks.iterdir()) == [THIRD, OTHER]
+
+
+def test_segment_goes_on_after_paths_that_are_no_patients(segment, write, dataset):
+    (dataset / "README.md").parent.mkdir(parents=True, exist_ok=True)
+    (dataset / "README.md").write_text("text")
+    (dataset / "empty").mkdir()
+    done = segment(dataset / "README.md", dataset / "empty", write())
+    assert "1 of " in done.out
+    assert str(dataset / "empty") in done.err
+    assert str(dataset / "README.md") in done.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["[bold]", "\udcff\udcfe"])
+def test_segment_prints_any_folder_name(segment, write, dataset, name):
+    folder = write().rename(dataset / name)
+    (folder / f"{NAME}_2.tif").write_text("broken")
+    done = segment(write(OTHER).rename(dataset / f"{name} 2"), folder)
+    assert done.code == 1
+    assert "1 of 2 patients" in done.out
+    assert f"{NAME}_2.tif" in done.err
 
 
 @pytest.mark.parametrize("damage", ["gap", "image gone", "masks only", "nothing"])

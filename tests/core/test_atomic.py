@@ -70,6 +70,115 @@ def test_name_taken_by_a_folder(tmp_path):
     assert entries(tmp_path) == ["taken"]
 
 
+# --- file systems that lack something, and errors ---------------------------------------------
+
+
+def failing(code):
+    """A function of os that fails in this way."""
+
+    def fail(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def write_both_ways(folder, text):
+    with replacing(folder / "file.bin") as temporary:
+        temporary.write_text(text)
+    with filling(folder / "results") as files:
+        (files.staging / "a").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [
+        ("chmod", errno.EPERM),
+        ("chmod", errno.ENOTSUP),
+        ("fsync", errno.EINVAL),
+        ("fsync", errno.ENOTSUP),
+        ("fsync", errno.ENOSYS),
+        ("flock", errno.ENOLCK),
+        ("flock", errno.ENOSYS),
+        ("flock", errno.ENOTSUP),
+    ],
+)
+def test_files_are_written_where_a_file_system_lacks_something(
+    tmp_path, monkeypatch, recwarn, function, code
+):
+    module = pytest.importorskip("fcntl") if function == "flock" else os
+    monkeypatch.setattr(module, function, failing(code))
+    for text in ("first", "second"):
+        write_both_ways(tmp_path, text)
+        assert (tmp_path / "file.bin").read_text() == text
+        assert (tmp_path / "results" / "a").read_text() == text
+    assert entries(tmp_path) == ["file.bin", "results"]
+    assert entries(tmp_path / "results") == ["a"]
+    assert not recwarn.list
+
+
+def test_without_locks_of_the_system_a_file_is_the_lock(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    test_a_lock_holds_for_other_threads_and_leaves_nothing(tmp_path)
+
+
+def test_without_any_locks_files_are_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("filelock.FileLock.acquire", failing(errno.ENOLCK))
+    monkeypatch.setattr("filelock.SoftFileLock.acquire", failing(errno.ENOTSUP))
+    write_both_ways(tmp_path, "text")
+    assert entries(tmp_path) == ["file.bin", "results"]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "free space or choose another folder"),
+        (errno.EDQUOT, "free space or choose another folder"),
+        (errno.EACCES, "change its permissions"),
+        (errno.EPERM, "change its permissions"),
+        (errno.EROFS, "read-only"),
+        (errno.ENAMETOOLONG, "choose a shorter one"),
+        (errno.EIO, "check the drive"),
+        (errno.ESTALE, "check the drive"),
+        (errno.ENOENT, "choose another folder"),
+    ],
+)
+@pytest.mark.parametrize("function", ["rename", "fsync"])
+def test_the_advice_fits_the_error(tmp_path, monkeypatch, function, code, advice):
+    write_both_ways(tmp_path, "old")
+    for name in (function, "replace") if function == "rename" else (function,):
+        monkeypatch.setattr(os, name, failing(code))
+    with pytest.raises(ExportError) as error, replacing(tmp_path / "file.bin") as temporary:
+        temporary.write_text("new")
+    assert str(error.value).startswith(f"{tmp_path / 'file.bin'} could not be written ({os.strerror(code)})")
+    with pytest.raises(ExportError) as other, filling(tmp_path / "results") as files:
+        (files.staging / "a").write_text("new")
+    assert all(advice in str(e.value) for e in (error, other))
+    assert ("free space" in str(error.value)) == (code in (errno.ENOSPC, errno.EDQUOT))
+    monkeypatch.undo()
+    assert [(tmp_path / name).read_text() for name in ("file.bin", "results/a")] == ["old", "old"]
+    assert entries(tmp_path) == ["file.bin", "results"]
+    assert entries(tmp_path / "results") == ["a"]
+
+
+def test_a_file_may_have_a_name_of_any_length_that_the_system_allows(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    for text in ("first", "second"):
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert entries(tmp_path) == [path.name]
+    with filling(tmp_path / ("f" * 255)) as files:
+        (files.staging / "a").write_text("new")
+    assert entries(tmp_path) == ["f" * 255, path.name]
+
+
+def test_text_that_cannot_be_encoded_is_one_sentence(tmp_path):
+    with pytest.raises(ExportError, match="not Unicode"), replacing(tmp_path / "file") as temporary:
+        temporary.write_text("a\udcff", encoding="utf-8")
+    assert entries(tmp_path) == []
+
+
 # --- killed writers ----------------------------------------------------------------------------
 
 

@@ -31,7 +31,8 @@ _RESUME = "The same command continues with the remaining patients."
 def segment(
     folders: Annotated[
         list[Path],
-        typer.Argument(exists=True, help="Patient folders, or dataset folders of patients."),
+        # What cannot be read is reported as a failure of its own, and the others are segmented.
+        typer.Argument(exists=True, readable=False, help="Patient folders, or dataset folders of patients."),
     ],
     output: Annotated[Path, typer.Option(help="Results go to OUTPUT/<patient>/.")],
     model: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -12,17 +13,43 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import BusyError, ExportError
 from .regular_files import NotRegularError, TooLargeError, read_text
 
-#: Characters that are not allowed in file names on some systems.
-NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f]'
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+#: Characters that are not allowed in file names on some systems, or stand for bytes that are no text.
+NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]'
 #: Seconds to wait for another thread or process that is writing to the same folder.
 LOCK_TIMEOUT = 60.0
 
 _LOCK, _STAGING, _COMMITTED, _REMOVED = ".lgg-lock", ".lgg-staging", ".lgg-committed", ".removed.json"
+_SOFT_LOCK = ".lgg-lock-file"
+
+#: Errors of file systems that lack an operation, for instance locks or fsync on a network share.
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
+NO_LOCKS = {errno.ENOLCK, *_UNSUPPORTED}
+#: What to do about an error of the system.
+_ADVICE: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("ENOSPC", "EDQUOT", "EFBIG"), "free space or choose another folder"),
+    (
+        ("EACCES", "EPERM"),
+        "change its permissions, close other programs that use it, or choose another folder",
+    ),
+    (("EROFS",), "the drive is read-only, so choose another folder"),
+    (("ENAMETOOLONG",), "the name is too long, so choose a shorter one"),
+    (("EILSEQ", "EINVAL"), "choose another name or another folder"),
+    (("ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY"), "choose another name, or remove what is in its place"),
+    (
+        ("EIO", "ESTALE", "ENXIO", "ENODEV", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EREMOTEIO"),
+        "check the drive or the network connection, then try again",
+    ),
+)
 
 
 @contextmanager
@@ -34,8 +61,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     ExportError
-        If the disk is full, the folder cannot be written, or the path is a folder, a pipe or a device; the
-        old file is left unchanged.
+        If it cannot be written, or the path is a folder, a pipe or a device; the old file is left unchanged.
     """
     path = Path(path)
     try:
@@ -43,7 +69,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise ExportError(f"{path} is a pipe or a device; choose the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_temporaries(path.parent, path.name)  # first: they may be what fills the disk
-        prefix = f".{path.name}.{os.getpid()}-"
+        prefix = f".{_shortened(path.name)}.{os.getpid()}-"
         handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
         os.close(handle)
     except OSError as error:
@@ -53,10 +79,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _finish_file(temporary)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, name: str | None = None) -> None:
@@ -67,19 +94,28 @@ def remove_temporaries(folder: Path, name: str | None = None) -> None:
     folder : Path
         Where they are; need not exist.
     name : str, optional
-        Name of the file that they were to replace; any by default.
+        The file that they were to replace; any by default.
     """
     import psutil
 
-    target = ".+" if name is None else re.escape(name)
+    target = ".+" if name is None else re.escape(_shortened(name))
     pattern = re.compile(rf"\.{target}\.(?:(\d{{1,9}})-)?[a-z0-9_]{{8}}\.tmp")
-    for file in folder.glob(".*.tmp"):
+    files: list[Path] = []
+    with suppress(OSError):  # a folder that may be written but not listed
+        files += folder.glob(".*.tmp")
+    for file in files:
         if found := pattern.fullmatch(file.name):
             with suppress(OSError):
                 # Version 0.1.0 did not record the process, but never took an hour to write a file.
                 old = time.time() - file.stat().st_mtime > 3600
                 if not psutil.pid_exists(int(found[1])) if found[1] else old:
                     file.unlink()
+
+
+def _shortened(name: str) -> str:
+    """A name for temporary files, which must not be too long for the system where ``name`` is not."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= 200 else hashlib.sha256(encoded).hexdigest()
 
 
 @contextmanager
@@ -90,7 +126,7 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     ----------
     folder : Path
         Need not exist. The lock itself is a hidden file next to it, or inside it if its parent is read-only,
-        which is removed afterwards.
+        which is removed afterwards. On file systems without locks, the file's existence is the lock.
     timeout : float
         Seconds to wait.
 
@@ -101,29 +137,53 @@ def locked(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     ExportError
         If the lock cannot be created.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     try:
         real = Path(os.path.realpath(folder))  # one lock for all links to it
         real.parent.mkdir(parents=True, exist_ok=True)
         where = real.parent if os.access(real.parent, os.W_OK) else real
-        # As a singleton, it may be taken again in the same thread.
-        lock = FileLock(where / f".{real.name}{_LOCK}", is_singleton=True)
-        lock.acquire(timeout=timeout, poll_interval=0.01)
+        lock = _acquired(where / f".{_shortened(real.name)}", timeout)
     except Timeout as error:
-        raise BusyError(
-            f"{folder} is being written by another window or program; try again when it has finished."
-        ) from error
+        advice = "try again when it has finished"
+        if str(error.lock_file).endswith(_SOFT_LOCK):  # left by a crash on another machine, perhaps
+            advice += f", or remove {error.lock_file} if there is no such program"
+        raise BusyError(f"{folder} is being written by another window or program; {advice}.") from error
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
         yield
     finally:
-        if lock.lock_counter == 1:
-            # Whoever is waiting for the removed file notices that, and creates it again.
-            with suppress(OSError):  # Windows removes it later
-                Path(lock.lock_file).unlink()
-        lock.release()
+        if lock is not None:
+            if lock.lock_counter == 1 and str(lock.lock_file).endswith(_LOCK):
+                # Whoever is waiting for the removed file notices that, and creates it again.
+                with suppress(OSError):  # Windows removes it later
+                    Path(lock.lock_file).unlink()
+            with suppress(OSError):  # the drive is gone
+                lock.release()
+
+
+def _acquired(path: Path, timeout: float) -> BaseFileLock | None:
+    """The lock at a path without ending; None where the file system has no kind of locks.
+
+    Writing there without one is better than not at all: files still appear at once.
+    """
+    from filelock import FileLock, SoftFileLock
+
+    for ending in (_LOCK, _SOFT_LOCK):
+        file = path.with_name(path.name + ending)
+        # As a singleton, it may be taken again in the same thread.
+        native = partial(FileLock, fallback_to_soft=False)
+        lock = (native if ending == _LOCK else SoftFileLock)(file, is_singleton=True)
+        try:
+            lock.acquire(timeout=timeout, poll_interval=0.01)
+            return lock
+        except OSError as error:
+            if isinstance(error, TimeoutError) or error.errno not in NO_LOCKS:
+                raise
+            with suppress(OSError):
+                file.unlink()
+    return None
 
 
 @contextmanager
@@ -173,7 +233,7 @@ def filling(folder: Path) -> Iterator[Filling]:
             _sync_folder(folder.parent if new else folder)
             if not new:
                 _complete(folder)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             raise cannot_write(folder, error) from error
         finally:
             if staging is not None:
@@ -223,7 +283,7 @@ def _staging_folder(folder: Path, *, new: bool) -> Path:
     if not new:
         return folder / _STAGING
     there = Path(os.path.abspath(folder))  # noqa: PTH100 - "." and "/" have no name of their own
-    return there.parent / f".{there.name}{_STAGING}"
+    return there.parent / f".{_shortened(there.name)}{_STAGING}"
 
 
 def _complete(folder: Path, *, after_a_crash: bool = False) -> None:
@@ -280,30 +340,64 @@ def _finish_file(path: Path) -> None:
     _sync(path)
     umask = os.umask(0)
     os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    with suppress(OSError):  # drives without permissions, such as network shares and USB sticks
+        path.chmod(0o666 & ~umask)
 
 
 def _sync(path: Path) -> None:
-    """Flush to disk, so that a file that exists after a power failure is complete."""
+    """Flush to disk, where the system can, so that a file that exists after a power failure is complete."""
     with path.open("rb+") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
 
 
 def _sync_folder(path: Path) -> None:
     """Flush a folder's entries to disk, where the system can."""
-    with suppress(OSError):
+    with suppress(OSError), ExitStack() as stack:
         handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        stack.callback(os.close, handle)
+        os.fsync(handle)
 
 
-def cannot_write(path: Path, error: OSError) -> ExportError:
-    """Error message for a file that could not be written."""
+def cannot_write(path: Path, error: OSError | UnicodeEncodeError) -> ExportError:
+    """Error message for a file that could not be written, with the advice that fits the error."""
+    if isinstance(error, UnicodeEncodeError):
+        return ExportError(
+            f"{path} could not be written (a name has characters that are not Unicode); rename the file or "
+            "folder with that name."
+        )
     return ExportError(
-        f"{path} could not be written ({error.strerror or error}); free space or choose another folder."
+        f"{path} could not be written ({error.strerror or error}); {_advice(error, 'choose another folder')}."
     )
+
+
+def cannot_read(path: Path, error: OSError) -> ExportError:
+    """Error message for results that could not be read, which therefore cannot be replaced either."""
+    advice = _advice(error, "check that it is there")
+    return ExportError(f"{path} could not be read ({error.strerror or error}); {advice}.")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise an :class:`ExportError` about a folder of results for any error of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
+def _advice(error: OSError, otherwise: str) -> str:
+    name = errno.errorcode.get(error.errno or 0, "")
+    return next((advice for names, advice in _ADVICE if name in names), otherwise)
+
+
+def check_name(name: str) -> None:
+    """Raise an :class:`ExportError` if files cannot have a patient's name on every system."""
+    if not name or re.search(NOT_IN_NAMES, name):
+        raise ExportError(f"{name!r} cannot be used in file names on every system; rename the patient.")
 
 
 def safe_name(name: str) -> str:

@@ -272,13 +272,13 @@ def test_a_folder_that_a_worker_does_not_see_is_reported(patients, model, runnin
 
     def change(path):
         def hiding(check):
-            return lambda self: not str(self).startswith(str(path)) and check(self)
+            return lambda other: not str(other).startswith(str(path)) and check(other)
 
-        Path.here = Path.exists, Path.is_file
-        Path.exists, Path.is_file = map(hiding, Path.here)
+        Path.here = os.path.exists, os.path.isfile
+        os.path.exists, os.path.isfile = map(hiding, Path.here)
 
     def undo():
-        Path.exists, Path.is_file = Path.here
+        os.path.exists, os.path.isfile = Path.here
         del Path.here
 
     with (

@@ -95,7 +95,7 @@ def hidden(folder):
 
 def test_corrections_by_two_processes_are_all_there(tmp_path):
     run_at_once(tmp_path, correct, correct)
-    statuses = ResultStore(tmp_path).corrected()
+    statuses = ResultStore(tmp_path).corrected().found
     assert sorted(statuses) == sorted(NAMES)
     assert {status.state for status in statuses.values()} == {"corrected"}
     for number, name in enumerate(NAMES):

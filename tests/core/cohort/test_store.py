@@ -110,7 +110,7 @@ def test_files_are_compressed_and_found_as_labels(results, patient, predict, lab
 
 def test_there_is_no_result_at_first(results, patient):
     assert patient.read() is None
-    assert results.statuses([NAME]) == {NAME: PatientStatus()}
+    assert results.statuses([NAME]).found == {NAME: PatientStatus()}
     assert not results.folder.exists()
 
 

@@ -291,10 +291,20 @@ def test_torchrun_trains_on_the_command_line(data, tmp_path):
     command += ["-m", "napari_lgg_seg", "train", str(cohort), "--output", str(output)]
     command += ["--init", str(initial), "--epochs", "1", "--set", "slices_per_epoch=4", "--batch-size", "4"]
     command += ["--device", "cpu", "--validation", "0.4"]
+    cache = tmp_path / "cache"
     done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command,
+        env=environment(XDG_CACHE_HOME=str(cache)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    if sys.platform.startswith("linux"):  # where the processes met, closed to other users
+        (met,) = cache.glob("*/torchrun")
+        assert met.stat().st_mode & 0o077 == 0
+        assert list(met.iterdir()) == []
     assert done.stdout.count("The best model is in") == 1
     assert done.stderr.count("Epoch 1 of 1") == 1
     card = read_card(output)

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from cohort_window import (
     BROKEN,
     FIRST,
@@ -30,6 +31,8 @@ from qtpy.QtWidgets import QApplication
 from window import assert_message, threads_done
 
 import napari_lgg_seg as lgg
+from napari_lgg_seg.core.atomic import cannot_read
+from napari_lgg_seg.core.cohort.patient_results import PatientResults
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
 from napari_lgg_seg.core.evaluation.metrics import dice
@@ -115,6 +118,38 @@ def test_segment_all_skips_corrected_labels_and_says_so(
     assert states(widget)[FIRST] == "corrected"
     np.testing.assert_array_equal(results_of(cohort).patient(FIRST).read_labels(), painted)
     np.testing.assert_array_equal(layer.data, painted)
+
+
+def test_labels_of_another_program_are_not_called_corrected(browse, click, wait_until, cohort, answer):
+    shutil.rmtree(cohort / BROKEN)
+    file = labels_file(cohort, FIRST)
+    file.parent.mkdir(parents=True)
+    tifffile.imwrite(file, np.zeros(read_patient(cohort / FIRST).shape, np.uint8))
+    before = file.read_bytes()
+    widget = browse()
+    run_to_end(widget, click, wait_until)
+    assert "Skipped: 1 patient with labels of another program, which are kept." in run_status(widget)
+    assert "corrected" not in run_status(widget)
+    asked = answer("Cancel")
+    select(widget, FIRST, SECOND)
+    click(widget, "Segment selected")
+    assert len(asked) == 1
+    assert f"{FIRST} has labels that another program made or changed" in asked[0]
+    assert file.read_bytes() == before
+
+
+def test_results_that_cannot_be_read_leave_the_others_in_the_table(browse, cohort, monkeypatch):
+    status_of = PatientResults.status
+
+    def refuse(results, *args, **kwargs):
+        if results.name == FIRST:
+            raise cannot_read(results.folder, PermissionError(13, "Permission denied"))
+        return status_of(results, *args, **kwargs)
+
+    monkeypatch.setattr(PatientResults, "status", refuse)
+    found = states(browse())
+    assert found[FIRST] == "cannot be read"
+    assert {found[name] for name in (SECOND, THIRD)} == {"new"}
 
 
 @pytest.mark.parametrize("button", ["Yes", "No", "Cancel"])
@@ -250,7 +285,7 @@ def test_the_window_may_be_closed_during_a_run(viewer, browse, click, wait_until
     viewer.close()
     gate.open()
     wait_until(threads_done)
-    states = {status.state for status in results_of(cohort).statuses(NAMES).values()}
+    states = {status.state for status in results_of(cohort).statuses(NAMES).found.values()}
     assert "new" in states, "the run went on"
     assert notices == []
 

@@ -89,15 +89,15 @@ def find_corrected(dataset: Path, results: Path) -> FoundCorrected:
 
     Raises
     ------
-    ResultsError, ExportError
-        If the results cannot be read.
+    ResultsError
+        If the results folder cannot be read; those of single patients that cannot are ``problems``.
     """
     corrected = ResultStore(results).corrected()
     found = find_by_name("images", dataset)
     patients: dict[str, CorrectedPatient] = {}
-    problems = [str(problem) for problem in (*found.problems, *found.empty)]
+    problems = [*corrected.problems.values(), *map(str, (*found.problems, *found.empty))]
     named = {problem.path.name for problem in found.problems}
-    for name, status in corrected.items():
+    for name, status in corrected.found.items():
         if name not in found.patients and name in named:
             continue
         if name not in found.patients:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+from ..atomic import reading
 from ..choices import FileFormat
 from ..data.label_files import label_files
 from ..data.patients import parse_name
@@ -57,7 +59,7 @@ class FoundLabels:
 
     def stored_probability(self, path: Path) -> dict[str, StoredFile]:
         """The entry of the record about a probability's file; empty if it does not belong to the labels."""
-        if self.owner == "unknown" or self.record is None or not path.is_file():
+        if self.owner == "unknown" or self.record is None or not os.path.isfile(path):  # noqa: PTH113
             return {}
         if not self.record.files:  # of version 0.1.0, which stored no hashes
             return {path.name: StoredFile.of(path)}
@@ -88,6 +90,11 @@ def find_labels(
     ExportError
         If the folder cannot be read.
     """
+    with reading(folder):
+        return _labels_in(folder, name, verify, slice_numbers)
+
+
+def _labels_in(folder: Path, name: str, verify: bool, slice_numbers: Sequence[int]) -> list[FoundLabels]:
     found = []
     for file_format in FORMATS:
         files = label_files(folder, name, file_format)
@@ -146,7 +153,8 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def is_reviewed(folder: Path) -> bool:
     """Whether a folder is one patient's in results that the cohort browser can save edits to."""
-    return (folder / provenance_file("tiff")).is_file() or (folder.parent / INDEX_NAME).is_file()
+    files = (folder / provenance_file("tiff"), folder.parent / INDEX_NAME)
+    return any(os.path.isfile(file) for file in files)  # noqa: PTH113 - Path.is_file raises errors
 
 
 def probability_name(name: str) -> str:

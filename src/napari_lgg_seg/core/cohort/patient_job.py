@@ -177,12 +177,14 @@ class PatientFailed:
 Outcome = PatientSegmented | PatientSkipped | PatientFailed
 
 
-def failure_of(folder: Path, error: LggSegError | OSError | MemoryError) -> PatientFailed:
+def failure_of(folder: Path, error: LggSegError | OSError | MemoryError | UnicodeError) -> PatientFailed:
     """The outcome for a patient whose segmentation raised an error."""
     if isinstance(error, LggSegError):
         return PatientFailed(folder, str(error))
     if isinstance(error, MemoryError):
         why, advice = "not enough memory", "close other programs, or use another machine"
+    elif isinstance(error, UnicodeError):
+        why, advice = "its name has characters that are not Unicode", "rename its folder and files"
     else:
         why = f"{error.filename or folder}: {error.strerror or error}"
         advice = "check that its files and its results may be read"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from ..atomic import filling, locked, locked_for_reading, safe_name, settle
+from ..atomic import filling, locked, locked_for_reading, reading, safe_name, settle
 from ..choices import FileFormat
 from ..data.label_files import LabelArray, LabelMap, label_files, put_labels
 from ..data.patients import one_form
@@ -135,13 +135,15 @@ class PatientResults:
             found = find_labels(self.folder, self.name, verify=True)
             if not found:
                 return None
-            labels = read_pages(self.folder if found[0].file_format == "masks" else found[0].files[0], shape)
-            return StoredResult(
-                labels,
-                self._read_probability(found[0], labels.shape),
-                status_of(self.folder, self.name, found),
-                revision_of(found),
-            )
+            with reading(self.folder):
+                source = self.folder if found[0].file_format == "masks" else found[0].files[0]
+                labels = read_pages(source, shape)
+                return StoredResult(
+                    labels,
+                    self._read_probability(found[0], labels.shape),
+                    status_of(self.folder, self.name, found),
+                    revision_of(found),
+                )
 
     def read_labels(self, shape: tuple[int, int, int] | None = None) -> LabelArray | None:
         """The stored labels, (z, y, x), or None if there are none.
@@ -391,7 +393,7 @@ class PatientResults:
         stem = f"{self.name}_{safe_name(title)} edited"
         names = (f"{stem}.tif" if number == 1 else f"{stem} {number}.tif" for number in count(1))
         with locked(self.folder):
-            path = next(free for name in names if not (free := self.folder / name).exists())
+            path = next(free for name in names if not os.path.lexists(free := self.folder / name))
             with filling(self.folder) as files:
                 (written,) = put_labels(files.staging, label_map, "tiff")
                 written.rename(files.staging / path.name)

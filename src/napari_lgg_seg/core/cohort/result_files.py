@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import filling
+from ..atomic import check_name, filling
 from ..choices import FileFormat
 from ..data.label_files import (
     LabelArray,
@@ -61,8 +61,10 @@ def check_folder(folder: Path, name: str) -> None:
     Raises
     ------
     ExportError
-        If it holds images or another patient's masks, is a file, or cannot be read.
+        If it holds images or another patient's masks, is a file, or cannot be read, or if file names cannot
+        hold the patient's name.
     """
+    check_name(name)
     for path in slices_in(folder):
         patient, _, is_mask = parse_name(path) or ("", 0, False)
         if not is_mask:

@@ -233,7 +233,7 @@ def _segment_one(
             yield writer.submit(_write, job, computed)
         else:
             yield writer.submit(lambda: patient_input)
-    except (LggSegError, OSError, MemoryError) as error:
+    except (LggSegError, OSError, MemoryError, UnicodeError) as error:
         failed = failure_of(folder, error)
         yield writer.submit(lambda: failed)
 
@@ -241,5 +241,5 @@ def _segment_one(
 def _write(job: CohortJob, computed: PatientComputed) -> Outcome:
     try:
         return write_result(job, computed)
-    except (LggSegError, OSError, MemoryError) as error:
+    except (LggSegError, OSError, MemoryError, UnicodeError) as error:
         return failure_of(computed.outcome.folder, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -116,7 +117,7 @@ class CohortSource:
     @property
     def key(self) -> tuple[str, ...]:
         """The patient's folder and the results folder."""
-        return str(self.folder.resolve()), str(self.results.folder.resolve())
+        return os.path.realpath(self.folder), os.path.realpath(self.results.folder)
 
     def read(self) -> Opened:
         """As :meth:`Source.read`; updates the cached summary."""
@@ -213,7 +214,8 @@ def source_of(pair: LabelPair, cache_file: Path) -> Source:
         Cache of patient summaries.
     """
     if pair.images is not None and pair.truth == pair.images:
-        folder = pair.labels if pair.labels.is_dir() else pair.labels.parent
+        is_folder = os.path.isdir(pair.labels)  # noqa: PTH112 - Path.is_dir raises errors
+        folder = pair.labels if is_folder else pair.labels.parent
         if is_reviewed(folder) and folder.name == pair.name:
             return CohortSource(pair.images, PatientResults(folder), cache_file)
     return FilesSource(pair)

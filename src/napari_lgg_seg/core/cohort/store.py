@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,18 @@ from ..choices import FileFormat
 from ..data.discover import has_slices
 from ..data.label_files import label_files
 from ..data.patients import one_form, stored_path
-from ..errors import ResultsError
+from ..errors import LggSegError, ResultsError
 from ..inference.segmentation import Segmentation
 from .patient_results import PatientResults
 from .status import PatientStatus, check_permission
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """Statuses of patients by name, and why those of others cannot be read, one sentence each."""
+
+    found: Mapping[str, PatientStatus] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 class ResultStore:
@@ -42,34 +51,37 @@ class ResultStore:
         """The results of one patient."""
         return PatientResults(stored_path(self.folder, name))
 
-    def statuses(self, names: Iterable[str]) -> dict[str, PatientStatus]:
-        """Statuses of patients, see :meth:`PatientResults.status`.
+    def statuses(self, names: Iterable[str]) -> Statuses:
+        """Statuses of patients, see :meth:`PatientResults.status`; one that cannot be read hides no other."""
+        found: dict[str, PatientStatus] = {}
+        problems: dict[str, str] = {}
+        for name in names:
+            try:
+                found[name] = self.patient(name).status()
+            except LggSegError as error:
+                problems[name] = str(error)
+        return Statuses(found, problems)
 
-        Raises
-        ------
-        ResultsError, ExportError
-            As :meth:`PatientResults.status`.
-        """
-        return {name: self.patient(name).status() for name in names}
-
-    def corrected(self) -> dict[str, PatientStatus]:
+    def corrected(self) -> Statuses:
         """The patients whose labels are the user's, in the order of their names.
 
         Raises
         ------
-        ResultsError, ExportError
-            As :meth:`PatientResults.status`.
+        ResultsError
+            If the folder cannot be opened.
         """
         try:
-            folders = [path for path in self.folder.iterdir() if path.is_dir() and path.name[0] != "."]
+            with os.scandir(self.folder) as entries:
+                names = [entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry)]
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return Statuses()
         except OSError as error:
             raise ResultsError(
                 f"{self.folder} cannot be opened ({error.strerror}); choose another folder of results."
             ) from error
-        statuses = self.statuses(sorted({one_form(folder.name) for folder in folders}))
-        return {name: status for name, status in statuses.items() if status.by_hand}
+        statuses = self.statuses(sorted({one_form(name) for name in names}))
+        by_hand = {name: status for name, status in statuses.found.items() if status.by_hand}
+        return Statuses(by_hand, statuses.problems)
 
     def check(self, dataset: Path) -> None:
         """Refuse a folder in which results would be mixed with a patient's images.
@@ -79,10 +91,10 @@ class ResultStore:
         ResultsError
             If it is a file, the dataset folder itself, or inside a patient's folder.
         """
-        folder, dataset = self.folder.resolve(), dataset.resolve()
+        folder, dataset = Path(os.path.realpath(self.folder)), Path(os.path.realpath(dataset))
         if folder == dataset:
             raise ResultsError(f"{self.folder} is the dataset folder; choose another folder for the results.")
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112 - never raise errors
             raise ResultsError(f"{self.folder} is a file; choose a folder for the results.")
         for above in (folder, *folder.parents):
             if above != dataset and above not in dataset.parents and has_slices(above):
@@ -90,6 +102,14 @@ class ResultStore:
                     f"{self.folder} is inside {above}, which holds a patient's images; choose another folder "
                     "for the results."
                 )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; also if that is not known, so that it is not left out silently."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def default_results_folder(dataset: Path) -> Path:

@@ -71,7 +71,7 @@ class SummaryCache:
     def get(self, folder: Path, signature: str) -> PatientSummary | None:
         """A patient's cached summary, if its files have not changed since."""
         query = "SELECT details, thumbnail FROM cases WHERE folder = ? AND signature = ?"
-        row = self._try(lambda database: database.execute(query, (str(folder), signature)).fetchone())
+        row = self._try(lambda database: database.execute(query, (_key(folder), signature)).fetchone())
         return _summary_from(*row) if row is not None else None
 
     def put(self, folder: Path, signature: str, summary: PatientSummary) -> None:
@@ -81,7 +81,7 @@ class SummaryCache:
         if picture is not None:
             values["shape"] = picture.shape
             picture = picture.tobytes()
-        row = (str(folder), signature, json.dumps(values), picture)
+        row = (_key(folder), signature, json.dumps(values), picture)
         statement = "INSERT OR REPLACE INTO cases VALUES (?, ?, ?, ?)"
         self._try(lambda database: database.execute(statement, row))
 
@@ -142,6 +142,11 @@ def _open(path: Path) -> sqlite3.Connection | None:
                 return None
             _remove(path)
     return None
+
+
+def _key(folder: Path) -> str:
+    """A folder's path as text; bytes of its name that are none are escaped, since SQLite refuses them."""
+    return str(folder).encode(errors="backslashreplace").decode()
 
 
 def _remove(path: Path) -> None:

@@ -91,7 +91,7 @@ def take(folder: Path) -> Unfinished | None:
         if unfinished is not None:
             _remove(file)
             found.append(unfinished)
-    there = [u for u in found if u.dataset.is_dir() and (u.results / u.patient).is_dir()]
+    there = [u for u in found if all(map(os.path.isdir, (u.dataset, u.results / u.patient)))]
     return max(there, key=lambda unfinished: unfinished.saved, default=None)
 
 

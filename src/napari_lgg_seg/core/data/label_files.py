@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import cannot_write, replacing
+from ..atomic import cannot_read, replacing
 from ..choices import FileFormat
 from ..errors import ExistingMasksError, ExportError
 from .discover import NIFTI_ENDINGS, TIFF_ENDINGS
@@ -111,7 +111,7 @@ def label_files(folder: Path, patient: str, file_format: FileFormat) -> list[Pat
     try:
         return [path for path in paths if path.is_file()]
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_read(folder, error) from error
 
 
 def check_format(file_format: FileFormat, path: Path) -> None:
@@ -218,7 +218,8 @@ def _as_written(labels: LabelArray) -> LabelArray:
         raise ExportError(f"Labels of {labels.dtype} cannot be written; they must be integers.")
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest > np.iinfo(np.uint32).max:
-        raise ExportError(f"Labels from {lowest} to {highest} cannot be written; they must not be negative.")
+        limit = "must not be negative" if lowest < 0 else f"must not be larger than {np.iinfo(np.uint32).max}"
+        raise ExportError(f"Labels from {lowest} to {highest} cannot be written; they {limit}.")
     return labels.astype(np.min_scalar_type(highest))
 
 

@@ -76,8 +76,8 @@ def _listed(dataset: Path, results: Path | None) -> list[Path]:
             f"{dataset} cannot be opened ({error.strerror}); choose the folder that holds the patients' "
             "folders."
         ) from error
-    excluded = results.resolve() if results is not None else None
-    folders = [f for f in subfolders(dataset) if excluded is None or f.resolve() != excluded]
+    excluded = os.path.realpath(results) if results is not None else None
+    folders = [folder for folder in subfolders(dataset) if os.path.realpath(folder) != excluded]
     if not folders:
         kind = "is a patient's own folder" if has_slices(dataset) else "holds no folders"
         raise PatientError(f"{dataset} {kind}; choose the folder that holds the patients' folders.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..atomic import NOT_IN_NAMES, cannot_write, filling
+from ..atomic import cannot_read, check_name, filling
 from ..errors import ExportError
 from .patients import Patient, parse_name
 
@@ -111,8 +110,7 @@ def _check_labels(labels: npt.NDArray[np.generic]) -> None:
 
 
 def _check_name(patient: str, numbers: Iterable[int]) -> None:
-    if not patient or re.search(NOT_IN_NAMES, patient):
-        raise ExportError(f"{patient!r} cannot be used in file names; rename the patient.")
+    check_name(patient)
     if any(number < 0 for number in numbers):
         raise ExportError("Slice numbers must not be negative; the masks could not be read back.")
 
@@ -132,7 +130,7 @@ def slices_in(folder: Path) -> list[Path]:
             raise ExportError(f"{folder} is a file; choose a folder.")
         return sorted(path for path in folder.iterdir() if parse_name(path) is not None)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_read(folder, error) from error
 
 
 def _put_tiffs(targets: Sequence[Path], pixels: Iterable[npt.NDArray[np.uint8]]) -> None:

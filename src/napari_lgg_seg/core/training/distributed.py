@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import devices
+from ..atomic import cannot_write
 from ..errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 T = TypeVar("T")
 
@@ -162,7 +164,11 @@ def joined(device: str) -> Iterator[Processes]:
 
     _current = Processes(int(os.environ["RANK"]), count, int(os.environ["LOCAL_RANK"]))
     backend = devices.join_device(device, _current.local_rank)
-    distributed.init_process_group(backend)
+    store = _private_store(count)
+    if store is None:
+        distributed.init_process_group(backend)
+    else:
+        distributed.init_process_group(backend, store=store, rank=_current.rank, world_size=count)
     try:
         yield _current
     except RuntimeError as error:  # raised by Gloo and NCCL if another process has ended
@@ -170,6 +176,31 @@ def joined(device: str) -> Iterator[Processes]:
     finally:
         _current = Processes()
         distributed.destroy_process_group()
+
+
+def _private_store(count: int) -> FileStore | None:
+    """Where the processes of one machine tell each other their addresses; None if there are several machines.
+
+    By default they use the port of torchrun, to which every user of the network can write: another address
+    would lead to a process that can make these run code. A file in the user's own folder is closed to others.
+    """
+    variables = os.environ
+    if "TORCHELASTIC_RUN_ID" not in variables or variables.get("LOCAL_WORLD_SIZE") != str(count):
+        return None
+    from platformdirs import user_cache_path
+    from psutil import Process
+    from torch.distributed import FileStore  # type: ignore[attr-defined]
+
+    torchrun = Process(os.getppid())  # the parent of all of them
+    attempt = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
+    folder = user_cache_path("napari-lgg-seg", appauthor=False) / "torchrun"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        raise TrainingError(f"{folder} belongs to another user; remove it to train in several processes.")
+    return FileStore(str(folder / f"{torchrun.pid}-{torchrun.create_time()}-{attempt}"), count)
 
 
 def lost_process(error: BaseException) -> TrainingError:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from ..atomic import cannot_write
+from ..atomic import NO_LOCKS, cannot_write
 from ..errors import LggSegError, TrainingError
 from ..inference.predict import Notice
 from ..model.preprocess import PreprocessOptions
@@ -259,11 +259,13 @@ def _lock(output: Path, held: ExitStack) -> LggSegError | None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not bound to a thread: a generator may be closed by another one than it was started in.
-        held.enter_context(FileLock(path, timeout=0, thread_local=False))
+        lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+        held.enter_context(lock)
     except Timeout:
         return TrainingError(
             f"Another training is writing {output}; wait until it has ended or choose another output."
         )
     except OSError as error:
-        return cannot_write(path.parent, error)
+        if error.errno not in NO_LOCKS:  # there, training without a lock is better than not at all
+            return cannot_write(path.parent, error)
     return None

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from ...core.cohort.patient_job import PatientFailed, PatientProgress, PatientSegmented, PatientSkipped
+from ...core.cohort.patient_job import (
+    PatientFailed,
+    PatientProgress,
+    PatientSegmented,
+    PatientSkipped,
+    failure_of,
+)
 from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.patient_summary import PatientSummary
 from ...core.cohort.run import CohortEvent, segment_cohort
@@ -56,17 +62,14 @@ def scan_dataset(
     results.check(dataset)
     listed = list_patients(dataset, results.folder)
     usable = {name: folder for name, folder in listed.folders.items() if name not in listed.problems}
-    statuses, problems = {}, dict(listed.problems)
-    for name in usable:
-        try:
-            statuses[name] = results.patient(name).status()
-        except LggSegError as error:  # the other patients are listed all the same
-            problems[name] = str(error)
-    yield Listing(replace(listed, problems=problems), statuses)
+    statuses = results.statuses(usable)
+    usable = {name: folder for name, folder in usable.items() if name not in statuses.problems}
+    listed = replace(listed, problems={**listed.problems, **statuses.problems})
+    yield Listing(listed, statuses.found)
     summaries: Summaries = {}
     reported = monotonic()
     with SummaryCache(cache_file) as cache:
-        for name, folder in ((name, usable[name]) for name in statuses):
+        for name, folder in usable.items():
             summaries[name] = cached_summary(folder, results.patient(name), cache)
             if monotonic() - reported > _REPORT_SECONDS:
                 yield summaries
@@ -208,5 +211,5 @@ def run_export(
             yield PatientExported(folder, results.patient(name).mark_exported())
         except ExistingMasksError:
             yield MasksExist(name)
-        except LggSegError as error:
-            yield PatientFailed(folder, str(error))
+        except (LggSegError, OSError, MemoryError, UnicodeError) as error:
+            yield failure_of(folder, error)

@@ -17,6 +17,7 @@ FIRST, LAST = "This is the first patient in the table.", "This is the last patie
 NO_BROWSER = "Open the cohort browser first: Layers > Segment > Cohort (LGG segmentation)."
 
 _CORRECTED = "with corrected labels, which are kept"
+_FOREIGN = "with labels of another program, which are kept"
 _DONE = "already segmented with this model"
 
 
@@ -44,31 +45,33 @@ def opened(row: PatientRow) -> str:
     return text
 
 
-def nothing_to_do(corrected: int, done: int) -> str:
+def nothing_to_do(corrected: int, foreign: int, done: int) -> str:
     """Why Segment all has nothing to do."""
-    parts = [
-        f"{counted(count, 'patient')} {what}"
-        for count, what in ((corrected, _CORRECTED), (done, _DONE))
-        if count
-    ]
+    parts = _left(corrected, foreign, done)
     return f"There is nothing to segment: {' and '.join(parts)}." if parts else NO_COHORT
 
 
-def skipped(corrected: int, done: int) -> str:
+def skipped(corrected: int, foreign: int, done: int) -> str:
     """Which patients were skipped; empty if none."""
-    parts = []
-    if corrected:
-        parts.append(f"{counted(corrected, 'patient')} {_CORRECTED}")
-    if done:
-        parts.append(f"{counted(done, 'patient')} {_DONE}")
+    parts = _left(corrected, foreign, done)
     return f"Skipped: {'; '.join(parts)}." if parts else ""
 
 
-def ask_to_replace(names: Sequence[str], others: int) -> str:
-    """Whether corrected labels may be replaced by a prediction."""
-    who = names[0] if len(names) == 1 else f"{counted(len(names), 'patient')} of the selection"
-    verb = "has" if len(names) == 1 else "have"
-    text = f"{who} {verb} corrected labels. Replace them with a new prediction?"
+def _left(corrected: int, foreign: int, done: int) -> list[str]:
+    """How many patients were left as they are, for each reason."""
+    counts = ((corrected, _CORRECTED), (foreign, _FOREIGN), (done, _DONE))
+    return [f"{counted(count, 'patient')} {what}" for count, what in counts if count]
+
+
+def ask_to_replace(corrected: Sequence[str], foreign: Sequence[str], others: int) -> str:
+    """Whether labels of the user, and labels of another program, may be replaced by a prediction."""
+    labels = {"corrected labels": corrected, "labels that another program made or changed": foreign}
+    parts = []
+    for what, names in labels.items():
+        if names:
+            who = names[0] if len(names) == 1 else f"{counted(len(names), 'patient')} of the selection"
+            parts.append(f"{who} {'has' if len(names) == 1 else 'have'} {what}")
+    text = f"{', and '.join(parts)}. Replace them with a new prediction?"
     if others:
         text += f"\n\nNo segments only the other {counted(others, 'patient')}."
     return text
@@ -85,12 +88,14 @@ def progress(number: int, of: int, name: str, share: float, left: float | None) 
     return text if left is None else f"{text}; {time_left(left)}"
 
 
-def ended(
-    verb: str, done: int, corrected: int, finished: int, failed: Mapping[str, str], *, cancelled: bool
-) -> str:
-    """How a run ended; ``verb`` says what was done to the patients, for instance "segmented"."""
+def ended(verb: str, done: int, skipped: str, failed: Mapping[str, str], *, cancelled: bool) -> str:
+    """How a run ended.
+
+    ``verb`` says what was done to the patients, for instance "segmented"; ``skipped`` is the text of
+    :func:`skipped`.
+    """
     text = f"{'Cancelled: ' if cancelled else ''}{counted(done, 'patient')} {verb}."
-    text = f"{text} {skipped(corrected, finished)}".strip()
+    text = f"{text} {skipped}".strip()
     if failed:
         first = next(iter(failed.values()))
         text += f" {counted(len(failed), 'patient')} failed: {first}"

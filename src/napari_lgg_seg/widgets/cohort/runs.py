@@ -62,9 +62,9 @@ class CohortRun:
         A remark for the user.
     output : Path
         Where masks are exported to.
-    done, corrected, finished : int
-        Numbers of patients that were processed, that were left because their labels were corrected, and
-        that were finished before.
+    done, corrected, foreign, finished : int
+        Numbers of patients that were processed, that were skipped because their labels were corrected, or
+        made or changed by another program, and that were finished before.
     failed : dict of str to str
         Messages by patient.
     existing : list of str
@@ -87,6 +87,7 @@ class CohortRun:
     output: Path = field(default_factory=Path)
     done: int = 0
     corrected: int = 0
+    foreign: int = 0
     finished: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     existing: list[str] = field(default_factory=list)
@@ -169,12 +170,13 @@ class Runs:
         if not self._can_start(settings):
             return
         rows = self._model.rows
-        left = [row for row in rows if not self._is_corrected(row)]
-        corrected = len(rows) - len(left)
+        left = [row for row in rows if not self._is_kept(row)]
+        foreign = sum(self._is_foreign(row) for row in rows)
+        corrected = len(rows) - len(left) - foreign
         if not left:
-            self._set_status(messages.nothing_to_do(corrected, 0))
+            self._set_status(messages.nothing_to_do(corrected, foreign, 0))
             return
-        self._segment(left, settings, corrected=corrected, skip_finished=True)
+        self._segment(left, settings, corrected=corrected, foreign=foreign, skip_finished=True)
 
     def segment_selected(self, names: list[str], settings: RunSettings) -> None:
         """Segment patients, after asking whether corrected labels among them may be replaced."""
@@ -184,19 +186,26 @@ class Runs:
         if not rows:
             self._set_status(messages.NOTHING_SELECTED)
             return
-        corrected = [row.name for row in rows if self._is_corrected(row)]
-        others = [row for row in rows if row.name not in corrected]
-        if corrected:
-            answer = self._ask(messages.ask_to_replace(corrected, len(others)), with_cancel=bool(others))
+        others = [row for row in rows if not self._is_kept(row)]
+        foreign = [row.name for row in rows if self._is_foreign(row)]
+        corrected = [row.name for row in rows if self._is_kept(row) and row.name not in foreign]
+        if corrected or foreign:
+            question = messages.ask_to_replace(corrected, foreign, len(others))
+            answer = self._ask(question, with_cancel=bool(others))
             if answer is None:
                 return
             if not answer:
-                rows, corrected = others, []
+                rows, corrected, foreign = others, [], []
         if rows:
-            self._segment(rows, settings, replaceable=frozenset(corrected))
+            self._segment(rows, settings, replaceable=frozenset([*corrected, *foreign]))
 
-    def _is_corrected(self, row: PatientRow) -> bool:
+    def _is_kept(self, row: PatientRow) -> bool:
+        """Whether a prediction may not replace a patient's labels without permission."""
         return row.status.by_hand or self._has_unsaved_corrections(row)
+
+    def _is_foreign(self, row: PatientRow) -> bool:
+        """Whether another program made or changed a patient's labels, and the user has not corrected them."""
+        return row.status.state == "foreign" and not self._has_unsaved_corrections(row)
 
     def _ask(self, question: str, *, with_cancel: bool = True) -> bool | None:
         """True for Yes, False for No, None for Cancel; without Cancel, No returns None."""
@@ -216,6 +225,7 @@ class Runs:
         settings: RunSettings,
         *,
         corrected: int = 0,
+        foreign: int = 0,
         skip_finished: bool = False,
         replaceable: frozenset[str] = frozenset(),
     ) -> None:
@@ -230,7 +240,9 @@ class Runs:
             replaceable,
             self._cache_file,
         )
-        self._run = CohortRun("segmented", patients, corrected=corrected, failed=failed, job=job)
+        self._run = CohortRun(
+            "segmented", patients, corrected=corrected, foreign=foreign, failed=failed, job=job
+        )
         if not patients:
             self._finished()
             return
@@ -338,11 +350,10 @@ class Runs:
         run = self._run
         text = run.failure
         if not (text or run.done or run.failed or run.existing or run.cancelled):
-            text = messages.nothing_to_do(run.corrected, run.finished)
+            text = messages.nothing_to_do(run.corrected, run.foreign, run.finished)
         elif not text or run.done:
-            text += " " + messages.ended(
-                run.verb, run.done, run.corrected, run.finished, run.failed, cancelled=run.cancelled
-            )
+            skipped = messages.skipped(run.corrected, run.foreign, run.finished)
+            text += " " + messages.ended(run.verb, run.done, skipped, run.failed, cancelled=run.cancelled)
         self._set_status(f"{text} {run.notice}".strip())
         self._changed()
         if run.existing and not run.cancelled:

@@ -80,7 +80,7 @@ def _accept_open_patient(
 
 def _accepted(source: CohortSource) -> str:
     try:
-        statuses = ResultStore(source.results.folder.parent).corrected().values()
+        statuses = ResultStore(source.results.folder.parent).corrected().found.values()
         corrected = corrected_so_far(sum(status.state != "foreign" for status in statuses))
     except LggSegError as error:
         corrected = str(error)

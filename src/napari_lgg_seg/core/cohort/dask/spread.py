@@ -112,18 +112,21 @@ def _marker_file(output: Path) -> Iterator[Path]:
 def _own_workers(count: int) -> Iterator[Any]:
     """A client of worker processes on this machine that end with the block."""
     import dask
-    from distributed import Client
 
     # dask sets its workers' variables in this process as well.
     before = {name: os.environ.get(name) for name in ("PYTHONHASHSEED", "__DASK_PARENT_PID")}
+    try:
+        folder = TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _not_started(error) from error
     with (
-        TemporaryDirectory(prefix="lgg-workers-", ignore_cleanup_errors=True) as scratch,
+        folder as scratch,
         dask.config.set({**_PRIVATE, "temporary-directory": scratch}),
         ThreadPoolExecutor(1) as executor,
     ):
         starting: Future[Any] = executor.submit(_start_workers, count, scratch)
         try:
-            with Client(_started(starting), set_as_default=False) as client:
+            with _client_of(starting) as client:
                 yield client
         finally:
             # After Ctrl-C during startup, workers that have started anyway must be stopped.
@@ -160,14 +163,21 @@ def _start_workers(count: int, scratch: str) -> Any:
     )
 
 
-def _started(starting: Future[Any]) -> Any:
+def _client_of(starting: Future[Any]) -> Any:
+    """A client of the workers that are being started."""
+    from distributed import Client
+
     try:
-        return starting.result()
+        return Client(starting.result(), set_as_default=False)
     except (RuntimeError, OSError, TimeoutError) as error:
-        raise ClusterError(
-            f"The worker processes could not be started ({reason(error)}); try fewer, and in a script make "
-            'the call under if __name__ == "__main__".'
-        ) from error
+        raise _not_started(error) from error
+
+
+def _not_started(error: Exception) -> ClusterError:
+    return ClusterError(
+        f"The worker processes could not be started ({reason(error)}); try fewer, and in a script make the "
+        'call under if __name__ == "__main__".'
+    )
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def run_patient(remote: RemoteJob, folder: Path) -> Outcome | Unusable | None:
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
-    except (LggSegError, OSError, MemoryError) as error:
+    except (LggSegError, OSError, MemoryError, UnicodeError) as error:
         return failure_of(folder, error)
 
 
