@@ -1,9 +1,13 @@
 """Patients as napari layers. Layers are recognised by their metadata, never by their names.
 
+Layers belong together if they have the same subject. Two patients of one name, or one patient opened twice,
+are different subjects, and so is each image of no patient.
+
 Every layer of a patient carries ``metadata["lgg"]``:
 
 =================  =====================================================================================
 schema             1
+subject            identifies the open patient; for results of an image of no patient, its ``unique_id``
 patient            the patient's name
 role               "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability",
                    "uncertainty", "preview" or "comparison"
@@ -19,9 +23,11 @@ layers as text. The layers need not belong to a patient.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +146,7 @@ def layers_of(patients: Sequence[Patient], already_open: Sequence[str]) -> list[
     return result
 
 
-def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
+def patient_layers(patient: Patient, *, prefix: bool, subject: str | None = None) -> list[LayerData]:
     """Layers of a patient on one grid, axes (z, y, x).
 
     Parameters
@@ -149,6 +155,8 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
         As read from disk.
     prefix : bool
         Put the patient's name before the layers' names.
+    subject : str, optional
+        Identifies the patient among all that are open; a new one by default.
 
     Returns
     -------
@@ -157,6 +165,7 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
         are masks.
     """
     result: list[LayerData] = []
+    subject = subject or uuid4().hex
     if patient.volume is not None:
         for channel, sequence in enumerate(SEQUENCES):
             data = np.ascontiguousarray(patient.volume[..., channel])
@@ -165,13 +174,14 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
                 "contrast_limits": contrast_limits(data),
                 "visible": sequence == "FLAIR",
             }
-            result.append((data, {**_common(patient, sequence, prefix), **appearance}, "image"))
+            result.append((data, {**_common(patient, sequence, prefix, subject), **appearance}, "image"))
     if patient.truth is not None:
-        result.append((patient.truth, {**_common(patient, TRUTH, prefix), **truth_properties()}, "labels"))
+        properties = {**_common(patient, TRUTH, prefix, subject), **truth_properties()}
+        result.append((patient.truth, properties, "labels"))
     return result
 
 
-def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
+def _common(patient: Patient, role: str, prefix: bool, subject: str) -> dict[str, Any]:
     """Properties that all layers of a patient share: grid, units and metadata."""
     return {
         "name": layer_name(role, patient.name if prefix else None),
@@ -185,6 +195,7 @@ def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
             patient.filled_sequences,
             patient.affine,
             str(patient.folder),
+            subject,
         ),
     }
 
@@ -196,11 +207,13 @@ def describe(
     filled_sequences: Iterable[str] = (),
     affine: Any = None,
     folder: str | None = None,
+    subject: str | None = None,
 ) -> dict[str, Any]:
     """The metadata of one layer, as documented at the top of this module."""
     return {
         METADATA_KEY: {
             "schema": METADATA_SCHEMA,
+            "subject": subject,
             "patient": patient,
             "role": role,
             "slice_numbers": [int(n) for n in slice_numbers],
@@ -249,54 +262,146 @@ def is_comparison(layer: Layer) -> bool:
     return COMPARISON_KEY in layer.metadata
 
 
-def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None:
-    """The newest layer of a patient with a role."""
-    found = None
+def subject_of(layer: Layer) -> str:
+    """Identifies what a layer belongs to: an open patient, or an image of no patient."""
+    info = described(layer)
+    if info is None:
+        return str(layer.unique_id)
+    return info.get("subject") or repr((info["patient"], info.get("folder")))  # not in version 0.1.0
+
+
+def same_patient(layers: Iterable[Layer], patient: str, folder: str) -> str | None:
+    """The subject that is a patient read from a folder; None if it is not open."""
     for layer in layers:
         info = described(layer)
-        if info is not None and info["patient"] == patient and info["role"] == role:
-            found = layer
-    return found
+        if info is not None and (info["patient"], info.get("folder")) == (patient, folder):
+            return subject_of(layer)
+    return None
+
+
+def full_data(layer: Layer) -> Any:
+    """A layer's data at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+#: When each layer was last shown or edited, by ``unique_id``.
+_last_used: dict[Any, int] = {}
+_uses = itertools.count(1)
+
+
+def mark_used(layer: Layer) -> None:
+    """Note that a layer has just been shown or edited, see :func:`current_layer`."""
+    _last_used[layer.unique_id] = next(_uses)
+
+
+def current_layer(layers: Iterable[Layer], selected: Layer | None = None) -> Any:
+    """The layer that the user works on: the selected one, else that last shown or edited, else the newest."""
+    found = list(layers)
+    if selected is not None and selected in found:
+        return selected
+    return max(reversed(found), key=lambda layer: _last_used.get(layer.unique_id, 0), default=None)
+
+
+def layers_with(layers: Iterable[Layer], subject: str, role: str) -> list[Layer]:
+    """All layers of a subject with a role, in the order of the layer list."""
+    return [
+        layer
+        for layer in layers
+        if (info := described(layer)) and info["role"] == role and subject_of(layer) == subject
+    ]
+
+
+def find_layer(layers: Iterable[Layer], subject: str, role: str) -> Any:
+    """The layer of a subject with a role, or None; of several, see :func:`current_layer`."""
+    found = layers_with(layers, subject, role)
+    if role in (*SEQUENCES, TRUTH):
+        found.reverse()  # the one that was read from a file comes before its duplicates
+    return current_layer(found, getattr(getattr(layers, "selection", None), "active", None))
 
 
 # --- layers as label maps ----------------------------------------------------------------------
 
 
 def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str) -> LabelMap:
-    """A labels layer as the core writes it.
+    """A labels layer as the core writes it, at full resolution.
 
     Parameters
     ----------
     data : ndarray of integers
-        Shape (z, y, x) or (y, x).
+        Shape (z, y, x) or (y, x); of a multiscale layer, its levels.
     meta : dict
         The layer's properties.
     name : str
         The patient's name for layers that belong to no patient.
     """
     info = meta.get("metadata", {}).get(METADATA_KEY, {})
-    scale, units = meta.get("scale"), meta.get("units")
     affine = info.get("affine")
+    matrix = world_matrix(meta)
     return LabelMap(
         patient=safe_name(info.get("patient", name)),
-        labels=np.asarray(data),
+        labels=np.asarray(full_array(data, meta)),
         slice_numbers=tuple(info.get("slice_numbers", ())),
-        spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,
-        affine=None if affine is None else np.asarray(affine, np.float64),
+        spacing=None if matrix is None else _spacing(matrix),
+        affine=_nifti_affine(matrix) if affine is None else np.asarray(affine, np.float64),
         made_with=info.get("made_with", {}),
     )
 
 
-def spacing_in_mm(scale: Any, units: Any) -> tuple[float, float, float] | None:
-    """Voxel size (z, y, x) in millimetres from a layer's scale and units; None if units are not lengths."""
-    import pint
+def full_array(data: Any, meta: dict[str, Any]) -> Any:
+    """The data of a layer at full resolution, from its data and properties."""
+    return data[0] if meta.get("multiscale") else data
 
+
+def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
+    """Where a layer lies in space, from its properties.
+
+    Returns
+    -------
+    ndarray of float64 or None
+        Shape (4, 4), voxel (z, y, x) to world coordinates in millimetres; None if units are not lengths. A
+        picture has pixels as thick as they are high.
+    """
+    import pint
+    from napari.utils.transforms import CompositeAffine
+
+    scale, units = meta.get("scale"), meta.get("units")
+    if scale is None or units is None:
+        return None
     registry = pint.get_application_registry()
-    sizes = []
-    for size, unit in zip(scale, units, strict=True):
-        try:
-            sizes.append(float((float(size) * registry.Quantity(1, str(unit))).to("mm").magnitude))
-        except (pint.DimensionalityError, pint.UndefinedUnitError):
-            return None
-    z, y, x = [sizes[0], *sizes][-3:] if len(sizes) == 2 else sizes[-3:]
+    try:
+        factors = [float(registry.Quantity(1, str(unit)).to("mm").magnitude) for unit in units][-3:]
+    except (pint.DimensionalityError, pint.UndefinedUnitError):
+        return None
+    parts = {key: np.asarray(meta[key]) for key in ("rotate", "shear") if meta.get(key) is not None}
+    translate = meta.get("translate") if meta.get("translate") is not None else np.zeros(len(scale))
+    matrix = CompositeAffine(np.asarray(scale), translate, ndim=len(scale), **parts).affine_matrix
+    if (affine := meta.get("affine")) is not None:
+        matrix = np.asarray(getattr(affine, "affine_matrix", affine)) @ matrix
+    count = len(factors)
+    result = np.eye(4)
+    result[3 - count :, 3 - count :] = matrix[-count - 1 :, -count - 1 :]
+    result[3 - count : 3] *= np.reshape(factors, (-1, 1))
+    if count == 2:
+        result[0, 0] = np.linalg.norm(result[:3, 1])
+    return result
+
+
+def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
+    """Voxel size of a layer along z, y and x in millimetres; None if its units are not lengths."""
+    keys = ("scale", "translate", "rotate", "shear", "affine", "units")
+    matrix = world_matrix({key: getattr(layer, key) for key in keys})
+    return None if matrix is None else _spacing(matrix)
+
+
+def _spacing(matrix: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    z, y, x = (float(size) for size in np.linalg.norm(matrix[:3, :3], axis=0))
     return z, y, x
+
+
+def _nifti_affine(matrix: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64] | None:
+    """Voxel (x, y, z) to NIfTI's coordinates, whose x and y run against those of the viewer."""
+    if matrix is None:
+        return None
+    swap = np.eye(4)[[2, 1, 0, 3]]
+    affine: npt.NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0]) @ swap @ matrix @ swap
+    return affine

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from ...core.data.patients import Patient, UInt8Array, find_slices
 from ...core.errors import PatientError
-from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
-from ..segment.inputs import Subject, arrays_of, grid_of, proposed_sequences, subjects_in, to_volume
-from ..shared.result_layers import is_edited
+from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison, subject_of
+from ..segment.inputs import arrays_of, grid_of, proposed_sequences, subjects_in, to_volume
+from ..shared.result_layers import Subject, is_edited
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -60,7 +60,7 @@ def _can_be_truth(layer: Any, subject: Subject, grid: tuple[int, ...]) -> bool:
     if layer._type_string != "labels" or is_comparison(layer) or tuple(_data(layer).shape) != grid:
         return False
     info = described(layer)
-    return info is None or (info["patient"] == subject.name and info["role"] != PREVIEW)
+    return info is None or (subject_of(layer) == subject.id and info["role"] != PREVIEW)
 
 
 def _proposed(labels: tuple[Labels, ...]) -> Labels | None:

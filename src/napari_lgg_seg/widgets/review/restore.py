@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 from ...core.cohort import autosave as edit_files
 from ...core.cohort.autosave import Leftover
 from ...core.errors import LggSegError
-from ...layers import METADATA_KEY, TRUTH, patients_in, truth_properties, tumour_properties
+from ...layers import METADATA_KEY, TRUTH, mark_used, same_patient, truth_properties, tumour_properties
 from ..shared.open_folder import open_folder
 from .autosave import autosaver_of, enable_autosave, window_of
 
@@ -85,7 +85,8 @@ def restore(viewer: Viewer, found: list[Leftover]) -> None:
     """Show edits again, over their patients' images if these still exist."""
     waiting: dict[str, list[Leftover]] = {}
     for leftover in found:
-        if leftover.patient not in patients_in(viewer.layers) and Path(leftover.source or "-").is_dir():
+        is_open = same_patient(viewer.layers, leftover.patient, leftover.source) is not None
+        if not is_open and Path(leftover.source or "-").is_dir():
             waiting.setdefault(leftover.source, []).append(leftover)
         else:
             _show(viewer, leftover)
@@ -106,9 +107,14 @@ def _show(viewer: Viewer, leftover: Leftover) -> None:
         return
     about = dict(edit.about)
     info = about.pop(METADATA_KEY)
+    if leftover.source:  # the patient's images were opened again, as another subject
+        info["subject"] = same_patient(viewer.layers, leftover.patient, leftover.source) or info.get(
+            "subject"
+        )
     appearance = truth_properties() if info["role"] == TRUTH else tumour_properties(edit.patient)
     appearance["name"] = f"{leftover.title.removesuffix(_RESTORED)}{_RESTORED}"  # also after a second crash
     layer: Labels = viewer.add_labels(edit.labels, metadata={METADATA_KEY: info}, **about, **appearance)
+    mark_used(layer)
     autosaver = autosaver_of(viewer)
     if autosaver is not None:
         autosaver.watch_restored(layer)

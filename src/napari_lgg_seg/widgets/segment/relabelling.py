@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...core.data.provenance import model_checksum
+from ...core.errors import LggSegError
 from ...core.evaluation.measurements import TumourMeasurements, measure_labels
 from ...core.evaluation.metrics import dice
 from ...core.inference.postprocess import postprocess, threshold_of
 from ...core.inference.uncertainty import expected_dice
 from ...core.options import SegmentOptions
-from ...layers import METADATA_KEY, PROBABILITY, TRUTH, find_layer
+from ...layers import METADATA_KEY, PROBABILITY, TRUTH, find_layer, full_data, spacing_of
 from ..shared import result_layers as results
 from .inputs import grid_of
 from .job import Job
 
 #: Options that turn a probability into labels; the others belong to the run that computed it.
 _LABEL_OPTIONS = ("threshold", "clean_up", "smallest_volume", "fill_holes")
+#: Metadata key of a probability layer: checksum of the model file that computed it.
+MODEL_ID = "model_id"
 
 
 def labels_from(
@@ -44,12 +49,32 @@ def made_with_now(probability: Any, options: SegmentOptions, threshold: float) -
     return found
 
 
-def made_with(probability: Any) -> dict[str, Any]:
-    """Model and options of the run that computed a probability layer; empty for None."""
-    if probability is None:
+def made_with(layer: Any) -> dict[str, Any]:
+    """Model and options behind a result layer; empty for None."""
+    if layer is None:
         return {}
-    found: dict[str, Any] = probability.metadata[METADATA_KEY].get("made_with", {})
+    found: dict[str, Any] = layer.metadata[METADATA_KEY].get("made_with", {})
     return found
+
+
+def is_made_by(probability: Any, model: Path) -> bool:
+    """Whether a probability layer was computed by a model file, as it is now."""
+    provenance = made_with(probability).get("provenance") or {}
+    known = probability.metadata[METADATA_KEY].get(MODEL_ID) or provenance.get("model")
+    try:
+        return bool(known == model_checksum(model))
+    except LggSegError:
+        return False
+
+
+def options_kept(labels: Any, shown: SegmentOptions, changed: Iterable[str]) -> SegmentOptions:
+    """The options of labels of another model than the one chosen in the menu.
+
+    The controls show that model's defaults, so only those options apply that the user has changed since.
+    """
+    own = {**made_with(labels).get("options", {})}
+    own = {name: own[name] for name in _LABEL_OPTIONS if own.get(name) is not None}
+    return dataclasses.replace(shown, **own | {name: getattr(shown, name) for name in changed})
 
 
 def on_whole_grid(
@@ -61,7 +86,7 @@ def on_whole_grid(
         return computed[0]
     if job.only_slice is None:
         return computed
-    before = find_layer(layers, job.subject.name, role)
+    before = find_layer(layers, job.subject.id, role)
     if before is None or before.data.shape != grid:
         whole = np.zeros(grid, np.float32)
     else:
@@ -87,19 +112,17 @@ class Measured:
     expected_dice: float | None
 
 
-def measure(layers: Iterable[Any], name: str, layer: Any) -> Measured:
+def measure(layers: Iterable[Any], subject: str, layer: Any) -> Measured:
     """Measure a subject's result layer, and store the measurements in it."""
-    layers = list(layers)
-    labels = layer.data[None] if layer.ndim == 2 else layer.data
-    tumour = measure_labels(labels, results.spacing_of(layer))
+    labels = full_data(layer)
+    tumour = measure_labels(labels[None] if layer.ndim == 2 else labels, spacing_of(layer))
     results.store_measurements(layer, tumour)
-    truth, probability = find_layer(layers, name, TRUTH), find_layer(layers, name, PROBABILITY)
-    has_truth = truth is not None and truth.data.shape == layer.data.shape
-    has_probability = probability is not None and probability.data.shape == layer.data.shape
+    truth, probability = (
+        None if found is None or full_data(found).shape != labels.shape else full_data(found)
+        for found in (find_layer(layers, subject, role) for role in (TRUTH, PROBABILITY))
+    )
     return Measured(
         tumour,
-        dice(layer.data, truth.data) if truth is not None and has_truth else None,
-        (expected_dice(probability.data, layer.data) or 0.0)
-        if probability is not None and has_probability and tumour.voxels
-        else None,
+        None if truth is None else dice(labels, truth),
+        None if probability is None or not tumour.voxels else (expected_dice(probability, labels) or 0.0),
     )
