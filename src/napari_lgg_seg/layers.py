@@ -36,6 +36,7 @@ from .core.atomic import safe_name
 from .core.data.label_files import LabelMap
 from .core.data.patients import SEQUENCES, Patient
 from .core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
+from .placement import nifti_affine, voxel_size, world_matrix
 from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:
@@ -341,8 +342,8 @@ def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str)
         patient=safe_name(info.get("patient", name)),
         labels=np.asarray(full_array(data, meta)),
         slice_numbers=tuple(info.get("slice_numbers", ())),
-        spacing=None if matrix is None else _spacing(matrix),
-        affine=_nifti_affine(matrix) if affine is None else np.asarray(affine, np.float64),
+        spacing=None if matrix is None else voxel_size(matrix),
+        affine=nifti_affine(matrix) if affine is None else np.asarray(affine, np.float64),
         made_with=info.get("made_with", {}),
     )
 
@@ -352,56 +353,8 @@ def full_array(data: Any, meta: dict[str, Any]) -> Any:
     return data[0] if meta.get("multiscale") else data
 
 
-def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
-    """Where a layer lies in space, from its properties.
-
-    Returns
-    -------
-    ndarray of float64 or None
-        Shape (4, 4), voxel (z, y, x) to world coordinates in millimetres; None if units are not lengths. A
-        picture has pixels as thick as they are high.
-    """
-    import pint
-    from napari.utils.transforms import CompositeAffine
-
-    scale, units = meta.get("scale"), meta.get("units")
-    if scale is None or units is None:
-        return None
-    registry = pint.get_application_registry()
-    try:
-        factors = [float(registry.Quantity(1, str(unit)).to("mm").magnitude) for unit in units][-3:]
-    except (pint.DimensionalityError, pint.UndefinedUnitError):
-        return None
-    parts = {key: np.asarray(meta[key]) for key in ("rotate", "shear") if meta.get(key) is not None}
-    translate = meta.get("translate") if meta.get("translate") is not None else np.zeros(len(scale))
-    matrix = CompositeAffine(np.asarray(scale), translate, ndim=len(scale), **parts).affine_matrix
-    if (affine := meta.get("affine")) is not None:
-        matrix = np.asarray(getattr(affine, "affine_matrix", affine)) @ matrix
-    count = len(factors)
-    result = np.eye(4)
-    result[3 - count :, 3 - count :] = matrix[-count - 1 :, -count - 1 :]
-    result[3 - count : 3] *= np.reshape(factors, (-1, 1))
-    if count == 2:
-        result[0, 0] = np.linalg.norm(result[:3, 1])
-    return result
-
-
 def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
     """Voxel size of a layer along z, y and x in millimetres; None if its units are not lengths."""
     keys = ("scale", "translate", "rotate", "shear", "affine", "units")
     matrix = world_matrix({key: getattr(layer, key) for key in keys})
-    return None if matrix is None else _spacing(matrix)
-
-
-def _spacing(matrix: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    z, y, x = (float(size) for size in np.linalg.norm(matrix[:3, :3], axis=0))
-    return z, y, x
-
-
-def _nifti_affine(matrix: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64] | None:
-    """Voxel (x, y, z) to NIfTI's coordinates, whose x and y run against those of the viewer."""
-    if matrix is None:
-        return None
-    swap = np.eye(4)[[2, 1, 0, 3]]
-    affine: npt.NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0]) @ swap @ matrix @ swap
-    return affine
+    return None if matrix is None else voxel_size(matrix)

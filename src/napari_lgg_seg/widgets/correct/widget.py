@@ -23,7 +23,7 @@ from ..review.review_session import session_of
 from ..shared.docking import TabbedDock, on_undocked
 from ..shared.forms import allow_narrow, rows, side_by_side, update_choices, wrap
 from ..shared.messages import counted
-from ..shared.navigation import slice_in_view
+from ..shared.navigation import list_events, slice_in_view
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, returns_failure
 from .accept import accept
@@ -137,7 +137,7 @@ class CorrectWidget(Container):
         }
         for key, action in keys.items():
             QShortcut(QKeySequence(key), self.native).activated.connect(action)
-        for event in self._layer_events():
+        for event in list_events(self._viewer):
             event.connect(self._layers_changed)
         self._viewer.layers.selection.events.active.connect(self._layer_selected)
         self.native.destroyed.connect(self._closed)
@@ -168,10 +168,6 @@ class CorrectWidget(Container):
         if newest:
             self.menu.value = newest[-1]
         self._labels_chosen()
-
-    def _layer_events(self) -> tuple[Any, ...]:
-        events = self._viewer.layers.events
-        return events.inserted, events.removed, events.renamed
 
     def _choose_first(self) -> None:
         """Choose the selected labels, or the prediction worked on: the ground truth is rarely corrected."""
@@ -332,7 +328,7 @@ class CorrectWidget(Container):
         if worker is not None:
             for signal in (worker.returned, worker.finished):
                 signal.disconnect()
-        for event in self._layer_events():
+        for event in list_events(self._viewer):
             event.disconnect(self._layers_changed)
         self._viewer.layers.selection.events.active.disconnect(self._layer_selected)
 

@@ -34,7 +34,7 @@ def layers_gone(subject: str) -> str:
 
 def settings_changed(model: str) -> str:
     """That model or options in the controls are not those of the result."""
-    return f"Made by {model} with the options set when Segment was clicked; the controls have changed since."
+    return f" Made by {model} with the options set when Segment was clicked; the controls have changed since."
 
 
 def other_model(model: str) -> str:

@@ -19,6 +19,7 @@ from ...core.inference.uncertainty import expected_dice
 from ...core.options import SegmentOptions
 from ...layers import METADATA_KEY, PROBABILITY, TRUTH, find_layer, full_data, spacing_of
 from ..shared import result_layers as results
+from . import messages
 from .inputs import grid_of
 from .job import Job
 
@@ -57,24 +58,35 @@ def made_with(layer: Any) -> dict[str, Any]:
     return found
 
 
-def is_made_by(probability: Any, model: Path) -> bool:
-    """Whether a probability layer was computed by a model file, as it is now."""
+def options_of(
+    probability: Any, labels: Any, shown: SegmentOptions, changed: Iterable[str], model: Path
+) -> tuple[SegmentOptions, bool]:
+    """The options for new labels from a probability layer, and whether ``model`` has computed it.
+
+    For another model's probability, the controls show the defaults of ``model``. Then the labels keep their
+    own options, except for those that the user has changed.
+
+    Parameters
+    ----------
+    probability, labels : Layer
+        Of one result.
+    shown : SegmentOptions
+        As the controls are set.
+    changed : iterable of str
+        Names of the options that the user has changed.
+    model : Path
+        The model file that is chosen.
+    """
     provenance = made_with(probability).get("provenance") or {}
     known = probability.metadata[METADATA_KEY].get(MODEL_ID) or provenance.get("model")
     try:
-        return bool(known == model_checksum(model))
+        if known == model_checksum(model):
+            return shown, True
     except LggSegError:
-        return False
-
-
-def options_kept(labels: Any, shown: SegmentOptions, changed: Iterable[str]) -> SegmentOptions:
-    """The options of labels of another model than the one chosen in the menu.
-
-    The controls show that model's defaults, so only those options apply that the user has changed since.
-    """
-    own = {**made_with(labels).get("options", {})}
-    own = {name: own[name] for name in _LABEL_OPTIONS if own.get(name) is not None}
-    return dataclasses.replace(shown, **own | {name: getattr(shown, name) for name in changed})
+        pass  # the file is gone, so it is not known to be the same model
+    own = made_with(labels).get("options", {})
+    kept = {name: own[name] for name in _LABEL_OPTIONS if own.get(name) is not None}
+    return dataclasses.replace(shown, **kept | {name: getattr(shown, name) for name in changed}), False
 
 
 def on_whole_grid(
@@ -126,3 +138,13 @@ def measure(layers: Iterable[Any], subject: str, layer: Any) -> Measured:
         None if truth is None else dice(labels, truth),
         None if probability is None or not tumour.voxels else (expected_dice(probability, labels) or 0.0),
     )
+
+
+def summary(layers: Iterable[Any], subject: results.Subject, layer: Any, *, is_named: bool) -> str:
+    """Measure a subject's result layer, and say what was found."""
+    measured = measure(layers, subject.id, layer)
+    run = made_with(layer)
+    clean_up = run.get("options", {}).get("clean_up") or ""
+    return messages.result(
+        measured.tumour, measured.dice, measured.expected_dice, subject.name if is_named else ""
+    ) + messages.small_components_missing(clean_up, coarse_to_fine=bool(run.get("coarse_to_fine")))

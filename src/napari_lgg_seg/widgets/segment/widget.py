@@ -19,13 +19,13 @@ from ...core.inference.predict import Event, Notice
 from ...core.options import SegmentOptions, option_help
 from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline, spacing_of
 from ..review.autosave import enable_autosave
+from ..shared import navigation
 from ..shared import result_layers as results
 from ..shared.device_chooser import DeviceChooser
 from ..shared.docking import TabbedDock, on_undocked
 from ..shared.export import export_masks, labels_to_export
 from ..shared.forms import distinct, update_choices, wrap
 from ..shared.model_chooser import ModelChooser
-from ..shared.navigation import go_to_largest, go_to_slice, next_labelled_slice, slice_in_view, slice_number
 from ..shared.result_layers import Subject
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, unexpected
@@ -117,16 +117,12 @@ class SegmentWidget(Container):
         # Measuring takes as long as showing layers does; in between, the window can respond.
         self._conclude_timer = QTimer(self.native, singleShot=True, interval=0)
         self._conclude_timer.timeout.connect(lambda: self._conclude())
-        for event in self._layer_events():
+        for event in navigation.list_events(self._viewer):
             event.connect(self._layers_changed)
         enable_autosave(self._viewer)
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self.cancel)
         TabbedDock(self.native)
-
-    def _layer_events(self) -> tuple[Any, ...]:
-        events = self._viewer.layers.events
-        return events.inserted, events.removed, events.renamed
 
     # --- choosing ------------------------------------------------------------------------------
 
@@ -248,9 +244,9 @@ class SegmentWidget(Container):
     def _make_job(self, subject: Subject) -> Job:
         sequences = self._sequences()
         arrays = arrays_of(sequences)
-        flair = sequences["FLAIR"]
+        flair, wants_one = sequences["FLAIR"], self.controls.current_slice.value
         assert flair is not None
-        only = slice_in_view(self._viewer, flair) if self.controls.current_slice.value else None
+        only = navigation.slice_in_view(self._viewer, flair) if wants_one else None
         return Job(subject, flair, sequences, arrays, only, self._models.path, self.controls.options())
 
     def _show_progress(self, event: Event | None) -> None:
@@ -279,15 +275,14 @@ class SegmentWidget(Container):
         layer = results.show_maps(self._viewer, job.flair, subject, probability, uncertainty, made_with)
         results.describe_further(layer, **{relabelling.MODEL_ID: result.model_id})
         tumour = self._show_labels(job.flair, subject, layer, job.options)
-        truth = find_layer(layers, subject.id, TRUTH)
-        if truth is not None:
+        if (truth := find_layer(layers, subject.id, TRUTH)) is not None:
             outline(truth)
         layers.selection.active = tumour
         self._remark = f"{self._notice}{result.seconds:.1f} s on {result.device}."
         if job.only_slice is not None:
-            self._remark = f"Slice {slice_number(job.flair, job.only_slice)} only. {self._remark}"
+            self._remark = f"Slice {navigation.slice_number(job.flair, job.only_slice)} only. {self._remark}"
         if self._changed or self._models.path != job.model:
-            self._remark += f" {messages.settings_changed(result.model)}"
+            self._remark += messages.settings_changed(result.model)
         self._shown = job, tumour
         self._conclude_timer.start()
 
@@ -300,7 +295,7 @@ class SegmentWidget(Container):
             self._reset()
         self._show_measurements(job.subject)
         if job.only_slice is None:
-            go_to_largest(self._viewer, tumour)
+            navigation.go_to_largest(self._viewer, tumour)
 
     def _show_error(self, error: Exception) -> None:
         self._set_status(f"Segment failed: {unexpected(error)}")
@@ -319,7 +314,7 @@ class SegmentWidget(Container):
 
     def _closed(self) -> None:
         """Stop the run and disconnect from the viewer; the widget is gone."""
-        for event in self._layer_events():
+        for event in navigation.list_events(self._viewer):
             event.disconnect(self._layers_changed)
         self._models.close()
         self._devices.close()
@@ -350,16 +345,16 @@ class SegmentWidget(Container):
         before = self._result_layer(TUMOUR)
         if probability is None or before is None or self._worker is not None:
             return
-        subject, options = self.subject, self.controls.options()
+        subject = self.subject
         assert subject is not None
-        has_model = relabelling.is_made_by(probability, self._models.path)
-        if not has_model:
-            options = relabelling.options_kept(before, options, self._changed)
+        options, is_chosen_model = relabelling.options_of(
+            probability, before, self.controls.options(), self._changed, self._models.path
+        )
         self._changed.clear()
         layer = self._show_labels(probability, subject, probability, options)
         if layer != before:
             self._remark = messages.corrections_kept(before.name, layer.name)
-        elif not has_model and (model := relabelling.made_with(probability).get("model")):
+        elif not is_chosen_model and (model := relabelling.made_with(probability).get("model")):
             self._remark = messages.other_model(model)
         self._measure_timer.start()
 
@@ -379,17 +374,7 @@ class SegmentWidget(Container):
         layer = find_layer(layers, subject.id, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
             return
-        measured = relabelling.measure(layers, subject.id, layer)
-        text = messages.result(
-            measured.tumour,
-            measured.dice,
-            measured.expected_dice,
-            "" if subject == self.subject else str(subject),
-        )
-        run = relabelling.made_with(layer)
-        clean_up = run.get("options", {}).get("clean_up", self.controls.clean_up.value)
-        coarse_to_fine = bool(run.get("coarse_to_fine"))
-        text += messages.small_components_missing(clean_up, coarse_to_fine=coarse_to_fine)
+        text = relabelling.summary(layers, subject, layer, is_named=subject != self.subject)
         self._set_status(f"{text} {self._remark}".strip())
 
     def _result_layer(self, role: str) -> Any:
@@ -401,9 +386,8 @@ class SegmentWidget(Container):
         flair, subject = self._sequences()["FLAIR"], self.subject
         if flair is None or subject is None:
             return
-        sizes = {axis: size}
-        if spacing_of(flair) is None:
-            sizes = {axis: box.value for axis, box in enumerate(self.controls.spacing.values())}
+        all_sizes = (box.value for box in self.controls.spacing.values())
+        sizes = dict(enumerate(all_sizes)) if spacing_of(flair) is None else {axis: size}
         if all(sizes.values()):
             results.set_spacing(self._viewer, subject, flair, sizes)
             self._measure_timer.start()
@@ -413,6 +397,6 @@ class SegmentWidget(Container):
         layer = self._result_layer(TUMOUR)
         if layer is None or layer.ndim != 3:
             return
-        index = next_labelled_slice(self._viewer, layer, direction)
+        index = navigation.next_labelled_slice(self._viewer, layer, direction)
         if index is not None:
-            go_to_slice(self._viewer, layer, index)
+            navigation.go_to_slice(self._viewer, layer, index)

@@ -68,6 +68,12 @@ def go_to_largest(viewer: ViewerModel, labels: Any) -> None:
         go_to_slice(viewer, labels, int(areas.argmax()))
 
 
+def list_events(viewer: ViewerModel) -> tuple[Any, ...]:
+    """Events after which menus of layers are out of date: layers came, went or were renamed."""
+    events = viewer.layers.events
+    return events.inserted, events.removed, events.renamed
+
+
 def batched_update(viewer: ViewerModel) -> AbstractContextManager[None]:
     """A context in which many layers are added and removed.
 
