@@ -19,9 +19,10 @@ from ...core.inference.uncertainty import expected_dice
 from ...core.options import SegmentOptions
 from ...layers import METADATA_KEY, PROBABILITY, TRUTH, find_layer, full_data, spacing_of
 from ..shared import result_layers as results
+from ..shared.navigation import slice_number
 from . import messages
 from .inputs import grid_of
-from .job import Job
+from .job import Job, Result
 
 #: Options that turn a probability into labels; the others belong to the run that computed it.
 _LABEL_OPTIONS = ("threshold", "clean_up", "smallest_volume", "fill_holes")
@@ -56,6 +57,16 @@ def made_with(layer: Any) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = layer.metadata[METADATA_KEY].get("made_with", {})
     return found
+
+
+def made_with_run(layers: Iterable[Any], job: Job, result: Result) -> dict[str, Any]:
+    """Model and options of a run; for a single slice, also the model of the other slices."""
+    new = result.made_with(job.options)
+    before = made_with(find_layer(layers, job.subject.id, PROBABILITY)).get("model")
+    if job.only_slice is not None and before not in (None, result.model):
+        number = slice_number(job.flair, job.only_slice)
+        new["model"] = f"{result.model} (slice {number}), {before} (other slices)"
+    return new
 
 
 def options_of(

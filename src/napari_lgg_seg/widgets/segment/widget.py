@@ -172,8 +172,7 @@ class SegmentWidget(Container):
 
     def _describe(self, _: Any = None) -> None:
         subject = self.subject
-        card = self._models.card
-        used = card.sequences if card is not None else SEQUENCES
+        used = card.sequences if (card := self._models.card) is not None else SEQUENCES
         about = describe_subject(self._sequences(), used) if subject is not None else ""
         self.controls.about.value = about
         has_result = self._result_layer(TUMOUR) is not None
@@ -271,7 +270,7 @@ class SegmentWidget(Container):
             return
         probability = relabelling.on_whole_grid(layers, job, PROBABILITY, result.probability)
         uncertainty = relabelling.on_whole_grid(layers, job, UNCERTAINTY, result.uncertainty)
-        made_with = result.made_with(job.options)
+        made_with = relabelling.made_with_run(layers, job, result)
         layer = results.show_maps(self._viewer, job.flair, subject, probability, uncertainty, made_with)
         results.describe_further(layer, **{relabelling.MODEL_ID: result.model_id})
         tumour = self._show_labels(job.flair, subject, layer, job.options)
@@ -341,8 +340,7 @@ class SegmentWidget(Container):
 
         Labels that were edited by hand are kept; the new ones get a layer of their own.
         """
-        probability = self._result_layer(PROBABILITY)
-        before = self._result_layer(TUMOUR)
+        probability, before = map(self._result_layer, (PROBABILITY, TUMOUR))
         if probability is None or before is None or self._worker is not None:
             return
         subject = self.subject
