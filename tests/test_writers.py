@@ -222,3 +222,51 @@ def test_the_three_writers_have_different_names(npe2pm):
     names = [writer.display_name for writer in writers]
     assert len(names) == len(set(names)) == 3
     assert all(names)
+
+
+# --- place in space ----------------------------------------------------------------------------
+
+TURNED = np.array([[1, 0, 0, 60], [0, 0.8, -0.6, 5], [0, 0.6, 0.8, -7], [0, 0, 0, 1]], float)
+PLACES = {
+    "scale": {},
+    "translate": {"translate": (3, 4, 5)},
+    "rotate": {"translate": (3, 4, 5), "rotate": 30},
+    "shear": {"shear": (0.1, 0.2, 0)},
+    "affine": {"translate": (3, 4, 5), "affine": TURNED},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("unit", "size"), [("mm", 1), ("um", 0.001)])
+def test_nifti_keeps_the_place_of_each_voxel(make_layer, tmp_path, place, unit, size):
+    nibabel = pytest.importorskip("nibabel")
+    layer = make_layer(scale=(5, 0.9, 0.8), units=(unit,) * 3, **PLACES[place])
+    save(layer, tmp_path / "labels.nii.gz")
+    image = nibabel.load(tmp_path / "labels.nii.gz")
+    for z, y, x in ((0, 0, 0), (2, 7, 5), (1, 3, 2)):
+        world = np.array(layer.data_to_world((z, y, x))) * size
+        expected = [-world[2], -world[1], world[0]]
+        np.testing.assert_allclose((image.affine @ [x, y, z, 1])[:3], expected, atol=1e-5)
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_nifti_prefers_the_patients_own_affine(make_layer, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    metadata = describe(NAME, "tumour", [5, 6, 7], affine=TURNED)
+    layer = make_layer(scale=(5, 0.9, 0.8), units=("mm",) * 3, translate=(3, 4, 5), metadata=metadata)
+    save(layer, tmp_path / "labels.nii.gz")
+    np.testing.assert_allclose(nibabel.load(tmp_path / "labels.nii.gz").affine, TURNED, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["labels.tif", "labels.nii.gz", "labels.masks"])
+def test_multiscale_labels_are_saved_at_full_resolution(make_layer, labels, tmp_path, name):
+    from napari_lgg_seg.core.data.label_files import read_labels
+
+    if name.endswith("gz"):
+        pytest.importorskip("nibabel")
+    save(make_layer([labels, labels[:, ::2, ::2]], multiscale=True), tmp_path / name)
+    path = tmp_path / name.removesuffix(".masks")
+    if path.is_dir():
+        assert tifffile.imread(sorted(path.glob("*_mask.tif"))[0]).shape == labels.shape[1:]
+    else:
+        np.testing.assert_array_equal(read_labels(path), labels != 0)

@@ -1,9 +1,13 @@
 """Patients as napari layers. Layers are recognised by their metadata, never by their names.
 
+Layers belong together if they have the same subject. Two patients of one name, or one patient opened twice,
+are different subjects, and so is each image of no patient.
+
 Every layer of a patient carries ``metadata["lgg"]``:
 
 =================  =====================================================================================
 schema             1
+subject            identifies the open patient; for results of an image of no patient, its ``unique_id``
 patient            the patient's name
 role               "pre-contrast", "FLAIR", "post-contrast", "truth", "tumour", "probability",
                    "uncertainty", "preview" or "comparison"
@@ -19,9 +23,11 @@ layers as text. The layers need not belong to a patient.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +37,7 @@ from .core.data import layer_metadata
 from .core.data.label_files import LabelMap
 from .core.data.patients import SEQUENCES, Patient
 from .core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE
+from .placement import nifti_affine, voxel_size, world_matrix
 from .preferences import COLOURS, colour
 
 if TYPE_CHECKING:
@@ -141,7 +148,7 @@ def layers_of(patients: Sequence[Patient], already_open: Sequence[str]) -> list[
     return result
 
 
-def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
+def patient_layers(patient: Patient, *, prefix: bool, subject: str | None = None) -> list[LayerData]:
     """Layers of a patient on one grid, axes (z, y, x).
 
     Parameters
@@ -150,6 +157,8 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
         As read from disk.
     prefix : bool
         Put the patient's name before the layers' names.
+    subject : str, optional
+        Identifies the patient among all that are open; a new one by default.
 
     Returns
     -------
@@ -158,6 +167,7 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
         are masks.
     """
     result: list[LayerData] = []
+    subject = subject or uuid4().hex
     if patient.volume is not None:
         for channel, sequence in enumerate(SEQUENCES):
             data = np.ascontiguousarray(patient.volume[..., channel])
@@ -166,13 +176,14 @@ def patient_layers(patient: Patient, *, prefix: bool) -> list[LayerData]:
                 "contrast_limits": contrast_limits(data),
                 "visible": sequence == "FLAIR",
             }
-            result.append((data, {**_common(patient, sequence, prefix), **appearance}, "image"))
+            result.append((data, {**_common(patient, sequence, prefix, subject), **appearance}, "image"))
     if patient.truth is not None:
-        result.append((patient.truth, {**_common(patient, TRUTH, prefix), **truth_properties()}, "labels"))
+        properties = {**_common(patient, TRUTH, prefix, subject), **truth_properties()}
+        result.append((patient.truth, properties, "labels"))
     return result
 
 
-def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
+def _common(patient: Patient, role: str, prefix: bool, subject: str) -> dict[str, Any]:
     """Properties that all layers of a patient share: grid, units and metadata."""
     return {
         "name": layer_name(role, patient.name if prefix else None),
@@ -186,6 +197,8 @@ def _common(patient: Patient, role: str, prefix: bool) -> dict[str, Any]:
             patient.filled_sequences,
             patient.affine,
             str(patient.folder),
+            subject,
+            patient.number_width,
         ),
     }
 
@@ -197,17 +210,21 @@ def describe(
     filled_sequences: Iterable[str] = (),
     affine: Any = None,
     folder: str | None = None,
+    subject: str | None = None,
+    number_width: int = 1,
 ) -> dict[str, Any]:
     """The metadata of one layer, as documented at the top of this module."""
     return {
         METADATA_KEY: {
             "schema": METADATA_SCHEMA,
+            "subject": subject,
             "patient": patient,
             "role": role,
             "slice_numbers": [int(n) for n in slice_numbers],
             "filled_sequences": list(filled_sequences),
             "affine": None if affine is None else np.asarray(affine).tolist(),
             "folder": folder,
+            "number_width": number_width,
         }
     }
 
@@ -225,7 +242,8 @@ def add_layers(viewer: Viewer, layers: Iterable[LayerData]) -> None:
 
 def described(layer: Layer) -> dict[str, Any] | None:
     """A layer's ``metadata["lgg"]``, or None if it is not one of ours or they are invalid."""
-    slices = layer.data.shape[0] if layer.ndim == 3 and hasattr(layer.data, "shape") else None
+    shape = getattr(full_data(layer), "shape", ())
+    slices = shape[0] if layer.ndim == 3 and shape else None
     return layer_metadata.checked(layer.metadata.get(METADATA_KEY), slices)
 
 
@@ -247,55 +265,101 @@ def is_comparison(layer: Layer) -> bool:
     return isinstance(ids, list) and all(isinstance(one, str) for one in ids)
 
 
-def find_layer(layers: Iterable[Layer], patient: str, role: str) -> Layer | None:
-    """The newest layer of a patient with a role."""
-    found = None
+def subject_of(layer: Layer) -> str:
+    """Identifies what a layer belongs to: an open patient, or an image of no patient."""
+    info = described(layer)
+    if info is None:
+        return str(layer.unique_id)
+    return info.get("subject") or repr((info["patient"], info.get("folder")))  # not in version 0.1.0
+
+
+def same_patient(layers: Iterable[Layer], patient: str, folder: str) -> str | None:
+    """The subject that is a patient read from a folder; None if it is not open."""
     for layer in layers:
         info = described(layer)
-        if info is not None and info["patient"] == patient and info["role"] == role:
-            found = layer
-    return found
+        if info is not None and (info["patient"], info.get("folder")) == (patient, folder):
+            return subject_of(layer)
+    return None
+
+
+def full_data(layer: Layer) -> Any:
+    """A layer's data at full resolution."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+#: When each layer was last shown or edited, by ``unique_id``.
+_last_used: dict[Any, int] = {}
+_uses = itertools.count(1)
+
+
+def mark_used(layer: Layer) -> None:
+    """Note that a layer has just been shown or edited, see :func:`current_layer`."""
+    _last_used[layer.unique_id] = next(_uses)
+
+
+def current_layer(layers: Iterable[Layer], selected: Layer | None = None) -> Any:
+    """The layer that the user works on: the selected one, else that last shown or edited, else the newest."""
+    found = list(layers)
+    if selected is not None and selected in found:
+        return selected
+    return max(reversed(found), key=lambda layer: _last_used.get(layer.unique_id, 0), default=None)
+
+
+def layers_with(layers: Iterable[Layer], subject: str, role: str) -> list[Layer]:
+    """All layers of a subject with a role, in the order of the layer list."""
+    return [
+        layer
+        for layer in layers
+        if (info := described(layer)) and info["role"] == role and subject_of(layer) == subject
+    ]
+
+
+def find_layer(layers: Iterable[Layer], subject: str, role: str) -> Any:
+    """The layer of a subject with a role, or None; of several, see :func:`current_layer`."""
+    found = layers_with(layers, subject, role)
+    if role in (*SEQUENCES, TRUTH):
+        found.reverse()  # the one that was read from a file comes before its duplicates
+    return current_layer(found, getattr(getattr(layers, "selection", None), "active", None))
 
 
 # --- layers as label maps ----------------------------------------------------------------------
 
 
 def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str) -> LabelMap:
-    """A labels layer as the core writes it.
+    """A labels layer as the core writes it, at full resolution.
 
     Parameters
     ----------
     data : ndarray of integers
-        Shape (z, y, x) or (y, x).
+        Shape (z, y, x) or (y, x); of a multiscale layer, its levels.
     meta : dict
         The layer's properties.
     name : str
         The patient's name for layers that belong to no patient.
     """
     value = meta.get("metadata", {}).get(METADATA_KEY)
-    info = layer_metadata.checked(value, len(data) if data.ndim == 3 else None) or {}
-    scale, units = meta.get("scale"), meta.get("units")
+    labels = np.asarray(full_array(data, meta))
+    info = layer_metadata.checked(value, len(labels) if labels.ndim == 3 else None) or {}
     affine = info.get("affine")
+    matrix = world_matrix(meta)
     return LabelMap(
         patient=safe_name(info.get("patient", name)),
-        labels=np.asarray(data),
+        labels=labels,
         slice_numbers=tuple(info.get("slice_numbers", ())),
-        spacing=spacing_in_mm(scale, units) if scale is not None and units is not None else None,
-        affine=None if affine is None else np.asarray(affine, np.float64),
+        spacing=None if matrix is None else voxel_size(matrix),
+        affine=nifti_affine(matrix) if affine is None else np.asarray(affine, np.float64),
         made_with=info.get("made_with", {}),
+        number_width=info.get("number_width", 1),
     )
 
 
-def spacing_in_mm(scale: Any, units: Any) -> tuple[float, float, float] | None:
-    """Voxel size (z, y, x) in millimetres from a layer's scale and units; None if units are not lengths."""
-    import pint
+def full_array(data: Any, meta: dict[str, Any]) -> Any:
+    """The data of a layer at full resolution, from its data and properties."""
+    return data[0] if meta.get("multiscale") else data
 
-    registry = pint.get_application_registry()
-    sizes = []
-    for size, unit in zip(scale, units, strict=True):
-        try:
-            sizes.append(float((float(size) * registry.Quantity(1, str(unit))).to("mm").magnitude))
-        except (pint.DimensionalityError, pint.UndefinedUnitError):
-            return None
-    z, y, x = [sizes[0], *sizes][-3:] if len(sizes) == 2 else sizes[-3:]
-    return z, y, x
+
+def spacing_of(layer: Layer) -> tuple[float, float, float] | None:
+    """Voxel size of a layer along z, y and x in millimetres; None if its units are not lengths."""
+    keys = ("scale", "translate", "rotate", "shear", "affine", "units")
+    matrix = world_matrix({key: getattr(layer, key) for key in keys})
+    return None if matrix is None else voxel_size(matrix)

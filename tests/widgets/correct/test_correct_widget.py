@@ -87,7 +87,7 @@ def test_a_slice_that_is_not_in_a_gap_is_reported(
 
 def test_holes_are_filled(widget: Any, layer: Any, wait_until: Any) -> None:
     widget.holes_button.native.click()
-    _done(widget, wait_until, "Holes filled: 1 voxels")
+    _done(widget, wait_until, "Holes filled: 1 voxel;")
     assert layer.data[0, 14, 14] == 1
     widget.undo_button.native.click()
     assert layer.data[0, 14, 14] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from flair_model import write_flair_model
 from qtpy.QtWidgets import QShortcut
 
 NAME = "TCGA_DU_0001_19990101"
@@ -69,6 +70,54 @@ def test_nothing_is_added_to_an_image_whose_data_were_replaced(viewer, during):
     assert f"{NAME} probability" not in viewer.layers
     assert "nothing was added" in widget.status.value
     assert widget.status.value.endswith(".")
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("sequence", ["FLAIR", "post-contrast"])
+def test_nothing_is_added_to_images_with_other_values(viewer, during, sequence, in_place):
+    def change():
+        layer = viewer.layers[sequence]
+        if in_place:
+            layer.data[2] = 0
+            layer.refresh()
+        else:
+            layer.data = np.zeros_like(layer.data)
+
+    widget = during(change)
+    assert f"{NAME} tumour" not in viewer.layers
+    assert "changed during the run" in widget.status.value
+    assert "segment again" in widget.status.value
+
+
+def test_the_result_has_model_and_options_of_the_click(viewer, during, open_patient, tmp_path):
+    other = write_flair_model(tmp_path / "other.safetensors", threshold=0.95, clean_up="largest")
+
+    def change():
+        docked(viewer).offer_model(other)
+        docked(viewer).controls.fill_holes.value = True
+
+    widget = during(change)
+    tumour, probability = viewer.layers[f"{NAME} tumour"], viewer.layers[f"{NAME} probability"]
+    np.testing.assert_array_equal(tumour.data, probability.data >= 0.5)
+    made_with = tumour.metadata["lgg"]["made_with"]
+    assert made_with["model"] == "bright FLAIR"
+    assert made_with["options"]["threshold"] == 0.5
+    assert made_with["options"]["clean_up"] == "off"
+    assert made_with["options"]["fill_holes"] is False
+    assert "controls have changed" in widget._remark
+    # Only what the user changes applies to the other model's probability.
+    widget.controls.threshold.value = 0.6
+    made_with = tumour.metadata["lgg"]["made_with"]
+    assert made_with["model"] == "bright FLAIR"
+    assert made_with["options"]["threshold"] == pytest.approx(0.6)
+    assert made_with["options"]["clean_up"] == "off"
+    assert "still the probabilities of bright FLAIR" in widget._remark
+
+
+def docked(viewer):
+    """The Segment widget that is docked in a viewer."""
+    (widget,) = [w for w in viewer.window.dock_widgets.values() if hasattr(w, "offer_model")]
+    return widget
 
 
 def test_a_second_click_cancels(viewer, during):

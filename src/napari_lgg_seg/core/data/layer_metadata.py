@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Len, MinLen
+from annotated_types import Ge, Le, Len, MinLen
 
 from .json_files import Count, JsonError, build
 from .provenance import MadeWith
@@ -23,6 +23,8 @@ class _Metadata:
     folder: str | None = None
     made_with: MadeWith = field(default_factory=MadeWith)
     schema: int = 1
+    subject: str | None = None
+    number_width: Annotated[int, Ge(1), Le(9)] = 1
 
 
 #: What the metadata of a layer may hold; other keys are not ours.

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ...core.errors import ComparisonError
 from ...core.evaluation.compare import format_shape
-from ...layers import described, spacing_in_mm
+from ...layers import described, full_data
+from ...placement import millimetres
 from . import messages
 
 #: Largest distance between corresponding voxels of two layers, in voxels.
@@ -147,7 +148,7 @@ def world_grid(layer: Any) -> Grid:
     ComparisonError
         If it has another number of dimensions, or its transform has no volume.
     """
-    shape = tuple(int(n) for n in full_resolution(layer).shape[: layer.ndim])
+    shape = tuple(int(n) for n in full_data(layer).shape[: layer.ndim])
     if len(shape) not in (2, 3):
         raise ComparisonError(f"{layer.name} has {len(shape)} dimensions; choose a layer with 2 or 3.")
     # napari has no public matrix of scale, translate, rotate, shear and affine taken together.
@@ -155,7 +156,7 @@ def world_grid(layer: Any) -> Grid:
     linear = np.array([layer.data_to_world(tuple(unit)) for unit in np.eye(len(shape))]).T - origin[:, None]
     if not np.isfinite(linear).all() or not np.linalg.det(linear):
         raise ComparisonError(f"{layer.name} has a scale or affine without volume; correct it.")
-    unit = spacing_in_mm((1.0,) * len(shape), layer.units)
+    unit = millimetres(layer.units)
     if unit is not None:
         factors = np.array(unit[-len(shape) :])
         origin, linear = origin * factors, linear * factors[:, None]
@@ -171,11 +172,6 @@ def world_grid(layer: Any) -> Grid:
         unit is not None,
         numbers if valid else None,
     )
-
-
-def full_resolution(layer: Any) -> Any:
-    """A layer's data at full resolution."""
-    return layer.data[0] if layer.multiscale else layer.data
 
 
 def align(prediction: Grid, reference: Grid) -> Alignment:

@@ -14,9 +14,10 @@ from ...layers import (
     METADATA_KEY,
     comparison_properties,
     described,
+    full_data,
     is_comparison,
 )
-from .alignment import full_resolution, world_grid
+from .alignment import world_grid
 from .pair import LayerPair
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Overlay:
     def _find(self, pair: LayerPair) -> Labels | None:
         for layer in list(self._viewer.layers):
             if is_comparison(layer) and layer.metadata[COMPARISON_KEY] == _ids(pair):
-                if layer.data.shape == full_resolution(pair.truth).shape:
+                if layer.data.shape == full_data(pair.truth).shape:
                     return layer
                 self._viewer.layers.remove(layer)
         return None

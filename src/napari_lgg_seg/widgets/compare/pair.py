@@ -20,9 +20,9 @@ from ...core.evaluation.compare import (
     compare,
     overlay,
 )
-from ...layers import TRUTH, TUMOUR, described, is_comparison
+from ...layers import TRUTH, TUMOUR, described, full_data, is_comparison
 from ..shared.worker import returns_failure
-from .alignment import Alignment, Grid, align, full_resolution, world_grid
+from .alignment import Alignment, Grid, align, world_grid
 from .messages import compared
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def comparison_input(pair: LayerPair) -> ComparisonInput:
         If they cannot be compared.
     """
     alignment = check_pair(pair)
-    prediction, truth = (full_resolution(layer) for layer in pair.layers)
+    prediction, truth = (full_data(layer) for layer in pair.layers)
     return ComparisonInput(pair, _copy(prediction), _copy(truth), alignment)
 
 

@@ -15,11 +15,14 @@ from qtpy.QtWidgets import QShortcut
 
 from ...core.cohort.saved_labels import checksum
 from ...core.data import label_editing
-from ...layers import PREVIEW, TUMOUR, described
+from ...core.errors import ImageError
+from ...layers import PREVIEW, TUMOUR, current_layer, described, is_comparison
 from ..review.autosave import enable_autosave
 from ..review.review_session import session_of
 from ..shared.docking import TabbedDock, on_undocked
-from ..shared.forms import allow_narrow, rows, side_by_side, wrap
+from ..shared.forms import allow_narrow, rows, side_by_side, update_choices, wrap
+from ..shared.messages import counted
+from ..shared.navigation import list_events, slice_in_view
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, create_worker, returns_failure
 from .accept import accept
@@ -133,7 +136,7 @@ class CorrectWidget(Container):
         }
         for key, action in keys.items():
             QShortcut(QKeySequence(key), self.native).activated.connect(action)
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in list_events(self._viewer):
             event.connect(self._layers_changed)
         self._viewer.layers.selection.events.active.connect(self._layer_selected)
         self.native.destroyed.connect(self._closed)
@@ -148,6 +151,7 @@ class CorrectWidget(Container):
             for layer in self._viewer.layers
             if isinstance(layer, Labels)
             and isinstance(layer.data, np.ndarray)
+            and not is_comparison(layer)
             and layer.ndim in (2, 3)
             and not ((info := described(layer)) and info["role"] == PREVIEW)
         ]
@@ -159,18 +163,16 @@ class CorrectWidget(Container):
         return chosen
 
     def _layers_changed(self, _: Any = None) -> None:
-        before = self.menu.choices
-        self.menu.reset_choices()
-        newest = [layer for layer in self.menu.choices if layer not in before]
+        newest = update_choices(self.menu)
         if newest:
             self.menu.value = newest[-1]
         self._labels_chosen()
 
     def _choose_first(self) -> None:
-        """Choose the selected labels, or the newest prediction: the ground truth is rarely corrected."""
+        """Choose the selected labels, or the prediction worked on: the ground truth is rarely corrected."""
         tumours = [x for x in self.menu.choices if (info := described(x)) and info["role"] == TUMOUR]
         if tumours:
-            self.menu.value = tumours[-1]
+            self.menu.value = current_layer(tumours)
         self._layer_selected()
 
     def _layer_selected(self, _: Any = None) -> None:
@@ -221,7 +223,11 @@ class CorrectWidget(Container):
         """Interpolate the selected label between the painted slices around the one in view."""
         layer = self.layer
         if layer is not None:
-            at = self._position(self._viewer.dims.point)[0] if layer.ndim == 3 else 0
+            try:
+                at = slice_in_view(self._viewer, layer)
+            except ImageError as error:
+                self._set_status(str(error))
+                return
             tool = partial(label_editing.interpolate, value=_painted_label(layer), at=at)
             self._run(tool, "Slices filled")
 
@@ -276,7 +282,7 @@ class CorrectWidget(Container):
         else:
             changed = np.nonzero(result != layer.data)
             layer.data_setitem(changed, result[changed])
-            self._set_status(f"{done}: {len(changed[0])} voxels; Ctrl+Z undoes.")
+            self._set_status(f"{done}: {counted(len(changed[0]), 'voxel')}; Ctrl+Z undoes.")
 
     def accept(self) -> None:
         """Accept the labels as corrected, like a click on Accept."""
@@ -321,7 +327,7 @@ class CorrectWidget(Container):
         if worker is not None:
             for signal in (worker.returned, worker.finished):
                 signal.disconnect()
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in list_events(self._viewer):
             event.disconnect(self._layers_changed)
         self._viewer.layers.selection.events.active.disconnect(self._layer_selected)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
-    FloatSpinBox,
     Label,
     ProgressBar,
     PushButton,
@@ -23,6 +22,7 @@ from ...core.options import option_help
 from ...core.training.options import TrainOptions, default_summary
 from ...core.training.paths import state_folder
 from ...preferences import dataset_folder
+from ..shared.float_box import FloatBox
 from ..shared.forms import Choice, Choices, allow_narrow, folded, path_edit, rows
 from .messages import RESUME
 
@@ -95,7 +95,7 @@ class FineTuneControls:
             "them again keeps the model from forgetting them. They are never used for validation. Leave it "
             "empty for none.",
         )
-        self.old_share = FloatSpinBox(
+        self.old_share = FloatBox(
             label="Share of old patients",
             value=0.5,
             min=0,
@@ -110,15 +110,15 @@ class FineTuneControls:
             self.results.value = default_results_folder(Path(preferred))
 
     def _make_options(self) -> None:
-        self.epochs = _automatic("epochs", "Epochs", 0, max=1000, step=1)
-        self.slices_per_epoch = _automatic("slices_per_epoch", "Slices per epoch", 0, max=100_000, step=10)
-        self.learning_rate = _automatic("learning_rate", "Learning rate", 5, max=0.1, step=0.0001)
+        self.epochs = _automatic("epochs", "Epochs", max=1000, step=1)
+        self.slices_per_epoch = _automatic("slices_per_epoch", "Slices per epoch", max=100_000, step=10)
+        self.learning_rate = _automatic("learning_rate", "Learning rate", whole=False, max=0.1, step=0.0001)
         self.loss = ComboBox(
             label="Loss", choices=LOSSES, value=_DEFAULTS.loss, tooltip=option_help("loss", TrainOptions)
         )
         self.patience = _number("patience", "Patience", max=1000)
         self.batch_size = _number("batch_size", "Batch size", min=1, max=256)
-        self.validation_share = FloatSpinBox(
+        self.validation_share = FloatBox(
             label="Validation share",
             value=0.2,
             min=0.05,
@@ -189,10 +189,11 @@ def _number(name: str, label: str, **limits: Any) -> SpinBox:
     return SpinBox(label=label, value=value, tooltip=option_help(name, TrainOptions), **{"min": 0, **limits})
 
 
-def _automatic(name: str, label: str, decimals: int, **limits: Any) -> FloatSpinBox:
+def _automatic(name: str, label: str, *, whole: bool = True, **limits: Any) -> FloatBox:
     """A number that can be "automatic", which magicgui's SpinBox for integers cannot show."""
     tooltip = f"{option_help(name, TrainOptions)} {default_summary(name)}"
-    box = FloatSpinBox(label=label, value=0, min=0, tooltip=tooltip, **limits)
-    box.native.setDecimals(decimals)
+    box = FloatBox(label=label, value=0, min=0, tooltip=tooltip, **limits)
+    if whole:
+        box.native.setDecimals(0)
     box.native.setSpecialValueText("automatic")
     return box

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from ...core.data.patients import Patient, UInt8Array, find_slices
 from ...core.errors import ComparisonError, PatientError
 from ...core.model.background import subtract_background
-from ...layers import PREVIEW, TRUTH, TUMOUR, described, is_comparison
-from ..compare.alignment import align, full_resolution, world_grid
-from ..segment.inputs import Subject, arrays_of, proposed_sequences, subjects_in, to_volume
-from ..shared.result_layers import is_edited
+from ...layers import PREVIEW, TRUTH, TUMOUR, described, full_data, is_comparison, subject_of
+from ..compare.alignment import align, world_grid
+from ..segment.inputs import arrays_of, proposed_sequences, subjects_in, to_volume
+from ..shared.result_layers import Subject, is_edited
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -66,7 +66,7 @@ def _can_be_truth(layer: Any, subject: Subject) -> bool:
     if layer._type_string != "labels" or is_comparison(layer):
         return False
     info = described(layer)
-    return info is None or (info["patient"] == subject.name and info["role"] != PREVIEW)
+    return info is None or (subject_of(layer) == subject.id and info["role"] != PREVIEW)
 
 
 def _labels_on(flair: Any, candidates: list[Any]) -> tuple[tuple[Labels, ...], tuple[str, ...]]:
@@ -80,7 +80,7 @@ def _labels_on(flair: Any, candidates: list[Any]) -> tuple[tuple[Labels, ...], t
             reason = f"{layer.name} has other slices or axes than {flair.name}; give both the same grid."
         except ComparisonError as error:
             reason = str(error)
-        if described(layer) is not None or full_resolution(layer).shape == full_resolution(flair).shape[:3]:
+        if described(layer) is not None or full_data(layer).shape == full_data(flair).shape[:3]:
             elsewhere.append(reason)
     return tuple(labels), tuple(elsewhere)
 
@@ -133,7 +133,7 @@ def patient_arrays(layers: Iterable[Any], subject: Subject, labels: Labels) -> P
     flair = sequences["FLAIR"]
     assert flair is not None
     info, source = described(flair), described(labels)
-    numbers = info["slice_numbers"] if info is not None else range(1, full_resolution(flair).shape[0] + 1)
+    numbers = info["slice_numbers"] if info is not None else range(1, full_data(flair).shape[0] + 1)
     folder = info["folder"] if info is not None else None
     return PatientArrays(
         subject.name,
@@ -194,7 +194,7 @@ def _slices_without_mask(arrays: PatientArrays, truth: UInt8Array) -> tuple[int,
 
 def snapshot(labels: Labels) -> Any:
     """The labels as they are now; a copy, if they are in memory."""
-    data = full_resolution(labels)
+    data = full_data(labels)
     return data != 0 if isinstance(data, np.ndarray) else data
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHeaderView, QTableWidget, QTableWidgetItem
 
-from ..segment.inputs import Subject
 from ..shared.plain_text import literal
+from ..shared.result_layers import Subject
 from .labelled import LabelledPatient
 
 if TYPE_CHECKING:

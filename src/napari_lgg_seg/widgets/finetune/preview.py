@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core.data.patients import Patient
-from ...layers import PREVIEW, add_layers, find_layer, patient_layers, preview_properties
+from ...layers import PREVIEW, add_layers, find_layer, patient_layers, preview_properties, subject_of
 from ..review.paint_events import is_painting
 from ..segment.inputs import grid_of, proposed_sequences, subjects_in
 from ..shared.navigation import go_to_largest
-from ..shared.result_layers import grid_properties
+from ..shared.result_layers import Subject, grid_properties
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -96,10 +96,11 @@ class Preview:
             flair = None if is_painting(active) else self._open_patient()
         if flair is None:
             return
-        before = find_layer(self._viewer.layers, self._name, PREVIEW)
+        subject = Subject(subject_of(flair), self._name)
+        before = find_layer(self._viewer.layers, subject.id, PREVIEW)
         if before is not None:
             self._viewer.layers.remove(before)
-        properties = {**grid_properties(flair, self._name, PREVIEW), **preview_properties(self._name)}
+        properties = {**grid_properties(flair, subject, PREVIEW), **preview_properties(self._name)}
         self._layer = self._viewer.add_labels(self._labels, **properties)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active

@@ -223,6 +223,9 @@ def _edit_of(layer: Labels) -> Edit:
         METADATA_KEY: {name: info[name] for name in FIELDS if name in info},
         "scale": [float(size) for size in layer.scale],
         "translate": [float(offset) for offset in layer.translate],
+        "rotate": np.asarray(layer.rotate, float).tolist(),
+        "shear": np.asarray(layer.shear, float).tolist(),
+        "affine": np.asarray(layer.affine.affine_matrix, float).tolist(),
         "units": [str(unit) for unit in layer.units],
     }
     return Edit(info["patient"], layer.name, np.array(layer.data), info.get("folder") or "", about)

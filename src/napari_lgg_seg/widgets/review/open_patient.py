@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -13,17 +14,22 @@ from ...core.cohort.sources import Opened
 from ...core.data.label_files import LabelMap
 from ...core.data.patients import FLAIR, SEQUENCES
 from ...layers import (
+    COMPARISON_KEY,
     METADATA_KEY,
     PREVIEW,
     PROBABILITY,
     TRUTH,
     TUMOUR,
+    current_layer,
     described,
     find_layer,
     is_comparison,
     outline,
     patient_layers,
     patients_in,
+    same_patient,
+    spacing_of,
+    subject_of,
 )
 from ..shared import result_layers as results
 from ..shared.navigation import go_to_slice
@@ -56,7 +62,11 @@ class OpenPatient:
         self._viewer = viewer
         self._patient = opened.patient
         self.source = opened.source
-        self._foreign = {layer for layer in viewer.layers if not self._is_described(layer)}
+        known = same_patient(viewer.layers, self._patient.name, str(self._patient.folder))
+        self._subject = results.Subject(known or uuid4().hex, self._patient.name)
+        self._foreign = {
+            layer for layer in viewer.layers if described(layer) is None or not self._is_own(layer)
+        }
         self._saved: int | None = None  # checksum of the labels as last read or saved
         self._saved_probability: int | None = None
         self._known = KnownRevision(opened.revision)
@@ -73,11 +83,12 @@ class OpenPatient:
 
     @property
     def labels(self) -> Labels | None:
-        """The patient's result: the newest edited labels, otherwise the newest prediction."""
+        """The patient's result: the labels edited last, otherwise the prediction shown last."""
         tumours = [layer for layer in self._labels() if _role(layer) == TUMOUR]
         drawn = [layer for layer in self._labels() if not _role(layer) and np.any(layer.data)]
         edited = [layer for layer in tumours if results.is_edited(layer)]
-        return next((group[-1] for group in (edited, drawn, tumours) if group), None)
+        result: Labels | None = current_layer(next(filter(None, (edited, drawn, tumours)), []))
+        return result
 
     @property
     def truth(self) -> Labels | None:
@@ -95,7 +106,8 @@ class OpenPatient:
     def _add_images(self) -> None:
         from napari.layers import Layer
 
-        for data in patient_layers(self._patient, prefix=bool(patients_in(self._foreign))):
+        prefix = bool(patients_in(self._foreign))
+        for data in patient_layers(self._patient, prefix=prefix, subject=self._subject.id):
             values, properties, _ = data
             existing = self._find(properties["metadata"][METADATA_KEY]["role"])
             if existing is None or existing.data.shape != values.shape:
@@ -110,13 +122,13 @@ class OpenPatient:
             return
         if shown is not None and results.is_edited(shown):
             self._viewer.layers.remove(shown)  # the user agreed to replace it
-        name, made_with = self._patient.name, dict(opened.status.made_with)
+        subject, made_with = self._subject, dict(opened.status.made_with)
         if opened.probability is not None and opened.uncertainty is not None:
             layer = results.show_maps(
-                self._viewer, reference, name, opened.probability, opened.uncertainty, made_with
+                self._viewer, reference, subject, opened.probability, opened.uncertainty, made_with
             )
             self._saved_probability = checksum(layer.data)
-        tumour = results.show_labels(self._viewer, reference, name, opened.labels, made_with)
+        tumour = results.show_labels(self._viewer, reference, subject, opened.labels, made_with)
         if opened.status.by_hand:
             results.mark_edited(tumour)
         self._saved, self._known.value = checksum(tumour.data), opened.revision
@@ -148,6 +160,10 @@ class OpenPatient:
         return [layer for layer in self._viewer.layers if layer not in self._foreign and self._is_own(layer)]
 
     def _is_own(self, layer: Any) -> bool:
+        if is_comparison(layer):
+            compared = layer.metadata[COMPARISON_KEY]
+            others = [other for other in self._viewer.layers if not is_comparison(other)]
+            return any(str(other.unique_id) in compared and self._is_own(other) for other in others)
         if described(layer) is not None:
             return self._is_described(layer)
         return (
@@ -157,20 +173,23 @@ class OpenPatient:
         )
 
     def _is_described(self, layer: Any) -> bool:
-        """Whether a layer's metadata names this patient."""
-        info = described(layer)
-        return info is not None and bool(info["patient"] == self._patient.name)
+        """Whether a layer is marked as this patient's."""
+        return described(layer) is not None and subject_of(layer) == self._subject.id
 
     def has(self, layer: Layer) -> bool:
         """Whether a layer of the viewer belongs to this patient."""
         return layer in self._own()
 
     def _find(self, role: str) -> Any:
-        return find_layer(self._own(), self._patient.name, role)
+        return find_layer(self._own(), self._subject.id, role)
 
     def _labels(self) -> list[Labels]:
         """The patient's labels layers without comparisons."""
-        return [layer for layer in self._own() if layer._type_string == "labels" and not is_comparison(layer)]
+        return [
+            layer
+            for layer in self._own()
+            if layer._type_string == "labels" and not is_comparison(layer) and not layer.multiscale
+        ]
 
     # --- saving --------------------------------------------------------------------------------
 
@@ -244,7 +263,7 @@ class OpenPatient:
             self._patient.name,
             np.array(layer.data),
             self._patient.slice_numbers,
-            results.spacing_of(layer),
+            spacing_of(layer),
             self._patient.affine,
             info.get("made_with", {}),
             self._patient.number_width,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
+from ...layers import mark_used
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
@@ -16,7 +18,7 @@ _EVENTS = (PAINTED, "data", "set_data")
 
 
 class LabelsObserver:
-    """Forwards the events of all labels layers of a viewer.
+    """Forwards the events of all labels layers of a viewer, and notes which one was edited last.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ class LabelsObserver:
         for layer in self._layers:
             if _is_labels(layer):
                 for name in _EVENTS:
-                    getattr(layer.events, name).disconnect(self._callback)
+                    getattr(layer.events, name).disconnect(self._changed)
 
     def _inserted(self, event: Any) -> None:
         self._connect(event.value)
@@ -46,7 +48,12 @@ class LabelsObserver:
     def _connect(self, layer: Any) -> None:
         if _is_labels(layer):
             for name in _EVENTS:
-                getattr(layer.events, name).connect(self._callback)
+                getattr(layer.events, name).connect(self._changed)
+
+    def _changed(self, event: Any) -> None:
+        if event.type == PAINTED:
+            mark_used(event.source)
+        self._callback(event)
 
 
 class StrokeTimer:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import napari
-from annotated_types import Gt
+import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QPushButton
 
 from ...core.cohort import autosave as edit_files
 from ...core.cohort.autosave import Edit, Leftover
 from ...core.data import layer_metadata
-from ...core.data.json_files import JsonError, build
 from ...core.errors import DamagedEditsError, LggSegError
-from ...layers import METADATA_KEY, TRUTH, patients_in, truth_properties, tumour_properties
+from ...layers import METADATA_KEY, TRUTH, mark_used, same_patient, truth_properties, tumour_properties
 from ..shared.open_folder import open_folder
 from ..shared.plain_text import literal, show_error, show_warning
 from .autosave import autosaver_of, enable_autosave, window_of
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _MOST_LISTED = 6
+#: Properties that say where a layer is, as the autosaver stores them.
+_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units")
 _RESTORED = " (restored)"
 
 
@@ -91,7 +91,8 @@ def restore(viewer: Viewer, found: list[Leftover]) -> None:
     """Show edits again, over their patients' images if these still exist."""
     waiting: dict[str, list[Leftover]] = {}
     for leftover in found:
-        if leftover.patient not in patients_in(viewer.layers) and Path(leftover.source or "-").is_dir():
+        is_open = same_patient(viewer.layers, leftover.patient, leftover.source) is not None
+        if not is_open and Path(leftover.source or "-").is_dir():
             waiting.setdefault(leftover.source, []).append(leftover)
         else:
             _show(viewer, leftover)
@@ -118,9 +119,13 @@ def _show(viewer: Viewer, leftover: Leftover) -> None:
     is_truth = info is not None and info["role"] == TRUTH
     appearance = truth_properties() if is_truth else tumour_properties(edit.patient)
     appearance["name"] = f"{leftover.title.removesuffix(_RESTORED)}{_RESTORED}"  # also after a second crash
+    if info is not None and leftover.source:  # the patient's images were opened again, as another subject
+        subject = same_patient(viewer.layers, leftover.patient, leftover.source)
+        info["subject"] = subject or info.get("subject")
     metadata = {} if info is None else {METADATA_KEY: info}
     grid = _grid_of(edit)
     layer: Labels = viewer.add_labels(edit.labels, metadata=metadata, **grid, **appearance)
+    mark_used(layer)
     if info is None:
         problem = f"{leftover.path} does not say where its edits belong; they are shown without a patient."
         show_warning(edit_files.set_aside(leftover.path, DamagedEditsError(problem)))
@@ -131,24 +136,18 @@ def _show(viewer: Viewer, leftover: Leftover) -> None:
         edit_files.forget(leftover.path)  # this session saves them from now on
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Grid of a labels layer, as the autosaver stores it."""
-
-    scale: tuple[Annotated[float, Gt(0)], ...]
-    translate: tuple[float, ...]
-    units: tuple[str, ...]
-
-
 def _grid_of(edit: Edit) -> dict[str, Any]:
-    """Scale, translation and units of a layer of edits; napari's defaults if they are invalid."""
-    import pint
+    """Where a layer of edits was; napari's defaults if that is invalid."""
+    from napari.layers import Labels
 
+    grid = {name: edit.about[name] for name in _PLACE if name in edit.about}
     try:
-        grid = build(_Grid, dict(edit.about))
-        for unit in grid.units:
-            pint.get_application_registry().Unit(unit if unit.isidentifier() else "invalid unit")
-    except (JsonError, pint.PintError, ValueError):
+        for name in set(grid) - {"units"}:
+            grid[name] = np.asarray(grid[name], np.float64)
+            if not np.isfinite(grid[name]).all():
+                return {}
+        pixels = np.zeros((1,) * edit.labels.ndim, np.uint8)
+        layer = Labels(pixels, **grid)  # napari checks that all of it fits together
+    except Exception:  # noqa: BLE001 - many kinds of errors, for values that may be anything
         return {}
-    values = asdict(grid)
-    return values if {len(value) for value in values.values()} == {edit.labels.ndim} else {}
+    return grid if all(size > 0 for size in layer.scale) else {}

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import (
     CheckBox,
     ComboBox,
-    FloatSlider,
-    FloatSpinBox,
     Label,
     ProgressBar,
     PushButton,
@@ -20,6 +18,7 @@ from ...core import devices
 from ...core.data.patients import FLAIR, SEQUENCES
 from ...core.options import SegmentOptions, option_help
 from ...preferences import preferences
+from ..shared.float_box import FloatBox, ThresholdSlider
 from ..shared.forms import Choice, Choices, folded, rows, side_by_side
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Controls:
             text="Segment", tooltip="Segment the tumour in all slices of the patient (Ctrl+Alt+G)."
         )
         self.progress = ProgressBar(min=0, max=1, value=0, visible=False)
-        self.threshold = FloatSlider(
+        self.threshold = ThresholdSlider(
             label="Threshold", value=0.5, min=0.01, max=0.99, step=0.01, tooltip=option_help("threshold")
         )
         self.automatic = CheckBox(
@@ -83,7 +82,7 @@ class Controls:
         self.following = PushButton(text="tumour slice >", tooltip="Next slice with tumour (Ctrl+Alt+N).")
         self.export = PushButton(
             text="Export masks...",
-            tooltip="Write the selected labels, or the newest result, as <patient>_<n>_mask.tif.",
+            tooltip="Write the selected labels, or the result last worked on, as <patient>_<n>_mask.tif.",
         )
         self.sequences = {
             sequence: Choice(
@@ -95,7 +94,7 @@ class Controls:
         }
         self._make_options()
         self.spacing = {
-            axis: FloatSpinBox(label=f"{axis} (mm)", value=0, min=0, max=100, step=0.1, tooltip=_SPACING_HELP)
+            axis: FloatBox(label=f"{axis} (mm)", value=0, min=0, max=100, step=0.1, tooltip=_SPACING_HELP)
             for axis in "zyx"
         }
 

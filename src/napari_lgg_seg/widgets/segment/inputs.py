@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,32 +11,15 @@ import numpy.typing as npt
 from ...core import memory
 from ...core.data.patients import SEQUENCES
 from ...core.errors import ImageError
-from ...layers import described, find_layer
+from ...layers import described, find_layer, full_data, subject_of
+from ..shared.messages import counted
+from ..shared.result_layers import Subject
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 #: Bytes needed per voxel: the input as float32 three times, probability and labels.
 _BYTES_PER_VOXEL = 32
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A patient whose layers are open, or an image layer of no patient.
-
-    Attributes
-    ----------
-    name : str
-        Name of the patient or of the layer.
-    layer : Image or None
-        The layer, if it belongs to no patient.
-    """
-
-    name: str
-    layer: Image | None = None
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def is_image(layer: Any) -> bool:
@@ -48,11 +30,14 @@ def is_image(layer: Any) -> bool:
 def subjects_in(layers: Iterable[Any]) -> list[Subject]:
     """Patients with image layers, then images of no patient, in the order of the layer list."""
     layers = list(layers)
-    patients = dict.fromkeys(
-        info["patient"] for layer in layers if (info := described(layer)) and info["role"] in SEQUENCES
-    )
+    patients = {
+        subject_of(layer): info["patient"]
+        for layer in layers
+        if (info := described(layer)) and info["role"] in SEQUENCES
+    }
     images = [layer for layer in layers if is_image(layer) and described(layer) is None]
-    return [*map(Subject, patients), *(Subject(layer.name, layer) for layer in images)]
+    others = (Subject(subject_of(layer), layer.name, layer) for layer in images)
+    return [*(Subject(*patient) for patient in patients.items()), *others]
 
 
 def proposed_sequences(layers: Iterable[Any], subject: Subject) -> dict[str, Image | None]:
@@ -60,12 +45,12 @@ def proposed_sequences(layers: Iterable[Any], subject: Subject) -> dict[str, Ima
     if subject.layer is not None:
         return {s: subject.layer if s == "FLAIR" else None for s in SEQUENCES}
     layers = list(layers)
-    return {s: find_layer(layers, subject.name, s) for s in SEQUENCES}
+    return {s: find_layer(layers, subject.id, s) for s in SEQUENCES}
 
 
 def grid_of(layer: Image) -> tuple[int, ...]:
     """Shape of a layer's voxel grid, without colour channels and at full resolution."""
-    shape = _data(layer).shape
+    shape = full_data(layer).shape
     return tuple(shape[:-1] if layer.rgb else shape)
 
 
@@ -101,16 +86,29 @@ def describe_subject(sequences: Mapping[str, Image | None], used: Collection[str
     grid = grid_of(flair)
     if len(grid) not in (2, 3):
         return f"{flair.name} has {len(grid)} dimensions; choose an image with 2 or 3."
-    slices = "1 slice" if len(grid) == 2 else f"{grid[0]} slices"
+    slices = counted(1 if len(grid) == 2 else grid[0], "slice")
     names = [s for s in SEQUENCES if s in used]
-    if flair.rgb:
-        return f"{slices}; {_describe_channels(names)}."
     info = described(flair)
+    hint = _axes_hint(grid) if info is None else ""
+    if flair.rgb:
+        return f"{slices}; {_describe_channels(names)}.{hint}"
     filled_sequences = info["filled_sequences"] if info is not None else []
     missing = [s for s in names if sequences[s] is None or s in filled_sequences]
     if not missing:
-        return f"{slices}, {', '.join(names)}."
-    return f"{slices}; {' and '.join(missing)} missing: FLAIR is used instead, which may reduce accuracy."
+        return f"{slices}, {', '.join(names)}.{hint}"
+    return (
+        f"{slices}; {' and '.join(missing)} missing: FLAIR is used instead, which may reduce accuracy.{hint}"
+    )
+
+
+def _axes_hint(grid: tuple[int, ...]) -> str:
+    """A hint where the first axis is unlikely to count slices, as in (x, y, z) arrays; else empty."""
+    if len(grid) == 2 or 2 * grid[0] <= 3 * min(grid[1:]):
+        return ""
+    return (
+        f" The first axis should count the slices, but slices of {grid[1]} x {grid[2]} pixels look wrong: if "
+        "this is an (x, y, z) image, transpose it first (layer.data = layer.data.T in napari's console)."
+    )
 
 
 def _describe_channels(names: Sequence[str]) -> str:
@@ -132,8 +130,8 @@ def arrays_of(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
     if flair is None or len(grid_of(flair)) not in (2, 3):
         raise ImageError(describe_subject(sequences))
     if flair.rgb:
-        return (_data(flair),)
-    return tuple(_data(layer if (layer := sequences[s]) is not None else flair) for s in SEQUENCES)
+        return (full_data(flair),)
+    return tuple(full_data(sequences[s] or flair) for s in SEQUENCES)
 
 
 def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:
@@ -161,8 +159,3 @@ def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:
     channels = [np.asarray(a) for a in arrays]
     volume = channels[0][..., :3] if rgb else np.stack(channels, axis=-1)
     return volume[None] if volume.ndim == 3 else volume
-
-
-def _data(layer: Image) -> Any:
-    """A layer's data at full resolution."""
-    return layer.data[0] if layer.multiscale else layer.data

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
+import operator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...core.cohort.saved_labels import checksum
 from ...core.data.provenance import Provenance, model_checksum, provenance_of
-from ...core.inference.predict import Event, SlicesDone
+from ...core.errors import ImageError
+from ...core.inference.predict import Event
 from ...core.inference.uncertainty import voxel_entropy
 from ...core.options import SegmentOptions
+from ..shared.result_layers import Subject
 from ..shared.worker import returns_failure
-from .inputs import Subject, to_volume
+from .inputs import arrays_of, to_volume
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -33,6 +37,8 @@ class Job:
         The patient or image.
     flair : Image
         The layer that defines the grid.
+    sequences : mapping of str to Image or None
+        The layer of each sequence.
     arrays : tuple of array
         From :func:`napari_lgg_seg.widgets.segment.inputs.arrays_of`.
     only_slice : int or None
@@ -45,10 +51,19 @@ class Job:
 
     subject: Subject
     flair: Image
+    sequences: Mapping[str, Image | None]
     arrays: tuple[Any, ...]
     only_slice: int | None
     model: Path
     options: SegmentOptions
+
+    def has_same_images(self) -> bool:
+        """Whether the layers still hold the arrays that were taken from them."""
+        try:
+            now = arrays_of(self.sequences)
+        except ImageError:
+            return False
+        return len(now) == len(self.arrays) and all(map(operator.is_, now, self.arrays))
 
 
 @dataclass(frozen=True)
@@ -62,22 +77,28 @@ class Result:
         segmented.
     model, device, engine : str
         Display names of the model and the device, and the engine used.
+    model_id : str
+        From :func:`napari_lgg_seg.core.data.provenance.model_checksum`.
     seconds : float
         Duration including loading the model.
     coarse_to_fine : bool
         Whether the volume was searched at half resolution first.
     provenance : Provenance or None
         Identifies images, model, options and version; None if only one slice was segmented.
+    images_changed : bool
+        Whether values of the images were changed in place during the run.
     """
 
     probability: npt.NDArray[np.float32]
     uncertainty: npt.NDArray[np.float32]
     model: str
+    model_id: str
     device: str
     engine: str
     seconds: float
     coarse_to_fine: bool
     provenance: Provenance | None = None
+    images_changed: bool = False
 
     def made_with(self, options: SegmentOptions) -> dict[str, Any]:
         """Model and options of the run, for headers."""
@@ -93,16 +114,17 @@ class Result:
 
 
 @returns_failure
-def run_job(job: Job) -> Generator[Event, None, Result]:
-    """Segment in a worker."""
-    yield SlicesDone(0, 1)
+def run_job(job: Job) -> Generator[Event | None, None, Result]:
+    """Segment in a worker; yields None while images and model are loaded."""
+    yield None
     from ...core import memory
     from ...core.inference.predict import predictor_for
     from ...core.model.checkpoint import load_model
 
     started = monotonic()
+    before = _checksums(job.arrays)
     volume = to_volume(job.arrays)
-    model = load_model(job.model)
+    identity, model = model_checksum(job.model), load_model(job.model)
     predictor = predictor_for(model, job.options)
     try:
         slices = None if job.only_slice is None else [job.only_slice]
@@ -111,7 +133,7 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
         coarse_to_fine = predictor.coarse_to_fine and slices is None
         provenance = None
         if slices is None:
-            provenance = provenance_of(volume, model_checksum(job.model), job.options)
+            provenance = provenance_of(volume, identity, job.options)
             provenance = dataclasses.replace(provenance, engine=engine)
     finally:
         device = predictor.device
@@ -123,9 +145,17 @@ def run_job(job: Job) -> Generator[Event, None, Result]:
         probability,
         uncertainty,
         model.card.name,
+        identity,
         device_name,
         engine,
         seconds,
         bool(coarse_to_fine),
         provenance,
+        _checksums(job.arrays) != before,
     )
+
+
+def _checksums(arrays: tuple[Any, ...]) -> list[int]:
+    """Checksums of arrays in memory; lazy ones cannot be changed in place."""
+    different = {id(array): array for array in arrays if isinstance(array, np.ndarray)}
+    return [checksum(array) for array in different.values()]

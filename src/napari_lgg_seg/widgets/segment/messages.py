@@ -7,6 +7,7 @@ from time import monotonic
 from ...core.choices import DROPS_MINOR
 from ...core.evaluation.measurements import TumourMeasurements
 from ...core.inference.predict import SlicesDone
+from ..shared.messages import counted
 
 NO_PATIENT = (
     "No patient is open. Use File > IO Utilities > Open LGG patient..., "
@@ -19,7 +20,7 @@ CANCELLED = "Cancelled."
 
 def progress(event: SlicesDone, started: float) -> str:
     """How many slices are done, and the remaining time; ``started`` as from :func:`time.monotonic`."""
-    text = f"{event.done} of {event.total} slices"
+    text = f"{event.done} of {counted(event.total, 'slice')}"
     if event.done:
         left = (monotonic() - started) / event.done * (event.total - event.done)
         text += f", {left:.0f} s left" if left >= 1 else ""
@@ -28,7 +29,17 @@ def progress(event: SlicesDone, started: float) -> str:
 
 def layers_gone(subject: str) -> str:
     """Why a result was not added to the viewer."""
-    return f"The layers of {subject} were removed or changed during the run; nothing was added."
+    return f"The images of {subject} changed during the run, so nothing was added; segment again."
+
+
+def settings_changed(model: str) -> str:
+    """That model or options in the controls are not those of the result."""
+    return f" Made by {model} with the options set when Segment was clicked; the controls have changed since."
+
+
+def other_model(model: str) -> str:
+    """That labels were updated from the probability of a model that is no longer chosen."""
+    return f"These are still the probabilities of {model}; segment again to use the chosen model."
 
 
 def corrections_kept(before: str, new: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from magicgui.widgets import Container
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QKeySequence
@@ -16,25 +15,25 @@ from qtpy.QtWidgets import QShortcut
 from ...core.data.patients import SEQUENCES
 from ...core.errors import LggSegError
 from ...core.inference.predict import Event, Notice
-from ...core.options import option_help
-from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline
+from ...core.options import SegmentOptions, option_help
+from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline, spacing_of
+from ..review.autosave import enable_autosave
+from ..shared import navigation
 from ..shared import result_layers as results
 from ..shared.device_chooser import DeviceChooser
 from ..shared.docking import TabbedDock, on_undocked
 from ..shared.export import export_masks, labels_to_export
-from ..shared.forms import wrap
+from ..shared.forms import distinct, update_choices, wrap
 from ..shared.model_chooser import ModelChooser
-from ..shared.navigation import go_to_largest, go_to_slice, slice_in_view
+from ..shared.result_layers import Subject
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, create_worker, unexpected
 from . import messages, relabelling
 from .controls import Controls
 from .inputs import (
-    Subject,
     arrays_of,
     candidates,
     describe_subject,
-    grid_of,
     proposed_sequences,
     subjects_in,
 )
@@ -66,13 +65,14 @@ class SegmentWidget(Container):
         self._notice = self._remark = ""
         self._shown: tuple[Job, Labels] | None = None  # a result that is not measured yet
         self._worker_finished = True
+        self._changed: set[str] = set()  # options that the user changed since they last applied to labels
         self._devices = DeviceChooser(option_help("device"))
         self._models = ModelChooser(self._set_status)
         self.controls = Controls(
-            subjects=lambda _: [(str(s), s) for s in subjects_in(self._viewer.layers)],
+            subjects=lambda _: distinct([(str(s), s) for s in subjects_in(self._viewer.layers)]),
             model=self._models.combo,
             device=self._devices.combo,
-            layers=lambda subject: [("Use FLAIR instead", None), *self._candidates(subject)],
+            layers=lambda subject: distinct([("Use FLAIR instead", None), *self._candidates(subject)]),
         )
         c = self.controls
         self.patient, self.model, self.device = c.patient, c.model, c.device
@@ -103,10 +103,11 @@ class SegmentWidget(Container):
         for sequence, combo in c.sequences.items():
             combo.changed.connect(partial(self._sequence_picked, sequence))
         c.threshold.changed.connect(self._threshold_moved)
-        for control in (c.automatic, c.clean_up, c.smallest_volume, c.fill_holes):
-            control.changed.connect(self.relabel)
-        for box in c.spacing.values():
-            box.changed.connect(self._spacing_changed)
+        c.automatic.changed.connect(partial(self._option_changed, "threshold"))
+        for name in ("clean_up", "smallest_volume", "fill_holes"):
+            getattr(c, name).changed.connect(partial(self._option_changed, name))
+        for axis, box in enumerate(c.spacing.values()):
+            box.changed.connect(partial(self._spacing_changed, axis))
         for keys, action in {"Ctrl+Alt+G": self._clicked, **steps}.items():
             QShortcut(QKeySequence(keys), self.native).activated.connect(action)
         # The timers are deleted with the widget.
@@ -115,8 +116,9 @@ class SegmentWidget(Container):
         # Measuring takes as long as showing layers does; in between, the window can respond.
         self._conclude_timer = QTimer(self.native, singleShot=True, interval=0)
         self._conclude_timer.timeout.connect(lambda: self._conclude())
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in navigation.list_events(self._viewer):
             event.connect(self._layers_changed)
+        enable_autosave(self._viewer)
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self.cancel)
         TabbedDock(self.native)
@@ -134,9 +136,7 @@ class SegmentWidget(Container):
 
     def _layers_changed(self, event: Any = None) -> None:
         combo = self.controls.patient
-        before = combo.choices
-        combo.reset_choices()
-        newest = [s for s in combo.choices if s not in before]
+        newest = update_choices(combo)
         if newest:
             combo.value = newest[-1]
         self._subject_chosen()
@@ -152,7 +152,7 @@ class SegmentWidget(Container):
                 combo.reset_choices()
                 fitting = [layer for layer in (picked, proposed.get(sequence)) if layer in combo.choices]
                 combo.value = fitting[0] if fitting else None
-        spacing = results.spacing_of(flair) if (flair := proposed.get("FLAIR")) is not None else None
+        spacing = spacing_of(flair) if (flair := proposed.get("FLAIR")) is not None else None
         for box, size in zip(self.controls.spacing.values(), spacing or (0, 0, 0), strict=True):
             with box.changed.blocked():
                 box.value = size
@@ -171,8 +171,7 @@ class SegmentWidget(Container):
 
     def _describe(self, _: Any = None) -> None:
         subject = self.subject
-        card = self._models.card
-        used = card.sequences if card is not None else SEQUENCES
+        used = card.sequences if (card := self._models.card) is not None else SEQUENCES
         about = describe_subject(self._sequences(), used) if subject is not None else ""
         self.controls.about.value = about
         has_result = self._result_layer(TUMOUR) is not None
@@ -187,6 +186,7 @@ class SegmentWidget(Container):
         if card is not None:
             # Labels are not updated: the probability shown is another model's.
             self.controls.set_defaults(card)
+            self._changed.clear()
             self.controls.show_sequences(card.sequences)
         self._describe()
 
@@ -215,6 +215,7 @@ class SegmentWidget(Container):
             self._set_status(str(error))
             return
         self._started, self._notice, self._worker_finished = monotonic(), "", False
+        self._changed.clear()
         self.button.text = "Cancel"
         self.progress.value, self.progress.max = 0, 1
         self.progress.visible = True
@@ -241,13 +242,13 @@ class SegmentWidget(Container):
     def _make_job(self, subject: Subject) -> Job:
         sequences = self._sequences()
         arrays = arrays_of(sequences)
-        flair = sequences["FLAIR"]
+        flair, wants_one = sequences["FLAIR"], self.controls.current_slice.value
         assert flair is not None
-        only = slice_in_view(self._viewer, flair) if self.controls.current_slice.value else None
-        return Job(subject, flair, arrays, only, self._models.path, self.controls.options())
+        only = navigation.slice_in_view(self._viewer, flair) if wants_one else None
+        return Job(subject, flair, sequences, arrays, only, self._models.path, self.controls.options())
 
-    def _show_progress(self, event: Event) -> None:
-        if self._worker is None or not self.button.enabled:
+    def _show_progress(self, event: Event | None) -> None:
+        if event is None or self._worker is None or not self.button.enabled:
             return
         if isinstance(event, Notice):
             self._notice = f"{event.text} "
@@ -262,20 +263,24 @@ class SegmentWidget(Container):
         if isinstance(result, Failure):
             self._set_status(result.message)
             return
-        layers, name = self._viewer.layers, job.subject.name
+        layers, subject = self._viewer.layers, job.subject
+        if job.flair not in layers or result.images_changed or not job.has_same_images():
+            self._set_status(messages.layers_gone(subject.name))
+            return
         probability = relabelling.on_whole_grid(layers, job, PROBABILITY, result.probability)
         uncertainty = relabelling.on_whole_grid(layers, job, UNCERTAINTY, result.uncertainty)
-        if job.flair not in layers or grid_of(job.flair) != probability.shape:
-            self._set_status(messages.layers_gone(name))
-            return
-        made_with = result.made_with(job.options)
-        layer = results.show_maps(self._viewer, job.flair, name, probability, uncertainty, made_with)
-        tumour = self._show_labels(job.flair, name, layer)
-        truth = find_layer(layers, name, TRUTH)
-        if truth is not None:
+        made_with = relabelling.made_with_run(layers, job, result)
+        layer = results.show_maps(self._viewer, job.flair, subject, probability, uncertainty, made_with)
+        results.describe_further(layer, **{relabelling.MODEL_ID: result.model_id})
+        tumour = self._show_labels(job.flair, subject, layer, job.options)
+        if (truth := find_layer(layers, subject.id, TRUTH)) is not None:
             outline(truth)
         layers.selection.active = tumour
         self._remark = f"{self._notice}{result.seconds:.1f} s on {result.device}."
+        if job.only_slice is not None:
+            self._remark = f"Slice {navigation.slice_number(job.flair, job.only_slice)} only. {self._remark}"
+        if self._changed or self._models.path != job.model:
+            self._remark += messages.settings_changed(result.model)
         self._shown = job, tumour
         self._conclude_timer.start()
 
@@ -288,7 +293,7 @@ class SegmentWidget(Container):
             self._reset()
         self._show_measurements(job.subject)
         if job.only_slice is None:
-            go_to_largest(self._viewer, tumour)
+            navigation.go_to_largest(self._viewer, tumour)
 
     def _show_error(self, error: Exception) -> None:
         self._set_status(f"Segment failed: {unexpected(error)}")
@@ -307,7 +312,7 @@ class SegmentWidget(Container):
 
     def _closed(self) -> None:
         """Stop the run and disconnect from the viewer; the widget is gone."""
-        for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+        for event in navigation.list_events(self._viewer):
             event.disconnect(self._layers_changed)
         self._models.close()
         self._devices.close()
@@ -323,72 +328,72 @@ class SegmentWidget(Container):
         """Moving the slider turns the automatic threshold off."""
         with self.controls.automatic.changed.blocked():
             self.controls.automatic.value = False
+        self._option_changed("threshold")
+
+    def _option_changed(self, name: str, _: Any = None) -> None:
+        self._changed.add(name)
         self.relabel()
 
-    def relabel(self, _: Any = None) -> None:
+    def relabel(self) -> None:
         """Recompute labels from the probability with the current threshold, clean-up and hole filling.
 
         Labels that were edited by hand are kept; the new ones get a layer of their own.
         """
-        probability = self._result_layer(PROBABILITY)
-        before = self._result_layer(TUMOUR)
+        probability, before = map(self._result_layer, (PROBABILITY, TUMOUR))
         if probability is None or before is None or self._worker is not None:
             return
         subject = self.subject
         assert subject is not None
-        layer = self._show_labels(probability, subject.name, probability)
-        if layer is not before:
+        options, is_chosen_model = relabelling.options_of(
+            probability, before, self.controls.options(), self._changed, self._models.path
+        )
+        self._changed.clear()
+        layer = self._show_labels(probability, subject, probability, options)
+        if layer != before:
             self._remark = messages.corrections_kept(before.name, layer.name)
+        elif not is_chosen_model and (model := relabelling.made_with(probability).get("model")):
+            self._remark = messages.other_model(model)
         self._measure_timer.start()
 
-    def _show_labels(self, reference: Any, name: str, probability: Image) -> Labels:
-        options = self.controls.options()
+    def _show_labels(
+        self, reference: Any, subject: Subject, probability: Image, options: SegmentOptions
+    ) -> Labels:
         labels, threshold = relabelling.labels_from(probability.data, options)
-        if options.threshold == "auto":
+        if options.threshold == "auto" and self.controls.automatic.value:
             self.controls.show_threshold(threshold)
         made_with = relabelling.made_with_now(probability, options, threshold)
-        return results.show_labels(self._viewer, reference, name, labels, made_with)
+        return results.show_labels(self._viewer, reference, subject, labels, made_with)
 
     def _show_measurements(self, of: Subject | None = None) -> None:
-        """Show and store measurements of the newest result of a subject, by default the chosen one."""
+        """Show and store measurements of the result of a subject, by default the chosen one."""
         subject = of or self.subject
         layers = self._viewer.layers
-        layer = find_layer(layers, subject.name, TUMOUR) if subject is not None else None
+        layer = find_layer(layers, subject.id, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
             return
-        measured = relabelling.measure(layers, subject.name, layer)
-        text = messages.result(
-            measured.tumour,
-            measured.dice,
-            measured.expected_dice,
-            "" if subject == self.subject else str(subject),
-        )
-        run = relabelling.made_with(find_layer(layers, subject.name, PROBABILITY))
-        coarse_to_fine = bool(run.get("coarse_to_fine"))
-        text += messages.small_components_missing(self.controls.clean_up.value, coarse_to_fine=coarse_to_fine)
+        text = relabelling.summary(layers, subject, layer, is_named=subject != self.subject)
         self._set_status(f"{text} {self._remark}".strip())
 
     def _result_layer(self, role: str) -> Any:
         subject = self.subject
-        return find_layer(self._viewer.layers, subject.name, role) if subject is not None else None
+        return find_layer(self._viewer.layers, subject.id, role) if subject is not None else None
 
-    def _spacing_changed(self, _: Any = None) -> None:
-        spacing = tuple(box.value for box in self.controls.spacing.values())
-        flair = self._sequences()["FLAIR"]
-        subject = self.subject
-        if flair is None or subject is None or not all(spacing):
+    def _spacing_changed(self, axis: int, size: float) -> None:
+        """Set the voxel size along one axis; along all of them once they are known, if they were not."""
+        flair, subject = self._sequences()["FLAIR"], self.subject
+        if flair is None or subject is None:
             return
-        results.set_spacing(self._viewer, subject.name, flair, spacing)
-        self._measure_timer.start()
+        all_sizes = (box.value for box in self.controls.spacing.values())
+        sizes = dict(enumerate(all_sizes)) if spacing_of(flair) is None else {axis: size}
+        if all(sizes.values()):
+            results.set_spacing(self._viewer, subject, flair, sizes)
+            self._measure_timer.start()
 
     def go_to_tumour(self, direction: int) -> None:
         """Show the next (1) or previous (-1) slice with tumour, wrapping around at the ends."""
         layer = self._result_layer(TUMOUR)
         if layer is None or layer.ndim != 3:
             return
-        slices = np.flatnonzero(layer.data.any(axis=(1, 2)))
-        if len(slices):
-            here = slice_in_view(self._viewer, layer)
-            ahead = slices[slices > here] if direction > 0 else slices[slices < here][::-1]
-            wrapped = slices[0] if direction > 0 else slices[-1]
-            go_to_slice(self._viewer, layer, int(ahead[0] if len(ahead) else wrapped))
+        index = navigation.next_labelled_slice(self._viewer, layer, direction)
+        if index is not None:
+            navigation.go_to_slice(self._viewer, layer, index)

@@ -16,7 +16,8 @@ from ...core.atomic import safe_name
 from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.saved_labels import labels_saved
 from ...core.errors import ExistingMasksError, LggSegError
-from ...layers import TRUTH, TUMOUR, described, find_layer, is_comparison, patients_in, to_label_map
+from ...layers import TRUTH, TUMOUR, current_layer, described, full_array, is_comparison, to_label_map
+from .messages import counted
 from .result_layers import is_by_hand
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def export_masks(viewer: Viewer) -> None:
-    """Ask for a folder and write the selected or predicted labels there as dataset masks."""
+    """Ask for a folder and write the selected labels, or those last worked on, there as dataset masks."""
     from qtpy.QtWidgets import QFileDialog
 
     from .plain_text import show_error, show_info
@@ -47,26 +48,26 @@ def export_masks(viewer: Viewer) -> None:
         show_error(str(error))
         return
     if count:
-        show_info(f"{count} masks of {layer.name} are in {folder}.")
+        show_info(f"{counted(count, 'mask')} of {layer.name} {'is' if count == 1 else 'are'} in {folder}.")
 
 
 def labels_to_export(viewer: Viewer) -> Labels | None:
-    """The active labels layer, else the newest prediction, else the newest ground truth or labels.
+    """The selected labels, else the prediction, ground truth or labels last shown or edited.
 
     Comparisons are never exported: they also mark voxels that are not tumour.
     """
     from napari.layers import Labels
 
-    active = viewer.layers.selection.active
-    if isinstance(active, Labels) and not is_comparison(active):
-        return active
-    for role in (TUMOUR, TRUTH):
-        for patient in reversed(patients_in(viewer.layers)):
-            layer = find_layer(viewer.layers, patient, role)
-            if layer is not None:
-                return layer
     labels = [layer for layer in viewer.layers if isinstance(layer, Labels) and not is_comparison(layer)]
-    return labels[-1] if labels else None
+    selected = [layer for layer in viewer.layers.selection if layer in labels]
+    if len(selected) == 1:
+        return selected[0]
+    by_role = [
+        [layer for layer in labels if (info := described(layer)) is not None and info["role"] == role]
+        for role in (TUMOUR, TRUTH)
+    ]
+    result: Labels | None = current_layer(next(filter(None, [*by_role, labels]), []))
+    return result
 
 
 def patient_of(layer: Labels) -> str:
@@ -113,7 +114,7 @@ def write_mask_folder(
         by_hand=is_by_hand(data, meta),
         overwrite=overwrite,
     )
-    labels_saved(data)
+    labels_saved(np.asarray(full_array(data, meta)))
     return files
 
 
@@ -123,7 +124,7 @@ def _write_or_ask(layer: Labels, folder: Path) -> int:
 
     from .plain_text import literal
 
-    meta = {"metadata": layer.metadata}
+    meta = {"metadata": layer.metadata, "multiscale": layer.multiscale}
     try:
         return len(write_mask_folder(folder, layer.data, meta))
     except ExistingMasksError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, Container, FileEdit, Label
@@ -18,6 +19,28 @@ class Choice(ComboBox):
     """A combo box in which None can be chosen: magicgui's own emits no event for None."""
 
     null_value = object()
+
+
+def distinct(choices: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Choices of a combo box, numbered where names are equal: magicgui would merge them."""
+    found: dict[str, Any] = {}
+    for name, value in choices:
+        numbered = (f"{name} [{number}]" for number in count(1))
+        found[next(each for each in chain([name], numbered) if each not in found)] = value
+    return list(found.items())
+
+
+def update_choices(combo: ComboBox) -> list[Any]:
+    """Ask for the choices again and keep the chosen one, even if it was renamed; returns the new ones.
+
+    Emits no event.
+    """
+    before, chosen = combo.choices, combo.value
+    with combo.changed.blocked():
+        combo.reset_choices()
+        if chosen is not None and chosen in combo.choices:
+            combo.value = chosen
+    return [choice for choice in combo.choices if choice not in before]
 
 
 def wrap(text: Label, lines: int) -> None:

@@ -1,0 +1,67 @@
+"""Where layers lie in space, for measurements and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def millimetres(units: Iterable[Any]) -> list[float] | None:
+    """What each unit is in millimetres; None if they are not lengths."""
+    import pint
+
+    registry = pint.get_application_registry()
+    try:
+        return [float(registry.Quantity(1, str(unit)).to("mm").magnitude) for unit in units]
+    except (pint.DimensionalityError, pint.UndefinedUnitError):
+        return None
+
+
+def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
+    """Where a layer lies in space, from its properties.
+
+    Returns
+    -------
+    ndarray of float64 or None
+        Shape (4, 4), voxel (z, y, x) to world coordinates in millimetres; None if units are not lengths. A
+        picture has pixels as thick as they are high.
+    """
+    from napari.utils.transforms import CompositeAffine
+
+    scale, units = meta.get("scale"), meta.get("units")
+    if scale is None or units is None:
+        return None
+    factors = millimetres(units)
+    if factors is None:
+        return None
+    factors = factors[-3:]
+    parts = {key: np.asarray(meta[key]) for key in ("rotate", "shear") if meta.get(key) is not None}
+    translate = meta.get("translate") if meta.get("translate") is not None else np.zeros(len(scale))
+    matrix = CompositeAffine(np.asarray(scale), translate, ndim=len(scale), **parts).affine_matrix
+    if (affine := meta.get("affine")) is not None:
+        matrix = np.asarray(getattr(affine, "affine_matrix", affine)) @ matrix
+    count = len(factors)
+    result = np.eye(4)
+    result[3 - count :, 3 - count :] = matrix[-count - 1 :, -count - 1 :]
+    result[3 - count : 3] *= np.reshape(factors, (-1, 1))
+    if count == 2:
+        result[0, 0] = np.linalg.norm(result[:3, 1])
+    return result
+
+
+def voxel_size(matrix: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Voxel size along z, y and x in millimetres."""
+    z, y, x = (float(size) for size in np.linalg.norm(matrix[:3, :3], axis=0))
+    return z, y, x
+
+
+def nifti_affine(matrix: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64] | None:
+    """Voxel (x, y, z) to NIfTI's coordinates, whose x and y run against those of the viewer."""
+    if matrix is None:
+        return None
+    swap = np.eye(4)[[2, 1, 0, 3]]
+    affine: npt.NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0]) @ swap @ matrix @ swap
+    return affine
