@@ -41,9 +41,11 @@ def test_volumes_are_those_of_the_layers(viewer, open_patients, dock_finetune, t
 
 def add_tumour(viewer, name, data):
     """An unedited result of the Segment widget."""
-    from napari_lgg_seg.widgets.shared.result_layers import show_labels
+    from napari_lgg_seg.layers import subject_of
+    from napari_lgg_seg.widgets.shared.result_layers import Subject, show_labels
 
-    return show_labels(viewer, layer_of(viewer, "FLAIR", name), name, data, {})
+    flair = layer_of(viewer, "FLAIR", name)
+    return show_labels(viewer, flair, Subject(subject_of(flair), name), data, {})
 
 
 def test_corrected_labels_are_proposed_and_predictions_are_not(

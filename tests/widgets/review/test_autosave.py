@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from napari_lgg_seg.core.cohort import autosave as edit_files
 from napari_lgg_seg.core.cohort.store import ResultStore
 from napari_lgg_seg.core.data.label_files import LabelMap
 from napari_lgg_seg.core.data.patients import read_patient
-from napari_lgg_seg.layers import describe, described
+from napari_lgg_seg.layers import describe, described, subject_of
 from napari_lgg_seg.widgets.review.autosave import EditAutosaver, autosaver_of, enable_autosave, window_of
 from napari_lgg_seg.widgets.review.restore import offer, restore
 
@@ -140,6 +141,22 @@ def test_edits_are_restored_over_the_patients_images(
     assert described(layer)["patient"] == PATIENT
     assert edit_files.leftovers() == []
     assert len(autosaved()) == 1, "this session autosaves what is not saved yet"
+
+
+def test_restored_edits_join_the_patient_of_their_folder(
+    viewer: Any, autosaved: Any, patient_on_disk: Callable[..., Path], wait_until: Any, tmp_path: Path
+) -> None:
+    folder = patient_on_disk()
+    namesake = tmp_path / "elsewhere" / PATIENT
+    shutil.copytree(folder, namesake)
+    viewer.open(str(namesake), plugin="napari-lgg-seg")
+    _leave_behind(folder)
+    _press(offer(viewer), "Restore")
+    wait_until(lambda: len(viewer.layers) == 9)
+    of_folder = [layer for layer in viewer.layers if described(layer)["folder"] == str(folder)]
+    assert len(of_folder) == 5
+    assert {subject_of(layer) for layer in of_folder} == {subject_of(viewer.layers[-1])}
+    assert subject_of(viewer.layers[0]) != subject_of(viewer.layers[-1])
 
 
 def test_restoring_twice_adds_the_suffix_once(
