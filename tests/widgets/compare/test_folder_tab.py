@@ -331,6 +331,6 @@ def test_folders_chosen_after_the_click_do_not_count(dock_folders, cohort, click
     click(widget, "Compare all")
     folders.predictions.value = cohort / "other"
     then[0]()
-    wait_until(lambda: folders.button.text == "Compare all" and folders.metrics)
+    wait_until(lambda: folders.button.text == "Compare all" and bool(folders.metrics))
     assert len(folders.metrics) == 3
     assert str(cohort / "out") in folders.status.value
