@@ -6,6 +6,7 @@ Only exact correspondences count: axes may be swapped or reversed, but nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -155,22 +156,37 @@ def world_grid(layer: Any) -> Grid:
     linear = np.array([layer.data_to_world(tuple(unit)) for unit in np.eye(len(shape))]).T - origin[:, None]
     if not np.isfinite(linear).all() or not np.linalg.det(linear):
         raise ComparisonError(f"{layer.name} has a scale or affine without volume; correct it.")
-    unit = spacing_in_mm((1.0,) * len(shape), layer.units)
-    if unit is not None:
-        factors = np.array(unit[-len(shape) :])
+    units = [_in_mm(str(unit)) for unit in layer.units]
+    in_mm = None not in units
+    if in_mm:
+        factors = np.array(units, np.float64)
         origin, linear = origin * factors, linear * factors[:, None]
     info = described(layer)
-    numbers = tuple(info.get("slice_numbers") or ()) if info is not None else ()
-    valid = len(shape) == 3 and len(numbers) == shape[0] == len(set(numbers))
     return Grid(
         layer.name,
         info["patient"] if info is not None else None,
         shape,
         tuple(map(tuple, linear.tolist())),
         tuple(origin.tolist()),
-        unit is not None,
-        numbers if valid else None,
+        in_mm,
+        _numbers_of(info, shape) if info is not None else None,
     )
+
+
+def _numbers_of(info: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The slice numbers in a layer's metadata, if there is one for each slice."""
+    numbers = info.get("slice_numbers")
+    if not isinstance(numbers, list | tuple) or not all(isinstance(number, int) for number in numbers):
+        return None
+    fits = len(shape) == 3 and len(numbers) == shape[0] == len(set(numbers))
+    return tuple(numbers) if fits else None
+
+
+@lru_cache(maxsize=64)
+def _in_mm(unit: str) -> float | None:
+    """Length of a unit in millimetres; None if it is no length. pint takes a while to read it."""
+    spacing = spacing_in_mm((1.0, 1.0), (unit, unit))
+    return None if spacing is None else spacing[-1]
 
 
 def full_resolution(layer: Any) -> Any:
