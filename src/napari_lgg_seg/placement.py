@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,17 @@ import numpy.typing as npt
 
 def millimetres(units: Iterable[Any]) -> list[float] | None:
     """What each unit is in millimetres; None if they are not lengths."""
+    factors = [_in_millimetres(str(unit)) for unit in units]
+    return None if None in factors else [factor for factor in factors if factor is not None]
+
+
+@lru_cache(maxsize=64)
+def _in_millimetres(unit: str) -> float | None:
+    """A unit in millimetres; None if it is no length. pint takes a while to read it."""
     import pint
 
-    registry = pint.get_application_registry()
     try:
-        return [float(registry.Quantity(1, str(unit)).to("mm").magnitude) for unit in units]
+        return float(pint.get_application_registry().Quantity(1, unit).to("mm").magnitude)
     except (pint.DimensionalityError, pint.UndefinedUnitError):
         return None
 

@@ -359,11 +359,11 @@ def test_changes_after_the_click_do_not_count(viewer, segmented, open_row, click
     assert run_status(widget).startswith("1 patient segmented")
 
 
-def test_another_folder_after_the_click_stops_the_run(browse, wait_until, tmp_path, patient_on_disk):
+def test_another_folder_after_the_click_stops_the_run(browse, wait_until, tmp_path, cohort):
     widget = browse()
     settings = widget.runs.settings()
     other = tmp_path / "elsewhere"
-    shutil.copytree(patient_on_disk(THIRD), other / THIRD)
+    shutil.copytree(cohort / THIRD, other / THIRD)
     widget.open_dataset(other)
     wait_until(lambda: shown(widget) == [THIRD])
     widget.runs.segment_all(settings)

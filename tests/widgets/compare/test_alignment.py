@@ -230,6 +230,17 @@ def test_lazy_arrays_are_compared(viewer, masks, dock_compare, compare, tmp_path
     assert_right(widget, masks)
 
 
+def test_the_comparison_follows_the_layers_names(compared, viewer, wait_until):
+    widget, predicted, _ = compared({}, {})
+    assert overlay_of(viewer).name == "prediction vs reference"
+    predicted.name = "second model"
+    assert overlay_of(viewer).name == "second model vs reference"
+    wait_until(lambda: widget.status.value != messages.STALE)
+    overlay_of(viewer).name = "mine"
+    predicted.name = "third model"
+    assert overlay_of(viewer).name == "mine"
+
+
 # --- the same slices ---------------------------------------------------------------------------
 
 

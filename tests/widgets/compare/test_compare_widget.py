@@ -158,6 +158,7 @@ def test_summary_of_a_slice():
         "all 1,200 predicted voxels are false positive"
     )
     assert messages.slice_summary(7, 0.0, (0, 5, 0)).endswith("all 5 true voxels are missed")
+    assert messages.slice_summary(7, 0.0, (0, 1, 0)).endswith("the only true voxel is missed")
     assert messages.slice_summary(7, 0.5, (5, 3, 7)) == (
         "Slice 7: Dice 0.50, 3 false-negative and 7 false-positive voxels"
     )

@@ -56,5 +56,5 @@ def checked(value: Any, slices: int | None) -> dict[str, Any] | None:
         return None
     if slices is not None and len(numbers) != slices:  # some were added or removed
         numbers = list(range(1, slices + 1))
-    defaults = {"schema": 1, "filled_sequences": [], "affine": None, "folder": None}
+    defaults = {"schema": 1, "filled_sequences": [], "affine": None, "folder": None, "number_width": 1}
     return {**defaults, **value, "slice_numbers": numbers}

@@ -36,7 +36,8 @@ def opened(row: PatientRow) -> str:
         return text
     if summary.predicted is not None:
         found = summary.predicted
-        text += f" Tumour found: {found.voxels:,} voxels in {found.slices} of {summary.slices} slices."
+        slices = counted(summary.slices, "slice")
+        text += f" Tumour found: {counted(found.voxels, 'voxel')} in {found.slices} of {slices}."
     if summary.dice is not None:
         text += f" Dice with ground truth {summary.dice:.2f}."
     if summary.missing:

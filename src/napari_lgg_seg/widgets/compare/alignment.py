@@ -161,17 +161,24 @@ def world_grid(layer: Any) -> Grid:
         factors = np.array(unit[-len(shape) :])
         origin, linear = origin * factors, linear * factors[:, None]
     info = described(layer)
-    numbers = tuple(info.get("slice_numbers") or ()) if info is not None else ()
-    valid = len(shape) == 3 and len(numbers) == shape[0] == len(set(numbers))
     return Grid(
         layer.name,
         info["patient"] if info is not None else None,
         shape,
         tuple(map(tuple, linear.tolist())),
         tuple(origin.tolist()),
-        unit is not None,
-        numbers if valid else None,
+        in_mm,
+        _numbers_of(info, shape) if info is not None else None,
     )
+
+
+def _numbers_of(info: dict[str, Any], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The slice numbers in a layer's metadata, if there is one for each slice."""
+    numbers = info.get("slice_numbers")
+    if not isinstance(numbers, list | tuple) or not all(isinstance(number, int) for number in numbers):
+        return None
+    fits = len(shape) == 3 and len(numbers) == shape[0] == len(set(numbers))
+    return tuple(numbers) if fits else None
 
 
 def align(prediction: Grid, reference: Grid) -> Alignment:

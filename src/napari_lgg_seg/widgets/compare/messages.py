@@ -20,7 +20,7 @@ ONE_LAYER = (
 )
 READY = "Click Compare."
 COMPARING = "Comparing..."
-STALE = "The labels have changed; updating the metrics..."
+STALE = "The layers have changed; updating the metrics..."
 CANCELLED = "Cancelled."
 GONE = "The layers were removed or changed during the comparison; click Compare again."
 NEEDS_PLOT = "The plot of Dice by slice needs the package pyqtgraph: pip install 'napari-lgg-seg[train]'."
@@ -227,13 +227,18 @@ def slice_summary(number: int, dice: float | None, counts: Sequence[int]) -> str
         return f"Slice {number}: no tumour in either"
     agreed, false_negative, false_positive = counts
     if not agreed and not false_negative:
-        return f"Slice {number}: Dice 0, all {false_positive:,} predicted voxels are false positive"
+        return f"Slice {number}: Dice 0, {_all(false_positive, 'predicted')} false positive"
     if not agreed and not false_positive:
-        return f"Slice {number}: Dice 0, all {false_negative:,} true voxels are missed"
+        return f"Slice {number}: Dice 0, {_all(false_negative, 'true')} missed"
+    noun = "voxel" if false_positive == 1 else "voxels"
     return (
         f"Slice {number}: Dice {dice:.2f}, {false_negative:,} false-negative and {false_positive:,} "
-        "false-positive voxels"
+        f"false-positive {noun}"
     )
+
+
+def _all(count: int, kind: str) -> str:
+    return f"the only {kind} voxel is" if count == 1 else f"all {count:,} {kind} voxels are"
 
 
 def cohort(

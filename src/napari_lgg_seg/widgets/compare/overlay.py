@@ -44,6 +44,7 @@ class Overlay:
         self._pair: LayerPair | None = None
         self._hidden: list[Labels] = []
         self._was_shown = False
+        self._given_name = ""
 
     @property
     def is_open(self) -> bool:
@@ -69,8 +70,10 @@ class Overlay:
         self._pair, self._layer = pair, self._find(pair)
         if self._layer is None:
             self._layer = self._add(pair, labels)
+            self._given_name = self._layer.name
         else:
             self._replace(pair, labels)
+            self._given_name = _appearance(pair)["name"]
         self._layer.events.visible.connect(self._visibility_changed)
         self._layer.visible = True
         self._visibility_changed()
@@ -88,6 +91,12 @@ class Overlay:
             for name, value in _place(pair).items():
                 setattr(self._layer, name, value)
         self._layer.data = labels
+
+    def rename(self) -> None:
+        """Follow the names of the two layers, unless the user has named the comparison."""
+        if self._layer is not None and self._pair is not None and self._layer.name == self._given_name:
+            self._layer.name = _appearance(self._pair)["name"]
+            self._given_name = self._layer.name
 
     def switch(self, *, shown: bool) -> None:
         """Show the layer, or the two layers that it compares."""
@@ -137,10 +146,7 @@ class Overlay:
     def _add(self, pair: LayerPair, labels: npt.NDArray[np.uint8]) -> Labels:
         # Adding a layer selects it, which would interrupt painting in another one.
         active = self._viewer.layers.selection.active
-        metadata = _metadata(pair)
-        patient = metadata.get(METADATA_KEY, {}).get("patient")
-        names = pair.prediction.name, pair.truth.name
-        properties = {**_place(pair), "metadata": metadata, **comparison_properties(*names, patient)}
+        properties = {**_place(pair), "metadata": _metadata(pair), **_appearance(pair)}
         layer = self._viewer.add_labels(labels, **properties)
         layer.editable = False
         if active is not None and active in self._viewer.layers:
@@ -157,6 +163,12 @@ class Overlay:
 
 def _ids(pair: LayerPair) -> list[str]:
     return [str(layer.unique_id) for layer in pair.layers]
+
+
+def _appearance(pair: LayerPair) -> dict[str, Any]:
+    """Name and appearance of a comparison."""
+    patient = _metadata(pair).get(METADATA_KEY, {}).get("patient")
+    return comparison_properties(pair.prediction.name, pair.truth.name, patient)
 
 
 def _place(pair: LayerPair) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Notice changes of the two layers of a comparison: painting, undo, new values, another place."""
+"""Notice changes of the two layers of a comparison: painting, undo, new values, another place or name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .pair import LayerPair
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-_CHANGES = ("paint", "data", "scale", "translate", "rotate", "shear", "affine", "units", "metadata")
+_CHANGES = ("paint", "data", "scale", "translate", "rotate", "shear", "affine", "units", "metadata", "name")
 
 
 class PairObserver:

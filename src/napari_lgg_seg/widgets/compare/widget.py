@@ -108,6 +108,7 @@ class CompareWidget(Container):
             self._hide_results()
         if self._job is not None and self._job.pair != self.layers.pair:
             self._abandon()
+        self._overlay.rename()
         problem = self.layers.problem()
         self.button.enabled = not problem
         if problem or (self._shown is None and self._worker is None):

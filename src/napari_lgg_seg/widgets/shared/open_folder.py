@@ -13,6 +13,7 @@ from ...core.data.discover import patient_folders
 from ...core.data.patients import Patient, parse_name, read_patient, read_slices
 from ...core.errors import PatientError
 from ...layers import add_layers, layers_of, patients_in
+from .messages import counted
 from .worker import Failure, create_worker, returns_failure
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _read_folder(folder: Path) -> Generator[None, None, Any]:
 
 
 def _how_to_open_others(dataset: Path, found: Sequence[Path]) -> str:
+    if len(found) == 1:
+        return f"{dataset.name} holds 1 patient; {found[0].name} is open."
     return (
         f"{dataset.name} holds {len(found)} patients; {found[0].name} is open. "
         "Open another with File > IO Utilities > Open LGG patient..., or drop its folder here."
@@ -113,5 +116,6 @@ def _how_to_open_others(dataset: Path, found: Sequence[Path]) -> str:
 def _slices_without_mask(patient: Patient) -> str | None:
     if not patient.slices_without_mask:
         return None
-    without, total = len(patient.slices_without_mask), len(patient.slice_numbers)
-    return f"{patient.name}: {without} of {total} slices have no mask file and are empty in the ground truth."
+    without, total = len(patient.slices_without_mask), counted(len(patient.slice_numbers), "slice")
+    which = "has no mask file and is" if without == 1 else "have no mask file and are"
+    return f"{patient.name}: {without} of {total} {which} empty in the ground truth."
