@@ -9,6 +9,7 @@ from narrow_network import make_narrow, narrow_model, random_slices
 from noted_network import finish
 from user_home import python
 
+from napari_lgg_seg.core import devices
 from napari_lgg_seg.core.errors import DeviceError, EngineError
 from napari_lgg_seg.core.inference.engines import Engine, make_engine
 from napari_lgg_seg.core.inference.predict import Notice, Predictor, SlicesDone, run_to_end
@@ -226,3 +227,57 @@ def test_a_network_that_cannot_be_traced_is_an_engine_error():
     with pytest.raises(EngineError, match=r"^OpenVINO failed \(.*\)$") as error:
         make_engine("openvino", Untraceable(), 3, CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "openvino-int8"])
+@pytest.mark.parametrize("options", [{}, {"tta": True}])
+def test_pytorch_takes_over_if_another_engine_computes_values_that_are_not_finite(
+    openvino, monkeypatch, make_head, engine, options
+):
+    volume, _ = make_head((5, 48, 48))
+    infer, calls = openvino.InferRequest.infer, []
+
+    def spoiled(self, *arguments, **more):
+        calls.append(1)
+        [found] = infer(self, *arguments, **more).values()
+        found = np.array(found)
+        found[0, 0, 20, 20] = np.inf if len(calls) == 2 else found[0, 0, 20, 20]
+        return {0: found}
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", spoiled)
+    model = narrow_model(make_narrow())
+    predictor = Predictor(model, "cpu", 2, engine=engine, **options)
+    events, probability = finish(predictor.predict(volume))
+    name = devices.ENGINE_NAMES[engine]
+    assert texts(events) == [f"{name} computed values that are not finite: continuing with PyTorch."]
+    assert predictor.engine.name == "torch"
+    expected = run_to_end(Predictor(model, "cpu", engine="torch", **options).predict(volume))
+    close(probability, expected, atol=0.03 if engine == "openvino" else 0.3)  # int8 rounds a narrow network
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), KeyError(0), OddError("odd")])
+def test_pytorch_takes_over_whatever_openvino_raises(openvino, monkeypatch, make_head, error):
+    def fail(self, *arguments, **options):
+        raise error
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", fail)
+    predictor = Predictor(narrow_model(make_narrow()), "cpu")
+    [text] = texts(finish(predictor.predict(make_head((3, 48, 48))[0]))[0])
+    assert text.startswith("OpenVINO failed (")
+    assert text.endswith("): continuing with PyTorch.")
+
+
+class OddEngine:
+    """An engine that does not turn its library's errors into those of the protocol."""
+
+    name = "openvino"
+
+    def logits(self, slices):
+        raise ValueError("odd\nsecond line")
+
+
+def test_pytorch_takes_over_whatever_another_engine_raises(make_head):
+    predictor = Predictor(narrow_model(make_narrow()), "cpu")
+    predictor.engine = OddEngine()
+    events, _ = finish(predictor.predict(make_head((3, 48, 48))[0]))
+    assert texts(events) == ["OpenVINO failed (odd): continuing with PyTorch."]

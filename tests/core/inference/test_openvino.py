@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -68,6 +69,48 @@ def test_damaged_cache_files_are_replaced(conversions, tmp_path, suffix, damage)
     for _ in range(3):
         close(make_engine("openvino", make_narrow(), 3, CPU).logits(x), expected, atol=1e-6)
     assert len(conversions) == 2, "the repaired cache is not used"
+
+
+@pytest.mark.parametrize("suffix", [".xml", ".bin", ".sha256"])
+def test_flipped_bits_in_the_cache_are_noticed(conversions, tmp_path, suffix):
+    x = random_slices(2, 3, 32, 32)
+    expected = make_engine("openvino", make_narrow(), 3, CPU).logits(x)
+    [path] = [path for path in files(tmp_path / "cache") if path.suffix == suffix]
+    content = np.fromfile(path, np.uint8)
+    content[:: max(1, len(content) // 20)] ^= 1
+    content.tofile(path)
+    for _ in range(2):
+        assert torch.equal(make_engine("openvino", make_narrow(), 3, CPU).logits(x), expected)
+    assert len(conversions) == 2, "the repaired cache is not used"
+
+
+def test_a_file_in_place_of_a_cached_network_is_replaced(conversions, tmp_path):
+    make_engine("openvino", make_narrow(), 3, CPU)
+    [entry] = (tmp_path / "cache" / "openvino").iterdir()
+    shutil.rmtree(entry)
+    entry.write_text("a file")
+    for _ in range(2):
+        make_engine("openvino", make_narrow(), 3, CPU)
+    assert len(conversions) == 2
+    assert entry.is_dir()
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), RuntimeError("no home")])
+def test_a_closed_cache_does_not_matter(conversions, monkeypatch, error):
+    """Looking for a file in a folder without permission fails as well."""
+
+    def refuse(*arguments, **options):
+        raise error
+
+    if isinstance(error, OSError):
+        for name in ("stat", "mkdir", "utime", "rename"):
+            monkeypatch.setattr(Path, name, refuse, raising=False)
+        monkeypatch.setattr(Path, "read_text", refuse)
+    else:
+        monkeypatch.setattr(openvino_engine, "cache_folder", refuse)
+    engine = make_engine("openvino", make_narrow(), 3, CPU)
+    assert engine.logits(random_slices(1, 3, 32, 32)).shape == (1, 32, 32)
+    assert len(conversions) == 1
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -5,8 +5,10 @@ import pytest
 from scipy import ndimage
 
 from napari_lgg_seg.core.choices import MINOR
+from napari_lgg_seg.core.errors import ImageError
 from napari_lgg_seg.core.evaluation.metrics import dice
 from napari_lgg_seg.core.inference.postprocess import LOWEST_THRESHOLD, best_threshold, postprocess, to_labels
+from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy, voxel_entropy
 from napari_lgg_seg.core.options import SegmentOptions
 
 
@@ -142,3 +144,32 @@ def test_labels_of_unusual_volumes_equal_those_of_a_simple_implementation(kind, 
     options = SegmentOptions(0.5, clean_up, 2, fill_holes)
     expected = simple_labels(probability, options) if len(probability) else probability.astype(np.uint8)
     np.testing.assert_array_equal(postprocess(probability, options), expected)
+
+
+# --- values that are no probabilities ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1e9, -0.5, np.nan, np.inf])
+@pytest.mark.parametrize(
+    "use",
+    [
+        best_threshold,
+        voxel_entropy,
+        mean_entropy,
+        lambda p: to_labels(p, 0.5),
+        lambda p: postprocess(p, SegmentOptions("auto", "minor", fill_holes=True)),
+        lambda p: expected_dice(p, p > 0.5),
+    ],
+)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_values_that_are_no_probabilities_are_refused(use, value):
+    probability = np.full((2, 5, 5), 0.7, np.float32)
+    use(probability)
+    probability[1, 2, 3] = value
+    with pytest.raises(ImageError, match=r"^The probabilities range from .* instead of 0 to 1; .*\.$"):
+        use(probability)
+
+
+def test_rounding_errors_of_probabilities_are_accepted():
+    assert to_labels(np.array([-1e-6, 1 + 1e-6], np.float32), 0.5).tolist() == [0, 1]
+    assert to_labels(np.zeros((0, 4, 4), np.float32), 0.5).shape == (0, 4, 4)

@@ -237,3 +237,38 @@ def test_a_device_that_fails_while_waiting_for_a_result(uneven, ahead):
     predictor, _ = ahead(fail_at=(1,), error=lambda: RuntimeError("CUDA error: device lost"))
     with pytest.raises(DeviceError, match=r"failed \(CUDA error: device lost\)"):
         finish(predictor.predict(uneven))
+
+
+# --- values that are not finite ----------------------------------------------------------------
+
+
+class Spoiled(BrightFlair):
+    """Computes one value that is not finite in the n-th batch."""
+
+    def __init__(self, value, at=1):
+        super().__init__()
+        self.value, self.at, self.calls = value, at, []
+
+    def forward(self, slices):
+        logits = super().forward(slices)
+        self.calls.append(1)
+        if len(self.calls) == self.at:
+            logits[0, 0, 12, 12] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("at", "options"), [(1, {}), (3, {}), (2, {"tta": True}), (4, {"tta": True})])
+def test_values_that_are_not_finite_are_refused(make_head, value, at, options):
+    predictor = Predictor(model_of(Spoiled(value, at)), "cpu", 2, **options)
+    with pytest.raises(
+        DeviceError, match=r"^CPU computed values that are not finite .*test\.safetensors; .*\.$"
+    ):
+        finish(predictor.predict(make_head((6, 48, 48))[0]))
+
+
+def test_values_that_are_not_finite_are_refused_in_the_coarse_pass(make_head):
+    model = model_of(Spoiled(np.nan), coarse_threshold=0.01)
+    steps = Predictor(model, "cpu", 2, coarse_to_fine=True).predict(make_head((12, 48, 48))[0])
+    with pytest.raises(DeviceError, match="not finite"):
+        finish(steps)

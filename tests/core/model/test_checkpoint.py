@@ -404,3 +404,56 @@ def test_card_with_another_number_of_channels(tmp_path, model_file):
     for change in ({"sequences": ("FLAIR",)}, {"neighbouring_slices": 1}):
         write_header(path, replace(CARD, **change).to_json(), load_file(model_file))
         assert "do not fit" in refusal(path)
+
+
+def set_one(name, value, dtype=None):
+    """Change one value of a tensor, or its type."""
+
+    def change(tensors):
+        tensor = tensors[name] = tensors[name].to(dtype or tensors[name].dtype)
+        tensor.view(-1)[0] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (set_one("head.weight", float("nan")), r"weights that are NaN or infinite \(head\.weight\)"),
+        (set_one("head.bias", float("-inf")), r"weights that are NaN or infinite \(head\.bias\)"),
+        (set_one("head.bias", 1e300, torch.float64), r"weights that are NaN or infinite \(head\.bias\)"),
+        (set_one("head.weight", 1, torch.int32), r"weights of type int32 instead of floating point"),
+        (set_one("head.bias", 1, torch.bool), r"weights of type bool instead of floating point"),
+        ("running_var", r"a negative variance \(.*running_var\)"),
+    ],
+)
+def test_weights_that_nothing_can_be_computed_with(tmp_path, model_file, change, problem):
+    path, tensors = tmp_path / "x.safetensors", load_file(model_file)
+    if change == "running_var":
+        change = set_one(next(name for name in tensors if name.endswith(change)), -0.5)
+    change(tensors)
+    write_header(path, CARD.to_json(), tensors)
+    text = refusal(path)
+    assert re.search(problem, text)
+    assert text.endswith("copy the file again or retrain the model.")
+
+
+def test_weights_beyond_half_precision_are_saved_in_full(tmp_path, model_file):
+    network = load_model(model_file).network
+    with torch.no_grad():
+        network.head.weight[0, 0, 0, 0] = 1e6
+    path = tmp_path / "large.safetensors"
+    save_model(path, network, CARD)
+    assert load_model(path).network.head.weight[0, 0, 0, 0] == 1e6
+
+
+def test_models_of_version_0_1_0_keep_their_normalisation(tmp_path):
+    values = asdict(CARD)
+    assert values["preprocess"].pop("normalisation") == "head", "the default of a new model"
+    path = tmp_path / "old.safetensors"
+    write_header(path, json.dumps(values))
+    assert read_card(path).preprocess == replace(CARD.preprocess, normalisation="volume")
+    assert read_card().preprocess.normalisation == "volume", "the shipped model's"
+    values["preprocess"]["normalisation"] = "unheard of"
+    write_header(path, json.dumps(values))
+    assert "unknown normalisation 'unheard of'" in refusal(path, read_card)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from training_runs import notices, of, start, step_losses, until
 
-from napari_lgg_seg.core.errors import DeviceError, TrainingError
-from napari_lgg_seg.core.model.checkpoint import load_model
+from napari_lgg_seg.core.choices import OptionsError
+from napari_lgg_seg.core.errors import DeviceError, ModelError, TrainingError
+from napari_lgg_seg.core.model.checkpoint import load_model, read_card, save_model
 from napari_lgg_seg.core.model.networks import UNet
+from napari_lgg_seg.core.options import SegmentOptions
 from napari_lgg_seg.core.training import losses, run
 from napari_lgg_seg.core.training.callbacks import Callback
 from napari_lgg_seg.core.training.events import Ended, EpochDone, StepDone
 from napari_lgg_seg.core.training.muon import Muon
+from napari_lgg_seg.core.training.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -186,3 +190,81 @@ def test_the_first_error_is_reported_if_saving_fails_as_well(patients, output, m
     monkeypatch.setattr(torch.nn.Module, "state_dict", gone)
     with pytest.raises(DeviceError, match=r"^CPU failed \(device-side assert\)"):
         list(work)
+
+
+# --- patients without tumour, weights that are not finite ---------------------------------------
+
+
+def test_training_patients_without_tumour_are_refused(make_patient, patients, output):
+    healthy = [make_patient(f"healthy {n}", shape=(4, 64, 64), tumour=False) for n in range(2)]
+    with pytest.raises(TrainingError, match=r"^No mask of the 2 training patients marks tumour; .*\.$"):
+        list(start((healthy, patients[1]), output))
+    assert not output.exists()
+
+
+def test_validation_patients_without_tumour_are_pointed_out_once(make_patient, patients, output):
+    healthy = [make_patient("healthy", shape=(4, 64, 64), tumour=False)]
+    [text] = notices(start((patients[0], healthy), output))
+    assert text.startswith("No mask of the validation patients marks tumour, so their Dice says nothing")
+    assert not notices(start(patients, output.with_name("other.safetensors")))
+
+
+def test_weights_that_are_not_finite_cannot_be_fine_tuned(patients, output, initial, tmp_path):
+    network = load_model(initial).network
+    torch.nn.init.constant_(next(network.parameters()), math.nan)
+    spoiled = tmp_path / "spoiled.safetensors"
+    save_model(spoiled, network, read_card(initial))
+    with pytest.raises(ModelError, match=r"spoiled\.safetensors has weights that are NaN or infinite"):
+        list(start(patients, output, init=str(spoiled)))
+    assert not output.exists()
+
+
+def test_a_validation_with_values_that_are_not_finite_ends_the_training(patients, output, monkeypatch):
+    """The best model so far stays."""
+    work = start(patients, output)
+    until_epoch = iter(work)
+    while not isinstance(next(until_epoch), EpochDone):
+        pass
+    best, forward = output.read_bytes(), UNet.forward
+    monkeypatch.setattr(
+        UNet, "forward", lambda net, x: forward(net, x) if net.training else forward(net, x) * math.nan
+    )
+    with pytest.raises(DeviceError, match="not finite"):
+        list(work)
+    assert output.read_bytes() == best
+
+
+# --- options -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", 10**30),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("epochs", 10**30),
+        ("epochs", "three"),
+        ("batch_size", 10**12),
+        ("slices_per_epoch", math.nan),
+        ("learning_rate", math.inf),
+        ("learning_rate", math.nan),
+        ("weight_decay", math.inf),
+        ("gradient_clip", math.inf),
+        ("max_minutes", math.inf),
+        ("patience", 10**12),
+        ("validate_every", 10**12),
+    ],
+)
+def test_numbers_beyond_their_limits_are_refused(name, value):
+    label = name.replace("_", " ").capitalize()
+    with pytest.raises(OptionsError, match=rf"^{label} cannot be .*; choose a .* from .* to .*\.$"):
+        TrainOptions(**{name: value})
+
+
+def test_every_number_has_limits():
+    for options in (TrainOptions, SegmentOptions):
+        for name, hint in get_type_hints(options).items():
+            if {int, float} & set(get_args(hint) or (hint,)) and name != "threshold":
+                field = options.__dataclass_fields__[name]
+                assert None not in field.metadata["limits"], name

@@ -384,3 +384,16 @@ def test_damaged_slices_are_refused(shared, tmp_path, content):
         path.write_bytes(path.read_bytes()[:1000] if content == "cut" else content)
     with pytest.raises(TrainingError, match=r"is damaged"):
         shared.open()
+
+
+@pytest.mark.parametrize("change", [lambda v: v / 255, lambda v: v * 20.0 + 1000])
+def test_images_of_any_range_are_stored_without_loss(make_patient, change):
+    patient = make_patient("first", shape=(4, 64, 64))
+    other = replace(patient, volume=change(patient.volume))
+    found = []
+    for each in (patient, other):
+        dataset = SliceDataset(OPTIONS)
+        dataset.add(each)
+        batch = dataset.take(torch.tensor([[0, z] for z in range(4)]))
+        found.append(normalise_each(batch.slices[:, :-1].float(), batch.intensity_stats))
+    torch.testing.assert_close(*found, atol=0.1, rtol=0)

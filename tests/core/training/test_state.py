@@ -7,10 +7,10 @@ import os
 
 import pytest
 import torch
-from training_runs import OPTIONS, about, files, of, start, step_losses, until
+from training_runs import OPTIONS, PREPROCESS, about, files, of, start, step_losses, until
 
 from napari_lgg_seg.core.errors import ExportError, TrainingError
-from napari_lgg_seg.core.model.checkpoint import read_card
+from napari_lgg_seg.core.model.checkpoint import load_model, read_card, save_model
 from napari_lgg_seg.core.model.preprocess import PreprocessOptions
 from napari_lgg_seg.core.training.events import Ended, StepDone
 from napari_lgg_seg.core.training.train import train
@@ -199,10 +199,37 @@ def test_a_full_disk_leaves_model_and_old_state_intact(patients, output, state):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
     try:
-        with pytest.raises(ExportError, match=r"last\.pt could not be written"):
+        with pytest.raises(ExportError, match=r"last\.pt could not be written \(File too large\)"):
             list(start(patients, output, resume=True))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_card(output).name == "my model"
     assert state.read_bytes() == old
     assert files(state.parent) == [".lock", "last.pt"]
+
+
+# --- normalisation -----------------------------------------------------------------------------
+
+
+def test_a_training_from_scratch_of_version_0_1_0_keeps_its_normalisation(patients, output, state):
+    old = dataclasses.replace(PREPROCESS, normalisation="volume")
+    until(train(*patients, output, OPTIONS, old), StepDone)
+    found = torch.load(state, weights_only=True)
+    assert found["preprocess"].pop("normalisation") == "volume"
+    torch.save(found, state)
+    list(start(patients, output, resume=True))
+    assert read_card(output).preprocess == old
+
+
+def test_new_trainings_measure_intensities_in_the_head(patients, output):
+    list(start(patients, output, epochs=1))
+    assert read_card(output).preprocess.normalisation == "head"
+
+
+def test_fine_tuning_keeps_the_initial_models_normalisation(patients, output, initial, tmp_path):
+    network, card = load_model(initial).network, read_card(initial)
+    old = tmp_path / "old.safetensors"
+    preprocess = dataclasses.replace(card.preprocess, normalisation="volume")
+    save_model(old, network, dataclasses.replace(card, preprocess=preprocess))
+    list(start(patients, output, init=str(old), epochs=1))
+    assert read_card(output).preprocess == preprocess

@@ -167,7 +167,7 @@ def world_grid(layer: Any) -> Grid:
         shape,
         tuple(map(tuple, linear.tolist())),
         tuple(origin.tolist()),
-        in_mm,
+        unit is not None,
         _numbers_of(info, shape) if info is not None else None,
     )
 

@@ -72,9 +72,9 @@ def _can_be_truth(layer: Any, subject: Subject) -> bool:
 def _labels_on(flair: Any, candidates: list[Any]) -> tuple[tuple[Labels, ...], tuple[str, ...]]:
     """The layers whose voxels are those of an image, and why others of its patient are not among them."""
     labels, elsewhere = [], []
-    shape = full_resolution(flair).shape[:3]
+    shape = full_data(flair).shape[:3]
     for layer in candidates:
-        if described(layer) is None and full_resolution(layer).shape != shape:
+        if described(layer) is None and full_data(layer).shape != shape:
             continue  # of something else
         try:
             if align(world_grid(layer), world_grid(flair)).is_identity:

@@ -226,8 +226,8 @@ def grid_properties(reference: Layer, subject: Subject, role: str) -> dict[str, 
         slices = range(1, (full_data(reference).shape[0] if reference.ndim == 3 else 1) + 1)
         metadata = describe(subject.name, role, slices, subject=subject.id)
     else:
-        keys = ("slice_numbers", "filled_sequences", "affine", "folder", "number_width")
-        kept = {key: info[key] for key in keys}
+        same = ("slice_numbers", "filled_sequences", "affine", "folder", "number_width")
+        kept = {key: info[key] for key in same}
         metadata = describe(subject.name, role, **kept, subject=subject.id)
     keys = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
     return {**{key: getattr(reference, key) for key in keys}, "metadata": metadata}
