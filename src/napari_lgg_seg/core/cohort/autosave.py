@@ -33,8 +33,8 @@ from ..regular_files import MAX_TEXT, NotRegularError, read_bytes
 from .processes import Process, is_running, this_process
 
 _ENDING = ".npz"
-#: Largest labels in bytes, ten times a large MRI volume: a small file must not be able to fill the memory.
-_LARGEST = 2**30
+#: Largest labels in bytes, far more than an MRI volume: a small file must not be able to fill the memory.
+_LARGEST = 2**32
 
 
 @dataclass(frozen=True)
