@@ -112,7 +112,7 @@ def test_segment_follows_links(segment, write, masks, dataset, tmp_path, what):
     try:
         link.symlink_to(dataset if what == "dataset" else folder, target_is_directory=True)
     except OSError:
-        pytest.skip("this system lets nobody make links")
+        pytest.skip("links cannot be made on this system")
     done = segment(link.parent if what == "patient inside" else link)
     assert done.code == 0
     assert dice(read_patient(masks / NAME).truth, read_patient(folder).truth) > 0.85
@@ -170,7 +170,7 @@ def test_segment_names_what_is_wrong_with_a_patient(segment, write, masks, damag
     assert not masks.exists()
 
 
-def test_segment_never_overwrites_unless_told_to(segment, write, masks):
+def test_segment_never_overwrites_without_the_option(segment, write, masks):
     folder = write()
     assert segment(folder).code == 0
     before = contents(masks)
@@ -184,7 +184,7 @@ def test_segment_never_overwrites_unless_told_to(segment, write, masks):
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
-def test_segment_never_writes_beside_the_truth(run, write, dataset, small_model, options):
+def test_segment_never_writes_next_to_the_ground_truth(run, write, dataset, small_model, options):
     folder = write()
     before = contents(dataset)
     done = run("segment", folder, "--output", dataset, "--model", small_model, *options)

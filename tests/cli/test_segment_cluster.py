@@ -30,7 +30,7 @@ def cohort(tmp_path_factory, make_patient) -> Path:
 @pytest.mark.parametrize(
     ("where", "number"),
     [([], signal.SIGINT), (["--workers", "2"], signal.SIGINT), (["--workers", "2"], signal.SIGTERM)],
-    ids=["one process", "workers", "workers, told by the system"],
+    ids=["one process", "workers", "workers, ended by the system"],
 )
 def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, small_model, tmp_path, where, number):
     if where:
@@ -57,7 +57,7 @@ def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, small_model, tm
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "Stopped. The same command goes on" in err
+    assert "Stopped. The same command continues" in err
     assert "of 6 patients segmented" in text
     assert len(children) >= 2 * bool(where)
     psutil.wait_procs(children, timeout=60)

@@ -1,4 +1,4 @@
-"""A patient's labels in each format, as they are on the disk, and whose they are."""
+"""A patient's labels in each format, as they are on disk, and who made them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FoundLabels:
         return self.record.provenance if known and self.record is not None else None
 
     def stored_probability(self, path: Path) -> dict[str, StoredFile]:
-        """The entry of the record about a probability's file; empty if it does not belong to the labels."""
+        """The record's entry about a probability file; empty if it does not belong to these labels."""
         if self.owner == "unknown" or self.record is None or not os.path.isfile(path):  # noqa: PTH113
             return {}
         if not self.record.files:  # of version 0.1.0, which stored no hashes

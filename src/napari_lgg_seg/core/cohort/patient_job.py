@@ -141,7 +141,7 @@ class PatientSegmented:
 
 @dataclass(frozen=True)
 class PatientSkipped:
-    """A patient was left as it is: finished before, or with labels of the user, which are kept.
+    """A patient was skipped: it was finished before, or has labels of the user, which are kept.
 
     Attributes
     ----------
@@ -240,7 +240,7 @@ def segment_patient(
 
 
 def read_input(job: CohortJob, folder: Path) -> PatientInput | PatientSkipped:
-    """Read a patient, unless it is left as it is, and check that its result can be written.
+    """Read a patient, unless it is skipped, and check that its result can be written.
 
     Raises
     ------

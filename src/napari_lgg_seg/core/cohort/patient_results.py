@@ -1,4 +1,4 @@
-"""The results of one patient: what is there, whose it is, and what may replace it."""
+"""The results of one patient: what there is, who made it, and what may replace it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PatientResults:
         *,
         verify: bool = False,
     ) -> PatientStatus:
-        """What is there, whose it is, and what it is to a segmentation that is planned.
+        """What results there are, who made them, and how they relate to a planned segmentation.
 
         Parameters
         ----------
@@ -390,7 +390,7 @@ class PatientResults:
             If the folder holds images, or cannot be written.
         """
         label_map = self._named(label_map)
-        stem = f"{self.name}_{safe_name(title)} edited"
+        stem = f"{self.name}_{safe_name(title)[:80]} edited"
         names = (f"{stem}.tif" if number == 1 else f"{stem} {number}.tif" for number in count(1))
         with locked(self.folder):
             path = next(free for name in names if not os.path.lexists(free := self.folder / name))

@@ -1,4 +1,4 @@
-"""Work of the cohort browser in workers: read the patients of a dataset, segment and export many."""
+"""Background work of the cohort browser: read the patients of a dataset, segment and export many."""
 
 from __future__ import annotations
 
