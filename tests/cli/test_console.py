@@ -153,6 +153,7 @@ def test_wrong_usage_is_one_line(run, tmp_path, monkeypatch, arguments):
         ["segment", ".", "--output", "x", "--model", "PIPE"],
         ["report", ".", "--output", "x", "--model", "PIPE"],
         ["train", ".", "--output", "x.safetensors", "--validation-patients", "PIPE"],
+        ["train", ".", "--output", "x.safetensors", "--init", "PIPE"],
     ],
     ids=" ".join,
 )

@@ -115,6 +115,7 @@ def train(
     from ..core.training.train import check_output
 
     options = with_settings(options, settings or [])
+    regular_file(None if options.init is None else Path(options.init))
     if output.parent.is_file():
         raise TrainingError(f"{output.parent} is a file; choose a folder for the model.")
     check_output(output, resume=resume)
