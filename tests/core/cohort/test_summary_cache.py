@@ -171,3 +171,14 @@ def test_everything_works_without_a_cache(folder, results, tmp_path, reads):
     other.execute("BEGIN EXCLUSIVE")
     assert summary_of(folder, results, tmp_path / "cache").slices == 6
     other.close()
+
+
+def test_a_folder_whose_name_is_no_text_is_cached(folder, results, tmp_path, reads):
+    odd = folder.with_name("odd\udcff")
+    try:
+        folder.rename(odd)
+    except OSError:
+        pytest.skip("this system has no such names")
+    for _ in range(2):
+        summary_of(odd, results, tmp_path / "cache")
+    assert reads == [odd.name]

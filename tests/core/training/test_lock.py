@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -143,5 +144,14 @@ def test_a_killed_training_leaves_no_lock(output, holder):
         pass
     holder.kill()
     holder.wait()
+    with locked_output(output):
+        pass
+
+
+def test_a_training_runs_where_the_file_system_has_no_locks(output, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
     with locked_output(output):
         pass
