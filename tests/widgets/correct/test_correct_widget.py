@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 
 from napari_lgg_seg.layers import describe
 
@@ -207,3 +208,22 @@ def test_closing_removes_mouse_callbacks(viewer: Any, widget: Any, layer: Any) -
     viewer.window.remove_dock_widget("all")
     assert layer.mode == "pan_zoom"
     assert len(layer.mouse_drag_callbacks) == before
+
+
+def test_tools_stay_with_the_selected_labels_when_a_copy_comes(viewer: Any, widget: Any, layer: Any) -> None:
+    viewer.layers.selection.active = layer
+    data, state, kind = layer.as_layer_data_tuple()
+    viewer.layers.append(Layer.create(data.copy(), {**state, "name": "copy"}, kind))
+    assert widget.layer == viewer.layers.selection.active
+    viewer.layers.selection.active = layer
+    layer.name = "renamed"
+    assert widget.layer == layer
+    assert widget.menu.native.currentText() == "renamed"
+
+
+def test_filling_between_slices_needs_a_view_of_slices(viewer: Any, widget: Any, layer: Any) -> None:
+    before = layer.data.copy()
+    viewer.dims.ndisplay = 3
+    widget.between_button.native.click()
+    assert "does not show single slices" in widget.status.value
+    np.testing.assert_array_equal(layer.data, before)

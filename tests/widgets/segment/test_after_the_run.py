@@ -293,6 +293,17 @@ def test_buttons_step_through_tumour_slices_and_wrap_around(viewer, segmented, c
     assert viewer.dims.current_step[0] == slices[-1]
 
 
+def test_slices_are_numbered_as_in_their_files(viewer, open_patient, dock, run, click):
+    open_patient()
+    viewer.layers["FLAIR"].metadata["lgg"]["slice_numbers"] = list(range(21, 27))
+    widget = dock()
+    run(widget)
+    found = widget.status.value
+    for _ in range(2):
+        click(widget, "tumour slice >")
+        assert widget.status.value == f"Slice {viewer.dims.current_step[0] + 21}. {found}"
+
+
 def test_the_current_slice_alone_can_be_segmented(viewer, open_patient, dock, run):
     open_patient()
     widget = dock()

@@ -164,7 +164,7 @@ class CorrectWidget(Container):
 
     def _layers_changed(self, _: Any = None) -> None:
         newest = update_choices(self.menu)
-        if newest:
+        if newest and self._viewer.layers.selection.active not in self.menu.choices:
             self.menu.value = newest[-1]
         self._labels_chosen()
 

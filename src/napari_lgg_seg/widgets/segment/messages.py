@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from time import monotonic
 
 from ...core.choices import DROPS_MINOR
@@ -64,3 +65,11 @@ def small_components_missing(clean_up: str, *, coarse_to_fine: bool) -> str:
     if coarse_to_fine and clean_up not in DROPS_MINOR:
         return " Segment again to find small separate components, which this run has skipped."
     return ""
+
+
+def at_slice(number: int, text: str) -> str:
+    """A status text with the number, as in the file's name, of the slice that is shown.
+
+    napari's own slider counts from 0.
+    """
+    return f"Slice {number}. {re.sub(r'^Slice [0-9]+[.] ', '', text)}"

@@ -304,8 +304,7 @@ class SegmentWidget(Container):
             self._reset()
 
     def _reset(self) -> None:
-        self._worker = None
-        self._job = None
+        self._worker = self._job = None
         self.button.text = "Segment"
         self.button.enabled = True
         self.progress.visible = False
@@ -397,3 +396,4 @@ class SegmentWidget(Container):
         index = navigation.next_labelled_slice(self._viewer, layer, direction)
         if index is not None:
             navigation.go_to_slice(self._viewer, layer, index)
+            self._set_status(messages.at_slice(navigation.slice_number(layer, index), self.status.value))
