@@ -3,12 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/robustness.py kaggle_3m
 
 Each patient is segmented as published and with each perturbation of :data:`PERTURBATIONS`, with the default
-options. The labels must agree: Dice >= 0.999 over all voxels.
+options. The labels should agree: Dice >= 0.999.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -121,20 +120,16 @@ def main(
     predictor, options = predictor_for(loaded, options), loaded.card.complete(options)
     names = patients.read_text().split()
     names = names[:: max(1, len(names) // number)][:number]
-    both: dict[str, list[tuple[Volume, Volume]]] = {name: [] for name in PERTURBATIONS}
+    print("| patient | perturbation | Dice with the unperturbed labels |\n|---|---|---|")
     for patient in names:
-        print(f"{patient} ...", file=sys.stderr, flush=True)
         volume = read_patient(cohort / patient).volume
         assert volume is not None
         reference = postprocess(run_to_end(predictor.predict(volume)), options)
         for name, perturb in PERTURBATIONS.items():
             labels = postprocess(run_to_end(predictor.predict(perturb(volume))), options)
             added = (len(labels) - len(volume)) // 2
-            both[name].append((labels[added : added + len(volume)], reference))
-    print(f"| perturbation ({len(names)} patients) | Dice, all voxels | worst patient |\n|---|---|---|")
-    for name, pairs in both.items():
-        overall = dice(*(np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)))
-        print(f"| {name} | {overall:.4f} | {min(dice(*pair) for pair in pairs):.4f} |", flush=True)
+            agreement = dice(labels[added : added + len(volume)], reference)
+            print(f"| {patient} | {name} | {agreement:.4f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def test_train_keeps_patients_that_the_initial_model_knows_for_training(
 
 def test_train_trains_and_draws_its_first_batch(run, write, dataset, output, small_model, tmp_path):
     for name in (NAME, OTHER, THIRD):
-        write(name, shape=(2, 64, 64))
+        write(name, shape=(3, 64, 64))
     picture = tmp_path / "pictures" / "batch.png"
     words = ["--epochs", 1, "--set", "slices_per_epoch=4", "--batch-size", 4, "--device", "cpu"]
     words += ["--init", small_model, "--batch-picture", picture]
