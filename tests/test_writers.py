@@ -260,7 +260,7 @@ def test_nifti_prefers_the_patients_own_affine(make_layer, tmp_path):
 
 @pytest.mark.parametrize("name", ["labels.tif", "labels.nii.gz", "labels.masks"])
 def test_multiscale_labels_are_saved_at_full_resolution(make_layer, labels, tmp_path, name):
-    from napari_lgg_seg.core.data.label_files import read_labels
+    from napari_lgg_seg.core.data.label_reading import read_labels
 
     if name.endswith("gz"):
         pytest.importorskip("nibabel")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
 
 
 def millimetres(units: Iterable[Any]) -> list[float] | None:
@@ -57,6 +61,19 @@ def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
     if count == 2:
         result[0, 0] = np.linalg.norm(result[:3, 1])
     return result
+
+
+def lie_together(first: Layer, second: Layer) -> bool:
+    """Whether the voxels of two layers of the same shape coincide, to a twentieth of a voxel.
+
+    A layer whose place was never set, with scale 1 and at the origin, is taken to lie where the other does.
+    """
+    last = np.array(second.data.shape[: second.ndim]) - 1
+    corners = np.array(list(product((0, 1), repeat=second.ndim))) * last
+    one, other = ([layer.data_to_world(corner) for corner in corners] for layer in (first, second))
+    if any(np.allclose(places, corners) for places in (one, other)):
+        return True
+    return bool(np.abs(np.subtract(one, other)).max() <= 0.05 * np.abs(second.scale).min())
 
 
 def voxel_size(matrix: npt.NDArray[np.float64]) -> tuple[float, float, float]:

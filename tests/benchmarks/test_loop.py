@@ -21,7 +21,7 @@ OLD = [f"TCGA_HT_000{n}_20000202" for n in range(5)]
 @pytest.fixture
 def given(tmp_path, write_cohort):
     """Dataset, folds and model; the model has seen the old patients, and the new ones are a fold."""
-    dataset = write_cohort([*NEW, *OLD], slices=2)
+    dataset = write_cohort([*NEW, *OLD], slices=3)
     (tmp_path / "folds.json").write_text(json.dumps([OLD, NEW]))
     model = write_flair_model(tmp_path / "base.safetensors", training_patients=tuple(OLD))
     return dataset, tmp_path / "folds.json", model

@@ -193,7 +193,7 @@ def test_program_ends_with_a_sentence_where_it_cannot_go_on(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_keeps_its_model_and_goes_on(write, dataset, output, small_model, number):
     for name in (NAME, OTHER):
-        write(name, shape=(2, 64, 64))
+        write(name, shape=(3, 64, 64))
     words = ["train", dataset, "--output", output, "--init", small_model, "--device", "cpu"]
     words += ["--slices-per-epoch", 4, "--batch-size", 2, "--patience", 0]
     command = [sys.executable, "-m", "napari_lgg_seg", *map(str, words)]

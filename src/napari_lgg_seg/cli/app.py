@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..core.errors import LggSegError, reason
-from ..core.evaluation.tables import counted
+from ..core.errors import LggSegError, counted, reason
 from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
 from .console import (

@@ -38,7 +38,7 @@ def calibrate_coarse(
     from ..core import memory
     from ..core.data.label_files import check_new
     from ..core.data.patients import read_patient
-    from ..core.evaluation.tables import counted
+    from ..core.errors import counted
     from ..core.inference.calibrate_coarse import calibrate
     from ..core.model.checkpoint import load_model, save_model
     from .console import make_console

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ..core.errors import LggSegWarning
-from ..core.evaluation.tables import counted
+from ..core.errors import LggSegWarning, counted
 
 if TYPE_CHECKING:
     from pathlib import Path

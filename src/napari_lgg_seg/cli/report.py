@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.devices import DeviceChoice
-from ..core.errors import ExportError, failure_sentence
-from ..core.evaluation.tables import counted
+from ..core.errors import ExportError, counted, failure_sentence
 from ..core.options import option_help
 from .console import make_console, make_progress
 from .options import regular_file

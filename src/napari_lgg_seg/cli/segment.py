@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.choices import FileFormat
-from ..core.errors import LggSegError
-from ..core.evaluation.tables import counted
+from ..core.errors import LggSegError, counted
 from ..core.options import SegmentOptions
 from .console import INTERRUPTED, PlainConsole, make_console, make_progress
 from .options import regular_file, takes_options

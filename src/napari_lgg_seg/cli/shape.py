@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..core.errors import failure_sentence
-from ..core.evaluation.tables import counted
+from ..core.errors import counted, failure_sentence
 from .console import PlainConsole, check_json, make_console, make_progress, make_table
 from .options import regular_file
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import TrainingError
-from ..core.evaluation.tables import counted
+from ..core.errors import TrainingError, counted
 
 if TYPE_CHECKING:
     from ..core.training.options import TrainOptions

@@ -101,3 +101,8 @@ def failure_sentence(subject: object, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"{subject} needs more memory than there is; close other programs, or use a larger computer."
     return f"{subject} cannot be processed ({type(error).__name__}: {reason(error)}); check its files."
+
+
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """A number and its noun: "1 patient", "2,000 patients"."""
+    return f"{number:,} {noun}{'' if number == 1 else plural}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .tables import counted
+from ..errors import counted
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..atomic import replacing
 from ..errors import PatientError
+from ..regular_files import read_bytes
 
 #: Text that a spreadsheet would take for a formula (OWASP, "CSV injection"), behind any number of quotes:
 #: a text that starts like the neutralised form is neutralised as well, so that reading is unambiguous.
@@ -24,11 +25,6 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _QUOTED = re.compile(r'[",;|\t\r\n]')
 _DELIMITERS = (",", ";", "\t", "|")
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 patient", "2,000 patients"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -156,9 +152,7 @@ def read_csv(path: str | os.PathLike[str], columns: Sequence[str]) -> list[tuple
 def _decoded(path: Path) -> str:
     """The text of a file."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise PatientError(f"{path} is not a file; choose a CSV table.")
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         reason = error.strerror or error
         raise PatientError(

@@ -22,6 +22,8 @@ _HIGHEST = 0.995
 _GAP = 0.1
 #: Wider than any gap in the intensities of tissue and air, as a multiple of the range on the other side.
 _WIDE_GAP = 2.0
+#: The same for a constant above everything else, which can also be a bright structure.
+_GAP_ABOVE = 5.0
 #: Outliers are at most this fraction of the voxels, and what is left without padding is at least this one.
 _FEW, _TISSUE = 0.001, 0.05
 #: Air is a peak at the lowest intensities: this fraction of the range has at least this fraction of the
@@ -136,7 +138,7 @@ def _without_padding(tissue: Sorted) -> slice | None:
     start = int(gaps.argmax()) + 1
     gap, below, above = gaps[start - 1], tissue[:start], tissue[start:]
     if above[0] == highest:  # a constant
-        return slice(None, start) if gap > _WIDE_GAP * (below[-1] - below[0]) > 0 else None
+        return slice(None, start) if gap > _GAP_ABOVE * (below[-1] - below[0]) > 0 else None
     span = highest - above[0]
     if start <= _FEW * len(tissue):  # outliers
         return slice(start, None) if gap > _GAP * span else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.patients import institution
 from ..errors import TrainingError
+from ..regular_files import read_text
 
 
 def split_patients(
@@ -68,7 +69,7 @@ def split_by_file(names: Sequence[str], file: Path) -> tuple[list[str], list[str
         If the file cannot be read, or it lists no patient, all patients, or one that is not in ``names``.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(
             f"{file} cannot be read as a list of patients; write one name per line."

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..shared.messages import counted, time_left
+from ...core.errors import counted
+from ..shared.messages import time_left
 from .columns import SHOWN_STATES, PatientRow
 
 NO_COHORT = "Choose the folder that holds the patients' folders."

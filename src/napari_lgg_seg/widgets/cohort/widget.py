@@ -17,11 +17,11 @@ from ...core.cohort.sources import CohortSource, Opened, Source
 from ...core.cohort.store import ResultStore, default_results_folder
 from ...core.cohort.summary_cache import default_cache_file
 from ...core.data.listing import ListedPatients
+from ...core.errors import counted
 from ...preferences import dataset_folder
 from ..review.messages import NOTHING_TO_ACCEPT, accepted, corrected_so_far
 from ..review.review_session import session_of
 from ..shared.docking import CloseGuard, SingleDock, WindowShortcuts, on_undocked
-from ..shared.messages import counted
 from ..shared.table_model import PATIENT
 from ..shared.table_view import CohortTable
 from ..shared.worker import Failure, create_worker, unexpected

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...core.errors import counted
 from ...core.evaluation.compare import AGREED, FALSE_NEGATIVE, FALSE_POSITIVE, SURFACE_TOLERANCE, Agreement
 from ...core.evaluation.patient_metrics import CohortMetrics
-from ..shared.messages import counted
 
 NO_LABELS = (
     "Nothing to compare yet: open a patient with masks (File > IO Utilities > Open LGG patient...) and "

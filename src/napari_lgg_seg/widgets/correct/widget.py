@@ -15,13 +15,12 @@ from qtpy.QtWidgets import QShortcut
 
 from ...core.cohort.saved_labels import checksum
 from ...core.data import label_editing
-from ...core.errors import ImageError
+from ...core.errors import ImageError, counted
 from ...layers import PREVIEW, TUMOUR, current_layer, described, is_comparison
 from ..review.autosave import enable_autosave
 from ..review.review_session import session_of
 from ..shared.docking import TabbedDock, on_undocked
 from ..shared.forms import allow_narrow, rows, side_by_side, update_choices, wrap
-from ..shared.messages import counted
 from ..shared.navigation import list_events, slice_in_view
 from ..shared.scrolling import ScrollingColumn
 from ..shared.worker import Failure, create_worker, returns_failure

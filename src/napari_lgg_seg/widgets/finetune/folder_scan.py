@@ -10,8 +10,7 @@ from typing import Any
 from ...core.cohort.corrected import CorrectedPatient, find_corrected
 from ...core.data.discover import has_slices, search
 from ...core.data.patients import find_slices
-from ...core.errors import TrainingError
-from ..shared.messages import counted
+from ...core.errors import TrainingError, counted
 from ..shared.worker import Failure, create_worker, returns_failure, unexpected
 
 SCANNING = "Finding patients..."

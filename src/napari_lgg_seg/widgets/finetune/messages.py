@@ -9,8 +9,9 @@ from time import monotonic
 
 import numpy as np
 
+from ...core.errors import counted
 from ...core.training.events import EpochDone, PatientRead, PatientValidated, SlicesDone, Validated
-from ..shared.messages import counted, time_left
+from ..shared.messages import time_left
 from .job import JobEvent, Outcome, StepsDone
 
 #: The user is warned up to this number of training patients.

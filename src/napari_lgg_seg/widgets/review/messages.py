@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..shared.messages import counted
+from ...core.errors import counted
 
 NOTHING_TO_ACCEPT = "There are no labels to accept; segment the patient first."
 

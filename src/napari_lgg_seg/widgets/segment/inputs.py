@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ...core import memory
 from ...core.data.patients import SEQUENCES
-from ...core.errors import ImageError
+from ...core.errors import ImageError, counted
 from ...layers import described, find_layer, full_data, subject_of
-from ..shared.messages import counted
+from ...placement import lie_together
 from ..shared.result_layers import Subject
 
 if TYPE_CHECKING:
@@ -124,14 +124,28 @@ def arrays_of(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
     Raises
     ------
     ImageError
-        If there is no FLAIR, or it has neither 2 nor 3 dimensions.
+        If there is no FLAIR, it has neither 2 nor 3 dimensions, or another sequence lies elsewhere.
     """
     flair = sequences["FLAIR"]
     if flair is None or len(grid_of(flair)) not in (2, 3):
         raise ImageError(describe_subject(sequences))
     if flair.rgb:
         return (full_data(flair),)
+    for sequence in sequences.values():
+        if sequence is not None and sequence is not flair:
+            _check_place(sequence, flair)
     return tuple(full_data(sequences[s] or flair) for s in SEQUENCES)
+
+
+def _check_place(layer: Image, flair: Image) -> None:
+    """Refuse a sequence whose voxels or slices are not those of FLAIR: they would be taken for each other."""
+    numbers = [info["slice_numbers"] for one in (layer, flair) if (info := described(one)) is not None]
+    same_slices = len(numbers) < 2 or numbers[0] == numbers[1]
+    if grid_of(layer) != grid_of(flair) or not same_slices or not lie_together(layer, flair):
+        raise ImageError(
+            f"{layer.name} does not lie where {flair.name} does, or has other slices; give both the same grid, "
+            "or choose another layer under Sequences."
+        )
 
 
 def to_volume(arrays: tuple[Any, ...]) -> npt.NDArray[np.generic]:

@@ -6,9 +6,9 @@ import re
 from time import monotonic
 
 from ...core.choices import DROPS_MINOR
+from ...core.errors import counted
 from ...core.evaluation.measurements import TumourMeasurements
 from ...core.inference.predict import SlicesDone
-from ..shared.messages import counted
 
 NO_PATIENT = (
     "No patient is open. Use File > IO Utilities > Open LGG patient..., "

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from ...core.atomic import safe_name
 from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.saved_labels import labels_saved
-from ...core.errors import ExistingMasksError, LggSegError
+from ...core.errors import ExistingMasksError, LggSegError, counted
 from ...layers import TRUTH, TUMOUR, current_layer, described, full_array, is_comparison, to_label_map
-from .messages import counted
 from .result_layers import is_by_hand
 
 if TYPE_CHECKING:

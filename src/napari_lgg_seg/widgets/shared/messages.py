@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 
-def counted(number: int, noun: str, plural: str = "s") -> str:
-    """A number and its noun: "1 patient", "2 patients"."""
-    return f"{number:,} {noun}{plural if number != 1 else ''}"
-
-
 def time_left(seconds: float) -> str:
     """A rounded remaining time: "40 s left", "4 min left", "1 h 20 min left"."""
     if seconds < 90:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.data.discover import patient_folders
 from ...core.data.patients import Patient, parse_name, read_patient, read_slices
-from ...core.errors import PatientError
+from ...core.errors import PatientError, counted
 from ...layers import add_layers, layers_of, patients_in
-from .messages import counted
 from .worker import Failure, create_worker, returns_failure
 
 if TYPE_CHECKING:

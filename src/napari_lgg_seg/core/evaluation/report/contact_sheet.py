@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.patients import UInt8Array
+from ...errors import counted
 from ..label_pairs import Volumes
 from ..patient_metrics import PatientMetrics
-from ..tables import counted
 from .tiles import (
     PREDICTION_COLOUR,
     PREDICTION_WIDTH,
