@@ -11,6 +11,7 @@ from napari_lgg_seg.core.errors import LggSegWarning
 def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+    warnings.simplefilter("always")
     show_warnings_plainly()
     for text in ("The masks of [A] are soft.", "Another text.", "The masks of [A] are soft."):
         warnings.warn(text, LggSegWarning, stacklevel=1)
