@@ -179,6 +179,7 @@ def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
 def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+    warnings.simplefilter("always")
     show_warnings_plainly()
     for text in ("The masks of [A] are soft.", "Another text.", "The masks of [A] are soft."):
         warnings.warn(text, LggSegWarning, stacklevel=1)

@@ -66,6 +66,7 @@ def test_workers_that_overlap_lose_no_warning(run_in_worker, notices):
 def test_warnings_of_the_main_thread_are_shown(notices, viewer, monkeypatch):
     others = []
     monkeypatch.setattr(warnings, "showwarning", lambda message, *_: others.append(str(message)))
+    warnings.simplefilter("always")
     show_warnings()
     for _ in range(2):
         warn("soft")

@@ -106,7 +106,7 @@ class CohortBrowser(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self._undocked)
         CloseGuard(self.native, self._may_close)
-        SingleDock(self.native, "Cohort", self._viewer.window.remove_dock_widget)
+        SingleDock(self.native, "Cohort", self._viewer)
 
     def _session_signals(self) -> list[tuple[Any, Callable[..., None]]]:
         session = self.session

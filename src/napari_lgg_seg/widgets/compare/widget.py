@@ -99,7 +99,7 @@ class CompareWidget(Container):
             self.folders.propose(*self.session.cohort)
         on_undocked(self.native, self._undocked)
         TabbedDock(self.native)
-        SingleDock(self.native, "Compare", self._viewer.window.remove_dock_widget)
+        SingleDock(self.native, "Compare", self._viewer)
         CloseGuard(self.native, lambda: self.session.may_close(self.native.window()))
         on_mouse_enter(self.native, lambda: self._labels_changed(False))
 

@@ -127,7 +127,7 @@ class FineTuneWidget(Container):
         self.native.destroyed.connect(self._closed)
         on_undocked(self.native, self.stop)
         TabbedDock(self.native)
-        SingleDock(self.native, "Fine-tune", self._viewer.window.remove_dock_widget)
+        SingleDock(self.native, "Fine-tune", self._viewer)
         on_mouse_enter(self.native, self._layers_changed)
 
     # --- choosing ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 from weakref import ref
 
 from qtpy.QtCore import QEvent, QObject, QTimer
@@ -196,13 +197,13 @@ class SingleDock(WindowTracker):
         The docked widget; it owns this object.
     kind : str
         Widgets of the same kind are docked once in a window.
-    remove : callable
-        Takes the widget and removes it from the window.
+    viewer : Viewer
+        Its window removes the widget.
     """
 
-    def __init__(self, widget: QWidget, kind: str, remove: Callable[[QWidget], object]) -> None:
+    def __init__(self, widget: QWidget, kind: str, viewer: Any) -> None:
         super().__init__(widget)
-        self._kind, self._remove = kind, remove
+        self._kind, self._viewer = kind, viewer
 
     def moved(self, before: QWidget | None, now: QWidget | None) -> None:
         """Give way to a widget of this kind that was there before."""
@@ -212,7 +213,7 @@ class SingleDock(WindowTracker):
             if other._kind == self._kind and other.window is now and first is not None and first is not own:
                 first.show()
                 first.raise_()
-                self._remove(self._widget)
+                self._viewer.window.remove_dock_widget(self._widget)
                 return
 
 
