@@ -190,15 +190,20 @@ def test_all_layers_lie_on_one_grid(tmp_path, write_slices):
 
 def test_metadata_describe_the_layer(tmp_path, write_slices):
     write_slices(tmp_path, NAME, range(7, 10))
-    for role, (_, properties, _) in zip((*SEQUENCES, "truth"), read(tmp_path), strict=True):
+    layers = read(tmp_path)
+    subject = layers[0][1]["metadata"]["lgg"]["subject"]
+    assert isinstance(subject, str)
+    for role, (_, properties, _) in zip((*SEQUENCES, "truth"), layers, strict=True):
         assert properties["metadata"]["lgg"] == {
             "schema": 1,
+            "subject": subject,
             "patient": NAME,
             "role": role,
             "slice_numbers": [7, 8, 9],
             "filled_sequences": [],
             "affine": None,
             "folder": str(tmp_path),
+            "number_width": 1,
         }
         json.dumps(properties["metadata"])  # so that writers and remote viewers can keep it
 

@@ -28,7 +28,7 @@ CORE = {"core", *BELOW}
 #: Modules at the top of core: what all others may use.
 LEAVES = {"errors", "choices", "options", "devices", "memory", "atomic", "prefetch", "regular_files"}
 #: napari's hooks at the top of the package that widgets may use.
-SHARED_HOOKS = {"layers", "preferences"}
+SHARED_HOOKS = {"layers", "placement", "preferences"}
 
 
 def module_name(file: Path) -> str:
