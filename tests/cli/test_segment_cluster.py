@@ -68,9 +68,8 @@ def test_a_stopped_program_leaves_no_workers_and_goes_on(cohort, small_model, tm
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    assert (
-        f"{6 - len(whole)} of 6 patients segmented on CPU. {len(whole)} was finished before." in done.stdout
-    )
+    finished = f"{len(whole)} {'was' if len(whole) == 1 else 'were'} finished before."
+    assert f"{6 - len(whole)} of 6 patients segmented on CPU. {finished}" in done.stdout
     assert sorted(folder.name for folder in out.iterdir()) == list(NAMES)
     assert read_patient(out / NAMES[0]).shape == (30, 64, 64)
 

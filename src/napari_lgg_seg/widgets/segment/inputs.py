@@ -143,8 +143,8 @@ def _check_place(layer: Image, flair: Image) -> None:
     same_slices = len(numbers) < 2 or numbers[0] == numbers[1]
     if grid_of(layer) != grid_of(flair) or not same_slices or not lie_together(layer, flair):
         raise ImageError(
-            f"{layer.name} does not lie where {flair.name} does, or has other slices; give both the same grid, "
-            "or choose another layer under Sequences."
+            f"{layer.name} does not lie where {flair.name} does, or has other slices; give both the same "
+            "grid, or choose another layer under Sequences."
         )
 
 
