@@ -83,14 +83,9 @@ class ClusterError(LggSegError):
 
 
 def reason(error: BaseException) -> str:
-    """Message of another package's error, to be used as part of a sentence."""
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def one_line(error: BaseException) -> str:
-    """Message of another package's error in one line of at most 120 characters, to be put in brackets."""
+    """Message of another package's error, at most 120 characters in one line, to be part of a sentence."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(message.split()) or type(error).__name__
+    text = " ".join(message.split()).rstrip(".") or type(error).__name__
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 
 from ..atomic import locked_for_reading
-from ..errors import LggSegError, PatientError, one_line
+from ..errors import LggSegError, PatientError, reason
 from ..regular_files import check_regular, read_bytes
 from .binary import LabelArray, labels_in, tumour_in
 from .discover import NIFTI_ENDINGS
@@ -156,7 +156,7 @@ def _read_nifti(path: Path) -> StoredLabels:
     except LggSegError:
         raise
     except Exception as error:  # nibabel, gzip and numpy raise many kinds of errors on broken files
-        raise PatientError(f"{path} cannot be read as labels ({one_line(error)}); write it again.") from error
+        raise PatientError(f"{path} cannot be read as labels ({reason(error)}); write it again.") from error
     values = _three_dimensional(values, path)
     return StoredLabels(path, values, _numbers_for(values, *comments), affine)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from ..errors import LggSegError, PatientError, one_line
+from ..errors import LggSegError, PatientError, reason
 from ..regular_files import check_regular
 
 Pixels = npt.NDArray[Any]
@@ -118,7 +118,7 @@ def _opened(path: Path, kind: str, advice: str) -> Generator[tifffile.TiffFile, 
                 f"{path} is compressed in a way that needs the package imagecodecs; install it with: "
                 "pip install 'napari-lgg-seg[codecs]'."
             ) from error
-        raise PatientError(f"{path} cannot be read as {kind} ({one_line(error)}); {advice}.") from error
+        raise PatientError(f"{path} cannot be read as {kind} ({reason(error)}); {advice}.") from error
 
 
 @contextmanager
