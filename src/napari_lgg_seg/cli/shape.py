@@ -33,7 +33,7 @@ def shape(
     MF: margin fluctuation, in the same slice (counted from 0, as in napari).
     """
     from ..core.data.discover import find_by_name
-    from ..core.data.label_reading import read_labels
+    from ..core.data.label_reading import read_stored_labels
     from ..core.evaluation.study.shape import measure_shape
     from ..core.evaluation.study.shape_table import check_table, write_shapes
 
@@ -47,7 +47,8 @@ def shape(
     with make_progress(console) as progress:
         for name, path in progress.track(found.patients.items(), description="Measuring"):
             try:
-                shapes[name] = measure_shape(read_labels(path))
+                stored = read_stored_labels(path).as_tumour()
+                shapes[name] = measure_shape(stored.labels, stored.slice_numbers)
             except Exception as error:  # noqa: BLE001 - one patient must not end the others
                 failures.append(failure_sentence(path, error))
                 _print_failure(failures[-1], console)

@@ -23,6 +23,7 @@ is a choice of the segmentation (``segment --clean-up``); the mask is measured a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,7 @@ class Shape:
     mf : float or None
         Margin fluctuation: 0 for a disc, higher the rougher the margin.
     slice : int or None
-        Index (from 0) of the slice in which ASD and MF were measured, the first with the largest tumour
-        area.
+        Number of the slice in which ASD and MF were measured, the first with the largest tumour area.
     voxels : int
         Tumour volume in voxels.
     """
@@ -66,7 +66,7 @@ class Shape:
     voxels: int
 
 
-def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
+def measure_shape(labels: npt.NDArray[np.generic], slice_numbers: Sequence[int] = ()) -> Shape:
     """Measure the shape features of one patient's mask.
 
     Parameters
@@ -74,6 +74,8 @@ def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
     labels : ndarray of bool or integers
         Shape (z, y, x); non-zero is tumour. In-plane pixels are assumed to be square; the slice distance
         does not matter, since BEVR is invariant to stretching.
+    slice_numbers : sequence of int
+        The number of each slice; 1, 2, ... if there are none.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def measure_shape(labels: npt.NDArray[np.generic]) -> Shape:
         bevr=bounding_ellipsoid_volume_ratio(tumour),
         asd=angular_standard_deviation(points),
         mf=margin_fluctuation(points),
-        slice=index,
+        slice=slice_numbers[index] if slice_numbers else index + 1,
         voxels=voxels,
     )
 
