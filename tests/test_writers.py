@@ -237,7 +237,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("unit", "size"), [("mm", 1), ("um", 0.001)])
+@pytest.mark.parametrize(("unit", "size"), [("mm", 1), ("um", 0.001), ("pixel", 1)])
 def test_nifti_keeps_the_place_of_each_voxel(make_layer, tmp_path, place, unit, size):
     nibabel = pytest.importorskip("nibabel")
     layer = make_layer(scale=(5, 0.9, 0.8), units=(unit,) * 3, **PLACES[place])
@@ -247,7 +247,7 @@ def test_nifti_keeps_the_place_of_each_voxel(make_layer, tmp_path, place, unit, 
         world = np.array(layer.data_to_world((z, y, x))) * size
         expected = [-world[2], -world[1], world[0]]
         np.testing.assert_allclose((image.affine @ [x, y, z, 1])[:3], expected, atol=1e-5)
-    assert image.header.get_xyzt_units()[0] == "mm"
+    assert image.header.get_xyzt_units()[0] == ("unknown" if unit == "pixel" else "mm")
 
 
 def test_nifti_prefers_the_patients_own_affine(make_layer, tmp_path):

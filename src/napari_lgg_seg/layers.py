@@ -340,14 +340,14 @@ def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str)
     value = meta.get("metadata", {}).get(METADATA_KEY)
     labels = np.asarray(full_array(data, meta))
     info = layer_metadata.checked(value, len(labels) if labels.ndim == 3 else None) or {}
-    affine = info.get("affine")
-    matrix = world_matrix(meta)
+    own, matrix = info.get("affine"), world_matrix(meta)
+    affine = nifti_affine(world_matrix(meta, any_unit=True)) if own is None else np.asarray(own, np.float64)
     return LabelMap(
         patient=safe_name(info.get("patient", name)),
         labels=labels,
         slice_numbers=tuple(info.get("slice_numbers", ())),
         spacing=None if matrix is None else voxel_size(matrix),
-        affine=nifti_affine(matrix) if affine is None else np.asarray(affine, np.float64),
+        affine=affine,
         made_with=info.get("made_with", {}),
         number_width=info.get("number_width", 1),
     )

@@ -31,8 +31,15 @@ def _in_millimetres(unit: str) -> float | None:
         return None
 
 
-def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
+def world_matrix(meta: dict[str, Any], *, any_unit: bool = False) -> npt.NDArray[np.float64] | None:
     """Where a layer lies in space, from its properties.
+
+    Parameters
+    ----------
+    meta : dict
+        Scale, translate, rotate, shear, affine and units, as far as they are known.
+    any_unit : bool
+        Take units that are not lengths, such as pixels, as they are.
 
     Returns
     -------
@@ -43,9 +50,11 @@ def world_matrix(meta: dict[str, Any]) -> npt.NDArray[np.float64] | None:
     from napari.utils.transforms import CompositeAffine
 
     scale, units = meta.get("scale"), meta.get("units")
-    if scale is None or units is None:
+    if scale is None:
         return None
-    factors = millimetres(units)
+    factors = None if units is None else millimetres(units)
+    if factors is None and any_unit:
+        factors = [1.0] * len(scale)
     if factors is None:
         return None
     factors = factors[-3:]

@@ -38,6 +38,16 @@ def tumours(viewer):
 # --- threshold, clean-up, holes ----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e9, -2])
+def test_a_probability_with_other_values_is_refused_in_a_sentence(viewer, segmented, value):
+    before = tumours(viewer)[0].data.copy()
+    probability = viewer.layers[f"{NAME} probability"]
+    probability.data = np.where(probability.data > 0.2, value, probability.data).astype(np.float32)
+    segmented.controls.threshold.value = 0.3
+    assert "probabilit" in segmented.status.value
+    np.testing.assert_array_equal(tumours(viewer)[0].data, before)
+
+
 def test_threshold_changes_labels_without_running_the_network(viewer, segmented, monkeypatch):
     monkeypatch.setattr("napari_lgg_seg.widgets.segment.widget.create_worker", None)  # a run would fail
     (layer,) = tumours(viewer)

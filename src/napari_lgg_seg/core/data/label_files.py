@@ -44,7 +44,7 @@ class LabelMap:
     spacing : tuple of float or None
         Voxel spacing along z, y and x in mm, if known.
     affine : ndarray or None
-        Shape (4, 4), voxel (x, y, z) to patient coordinates in mm, if known.
+        Shape (4, 4), voxel (x, y, z) to patient coordinates, if known; in mm if ``spacing`` is.
     made_with : dict
         Model and options, stored in the headers of TIFF and NIfTI.
     number_width : int
@@ -196,7 +196,7 @@ def _put_nifti(path: Path, label_map: LabelMap) -> None:
         sz, sy, sx = label_map.spacing or (1.0, 1.0, 1.0)
         affine = np.diag([-sx, -sy, sz, 1.0])
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)
-    image.header.set_xyzt_units("mm" if label_map.spacing or label_map.affine is not None else "unknown")
+    image.header.set_xyzt_units("mm" if label_map.spacing else "unknown")
     image.header["descrip"] = DESCRIPTION
     if description := _described(label_map):
         text = json.dumps(description).encode()

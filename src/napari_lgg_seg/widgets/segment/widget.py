@@ -347,7 +347,11 @@ class SegmentWidget(Container):
             probability, before, self.controls.options(), self._changed, self._models.path
         )
         self._changed.clear()
-        layer = self._show_labels(probability, subject, probability, options)
+        try:
+            layer = self._show_labels(probability, subject, probability, options)
+        except LggSegError as error:  # its values were replaced
+            self._set_status(str(error))
+            return
         if layer != before:
             self._remark = messages.corrections_kept(before.name, layer.name)
         elif not is_chosen_model and (model := relabelling.made_with(probability).get("model")):
@@ -370,7 +374,10 @@ class SegmentWidget(Container):
         layer = find_layer(layers, subject.id, TUMOUR) if subject is not None else None
         if subject is None or layer is None:
             return
-        text = relabelling.summary(layers, subject, layer, is_named=subject != self.subject)
+        try:
+            text = relabelling.summary(layers, subject, layer, is_named=subject != self.subject)
+        except LggSegError as error:
+            text = str(error)
         self._set_status(f"{text} {self._remark}".strip())
 
     def _result_layer(self, role: str) -> Any:
