@@ -353,6 +353,12 @@ def to_label_map(data: npt.NDArray[np.generic], meta: dict[str, Any], name: str)
     )
 
 
+def patient_in(meta: dict[str, Any]) -> str:
+    """Name of the patient in a layer's properties; empty if the layer belongs to none."""
+    info = layer_metadata.checked(meta.get("metadata", {}).get(METADATA_KEY), None) or {}
+    return str(info.get("patient", ""))
+
+
 def full_array(data: Any, meta: dict[str, Any]) -> Any:
     """The data of a layer at full resolution, from its data and properties."""
     return data[0] if meta.get("multiscale") else data

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .core.cohort.saved_labels import labels_saved
 from .core.data.label_files import write_nifti, write_tiff
-from .layers import full_array, to_label_map
+from .layers import full_array, patient_in, to_label_map
 from .widgets.shared.export import write_mask_folder
 
 #: Extension that npe2 appends to a folder's name to select the writer of masks.
@@ -54,7 +54,7 @@ def write_tiff_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> list
         If labels are not integers or have more than 4 dimensions, or the file cannot be written.
     """
     write_tiff(Path(path), to_label_map(data, meta, Path(path).stem))
-    labels_saved(np.asarray(full_array(data, meta)))
+    labels_saved(np.asarray(full_array(data, meta)), patient_in(meta))
     return [path]
 
 
@@ -67,5 +67,5 @@ def write_nifti_labels(path: str, data: LabelArray, meta: dict[str, Any]) -> lis
         As :func:`write_tiff_labels`, or if the package nibabel is missing.
     """
     write_nifti(Path(path), to_label_map(data, meta, Path(path).name.split(".")[0]))
-    labels_saved(np.asarray(full_array(data, meta)))
+    labels_saved(np.asarray(full_array(data, meta)), patient_in(meta))
     return [path]

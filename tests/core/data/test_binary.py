@@ -107,4 +107,6 @@ def test_a_mask_that_marks_everything_is_reported():
 
 
 def test_minus_one_is_a_mask_with_all_bits_set():
-    np.testing.assert_array_equal(labels_in(-TUMOUR.astype(np.int16), FILES), TUMOUR)
+    np.testing.assert_array_equal(labels_in(-TUMOUR.astype(np.int8), FILES), TUMOUR)
+    with pytest.raises(PatientError, match="negative"):  # a border, perhaps
+        labels_in(-TUMOUR.astype(np.int16), FILES)

@@ -171,3 +171,47 @@ def test_pages_of_different_size_are_refused(tmp_path):
         tiff.write(LABELS[1][:5], photometric="minisblack")
     with pytest.raises(PatientError, match="differ in size"):
         read_labels(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("change", ["fewer pages", "more pages"])
+def test_another_number_of_pages_than_the_header_says_is_refused(tmp_path, change):
+    path = tmp_path / "p.tif"
+    write_tiff(path, LabelMap("p", LABELS))
+    with tifffile.TiffFile(path) as tiff:
+        header, offsets = tiff.ome_metadata, [page.offset for page in tiff.pages]
+        entries = int(tiff.pages[2].tags.__len__())
+    content = bytearray(path.read_bytes())
+    if change == "fewer pages":
+        end = offsets[2] + 2 + 12 * entries
+        content[end : end + 4] = bytes(4)
+    else:
+        assert b'SizeZ="5"' in content
+        content = content.replace(b'SizeZ="5"', b'SizeZ="3"')
+    path.write_bytes(content)
+    assert "SizeZ" in header
+    with pytest.raises(PatientError, match=r"cannot be read as labels"):
+        read_labels(path)
+
+
+def test_colours_are_no_labels(tmp_path):
+    tifffile.imwrite(tmp_path / "p.tif", np.zeros((3, 40, 44), np.uint8), photometric="rgb")
+    with pytest.raises(PatientError, match=r"p\.tif has colours"):
+        read_labels(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("axis", [(), (None,)])
+def test_a_single_slice_is_reoriented(tmp_path, axis):
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[:3, 3] = 5, 6, 7
+    stored = LABELS[1].T[::-1, ::-1]
+    path = save(tmp_path / "p.nii", stored[..., None] if axis else stored, affine)
+    np.testing.assert_array_equal(read_labels(path), LABELS[1:2])
+
+
+def test_pages_that_are_turned_differently_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "p.tif") as tiff:
+        for tag in (1, 2):
+            turned = [(274, "H", 1, tag, False)]
+            tiff.write(LABELS[1], photometric="minisblack", contiguous=False, extratags=turned)
+    with pytest.raises(PatientError, match="differ"):
+        read_labels(tmp_path / "p.tif")

@@ -97,7 +97,7 @@ def test_any_folder_and_patient_name(tmp_path, write_slices, folder, name):
     assert is_patient_folder(tmp_path / folder)
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (255, np.uint8), (7, np.uint16), (-1, np.int16)])
+@pytest.mark.parametrize(("value", "dtype"), [(1, np.uint8), (255, np.uint8), (7, np.uint16), (-1, np.int8)])
 def test_all_non_zero_mask_values_are_tumour(tmp_path, write_slices, value, dtype):
     write_slices(tmp_path, "p", 1, masks=False, shape=(4, 4))
     mask = np.zeros((4, 4), dtype)

@@ -53,6 +53,8 @@ class Edit:
         Where the patient's images are; empty if they were not read from files.
     about : mapping
         What is needed to show the labels again; must be JSON-serializable.
+    layer : str
+        Identifies the layer in this session: another one with the same title has a file of its own.
     """
 
     patient: str
@@ -60,6 +62,7 @@ class Edit:
     labels: npt.NDArray[np.integer]
     source: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def save(edit: Edit) -> Path:
     ExportError
         If it cannot be written; the earlier file is left unchanged.
     """
-    path = _path(edit.patient, edit.title, edit.source)
+    path = _path(edit)
     header = _Header(edit.patient, edit.title, edit.source, dict(edit.about), time.time(), this_process())
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(asdict(header))), labels=edit.labels)
@@ -252,8 +255,8 @@ def _unreadable(path: Path, why: str) -> RecoveryError:
     return RecoveryError(f"{path} cannot be opened ({why}); its edits are offered again at the next start.")
 
 
-def _path(patient: str, title: str, source: str) -> Path:
-    # Another session's edits of the same labels must not be replaced: they may still be wanted.
-    key = json.dumps([title, source, this_process()])
+def _path(edit: Edit) -> Path:
+    # Edits of another session or layer must not be replaced: they may still be wanted.
+    key = json.dumps([edit.title, edit.source, edit.layer, this_process()])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    return recovery_folder() / f"{safe_name(patient)}-{digest}{_ENDING}"
+    return recovery_folder() / f"{safe_name(edit.patient)}-{digest}{_ENDING}"

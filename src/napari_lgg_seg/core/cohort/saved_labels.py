@@ -12,8 +12,8 @@ from psygnal import Signal
 class Saved:
     """Signals of the writers."""
 
-    #: Emitted with the checksum of the saved labels.
-    labels = Signal(int)
+    #: Emitted with the patient's name and the checksum of the saved labels.
+    labels = Signal(str, int)
 
 
 #: The instance that all writers share.
@@ -25,6 +25,6 @@ def checksum(labels: npt.NDArray[np.generic]) -> int:
     return zlib.crc32(np.ascontiguousarray(labels).data)
 
 
-def labels_saved(labels: npt.NDArray[np.generic]) -> None:
-    """Announce that labels have been saved to one of the user's files."""
-    saved.labels.emit(checksum(labels))
+def labels_saved(labels: npt.NDArray[np.generic], patient: str) -> None:
+    """Announce that a patient's labels have been saved to one of the user's files."""
+    saved.labels.emit(patient, checksum(labels))

@@ -85,7 +85,7 @@ def labels_in(values: LabelArray, files: Sequence[Path]) -> LabelArray:
     highest, lowest = float(values.max()), float(values.min())
     shades = (values != 0) & (values != highest)
     if highest <= 0 or not shades.any():
-        if lowest < -1 or (lowest < 0 < highest) or lowest % 1:
+        if lowest < 0 and not (lowest == -1 and values.dtype == np.int8):  # which has all bits set, like 255
             raise PatientError(f"{files[0]} holds negative labels ({lowest:g}); write labels from 0.")
         return values if values.dtype.kind in "bu" else _as_unsigned(values)
     path = _file_of(files, shades)

@@ -125,6 +125,8 @@ def _read_tiff(path: Path) -> StoredLabels:
     displayed = read_stack(path)
     if displayed.coloured_palette:
         raise PatientError(f"{path} has a colour palette; write the labels as plain integers.")
+    if displayed.coloured:
+        raise PatientError(f"{path} has colours; write the labels as plain integers.")
     pixels = _three_dimensional(displayed.pixels, path)
     return StoredLabels(path, pixels, _numbers_for(pixels, _tiff_description(path)))
 
@@ -220,6 +222,8 @@ def _to_lps(image: Any, nibabel: Any) -> tuple[Any, npt.NDArray[np.float64] | No
     to_lps = orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(("L", "P", "S"))
     )
+    if image.ndim == 2:  # one slice of a volume
+        image = image.__class__(np.asarray(image.dataobj)[..., None], affine, header)
     if image.ndim == 3:
         image = image.as_reoriented(to_lps)
     is_ours = bytes(header["descrip"]).startswith(DESCRIPTION)

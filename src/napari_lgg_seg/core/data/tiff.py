@@ -33,6 +33,7 @@ _ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
 }
 #: What the pages of a stack have in common.
 _SAME_IN_STACK = ("shape", "dtype", "bitspersample", "photometric", "planarconfig", "compression")
+_SAME_TAGS = ("Orientation", "ColorMap")
 #: Bits of the tag for the kind of page: a thumbnail, or a transparency mask.
 _NOT_AN_IMAGE = 0b101
 
@@ -45,11 +46,14 @@ class Displayed:
     ----------
     pixels : ndarray
         Shape (y, x) or (y, x, 3), or (n, y, x) for several pages; in the file's own type, 0 is black.
+    coloured : bool
+        Whether the last axis is that of red, green and blue.
     coloured_palette : bool
         Whether the colours are those of a palette.
     """
 
     pixels: Pixels
+    coloured: bool = False
     coloured_palette: bool = False
 
 
@@ -81,9 +85,11 @@ def read_stack(path: Path) -> Displayed:
     with _opened(path, "labels", "write it again") as tiff:
         pages = _images(tiff)
         _check_complete(pages, path)
-        if len({tuple(getattr(page, name) for name in _SAME_IN_STACK) for page in pages}) > 1:
+        if len({_kind(page) for page in pages}) > 1:
             raise ValueError("its pages differ in size or type")
         if len(tiff.series) == 1:
+            if len(tiff.series[0].pages) != len(tiff.pages) or None in list(tiff.series[0].pages):
+                raise ValueError("it has another number of pages than its header says")
             return _as_displayed(tiff.series[0].asarray(), pages[0])
         return _as_displayed(np.stack([page.asarray() for page in pages]), pages[0])
 
@@ -162,6 +168,12 @@ def _check_complete(pages: Iterable[tifffile.TiffPage], path: Path) -> None:
             raise ValueError("its tags do not fit its size")
 
 
+def _kind(page: tifffile.TiffPage) -> tuple[Any, ...]:
+    tags = (page.tags.get(name) for name in _SAME_TAGS)
+    properties = tuple(getattr(page, name) for name in _SAME_IN_STACK)
+    return (*properties, *(None if tag is None else str(tag.value) for tag in tags))
+
+
 def _fits(page: tifffile.TiffPage, stored: int) -> bool:
     """Whether a page without compression takes as many bytes as its tags say."""
     if page.is_tiled:
@@ -191,7 +203,7 @@ def _as_displayed(pixels: Pixels, page: tifffile.TiffPage) -> Displayed:
     tag = page.tags.get("Orientation")
     turn = _ORIENTATIONS[1 if tag is None else int(tag.value)]
     pixels = np.moveaxis(turn(np.moveaxis(pixels, -1, 0)), 0, -1) if coloured else turn(pixels)
-    return Displayed(pixels, coloured and photometric == _PHOTOMETRIC.PALETTE)
+    return Displayed(pixels, coloured, coloured and photometric == _PHOTOMETRIC.PALETTE)
 
 
 def _is_colour_jpeg(page: tifffile.TiffPage) -> bool:

@@ -63,8 +63,10 @@ class EditAutosaver(QObject):
         self._viewer = ref(getattr(viewer, "__wrapped__", viewer))
         self._edited: list[Labels] = []
         self._files: dict[int, Path] = {}  # by the id of an edited layer
-        self._checksums: dict[Path, int] = {}  # of the files' labels, also of layers that are gone
-        self._saved: set[int] = set()  # checksums of labels that are in the user's own files
+        self._checksums: dict[
+            Path, tuple[str, int]
+        ] = {}  # of the files' labels, with their patient, also of layers that are gone
+        self._saved: set[tuple[str, int]] = set()  # patients and checksums of labels in the user's own files
         self._writer: EditWriter | None = None
         self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._save)
@@ -114,9 +116,9 @@ class EditAutosaver(QObject):
         found = []
         for layer in layers:
             now, file = checksum(layer.data), self._files.get(id(layer))
-            if now in self._saved or not is_edited(layer):
+            if (_patient_of(layer), now) in self._saved or not is_edited(layer):
                 self._remove(file)
-            elif file is None or self._checksums.get(file) != now:
+            elif file is None or self._checksums.get(file) != (_patient_of(layer), now):
                 found.append((layer, now))
         return found
 
@@ -144,14 +146,14 @@ class EditAutosaver(QObject):
         for written in result:
             self._note(*written)
 
-    def _note(self, layer: int, now: int, path: Path) -> None:
+    def _note(self, layer: int, patient: str, now: int, path: Path) -> None:
         if layer in map(id, self._edited):
             before = self._files.get(layer)
             if before != path:  # the layer was renamed
                 self._remove(before)
             self._files[layer] = path
-        self._checksums[path] = now
-        if now in self._saved:  # by the user, while it was being written
+        self._checksums[path] = patient, now
+        if (patient, now) in self._saved:  # by the user, while it was being written
             self._remove(path)
 
     def save_now(self) -> None:
@@ -165,18 +167,18 @@ class EditAutosaver(QObject):
             self._timer.start(0)
         try:
             for layer, now in self._unsaved(layers):
-                self._note(id(layer), now, edit_files.save(_edit_of(layer)))
+                self._note(id(layer), _patient_of(layer), now, edit_files.save(_edit_of(layer)))
         except LggSegError as error:
             _warn(str(error))
 
-    def _user_saved(self, labels: int) -> None:
-        self._saved.add(labels)
-        for file in [file for file, now in self._checksums.items() if now == labels]:
+    def _user_saved(self, patient: str, labels: int) -> None:
+        self._saved.add((patient, labels))
+        for file in [file for file, now in self._checksums.items() if now == (patient, labels)]:
             self._remove(file)
 
 
-#: The id of a layer, the checksum of its labels, and the file that holds them.
-Written = tuple[int, int, Path]
+#: The id of a layer, its patient, the checksum of its labels, and the file that holds them.
+Written = tuple[int, str, int, Path]
 
 
 class EditWriter:
@@ -200,7 +202,7 @@ class EditWriter:
                 with self._lock:
                     if self.is_stopped:
                         return []
-                    self._written.append((layer, now, edit_files.save(edit)))
+                    self._written.append((layer, edit.patient, now, edit_files.save(edit)))
         except LggSegError as error:
             return str(error)
         return self._written
@@ -218,7 +220,7 @@ def _warn(reason: str) -> None:
 
 def _edit_of(layer: Labels) -> Edit:
     """A copy of a layer's labels, with all that is needed to show them again."""
-    info = described(layer) or {"patient": layer.name}  # the metadata have become invalid since
+    info = described(layer) or {}
     about = {
         METADATA_KEY: {name: info[name] for name in FIELDS if name in info},
         "scale": [float(size) for size in layer.scale],
@@ -228,4 +230,10 @@ def _edit_of(layer: Labels) -> Edit:
         "affine": np.asarray(layer.affine.affine_matrix, float).tolist(),
         "units": [str(unit) for unit in layer.units],
     }
-    return Edit(info["patient"], layer.name, np.array(layer.data), info.get("folder") or "", about)
+    source, layer_id = info.get("folder") or "", str(layer.unique_id)
+    return Edit(_patient_of(layer), layer.name, np.array(layer.data), source, about, layer_id)
+
+
+def _patient_of(layer: Labels) -> str:
+    info = described(layer)
+    return layer.name if info is None else str(info["patient"])  # the metadata may have become invalid

@@ -204,7 +204,7 @@ class ReviewSession:
         if patient is not None:
             patient.mark_saved(saved.edits)
         for labels in saved.edits.painted if not saved.edits.is_old.is_set() else ():
-            labels_saved(labels)
+            labels_saved(labels, "" if patient is None else patient.name)
         self.saved.emit(saved)
 
     def may_close(self, window: QWidget) -> bool:
@@ -292,7 +292,8 @@ class ReviewSession:
     def _finish(self, request: Request, opened: Opened | None = None) -> None:
         if opened is not None:
             if opened.status.by_hand and opened.labels is not None:
-                labels_saved(opened.labels)  # undoing all edits leads back to labels that are saved
+                # Undoing all edits leads back to labels that are saved.
+                labels_saved(opened.labels, opened.patient.name)
             self.patient_read.emit(opened)
         if request.close_current:
             with batched_update(self._viewer):

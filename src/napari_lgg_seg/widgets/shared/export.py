@@ -16,7 +16,16 @@ from ...core.atomic import safe_name
 from ...core.cohort.patient_results import PatientResults
 from ...core.cohort.saved_labels import labels_saved
 from ...core.errors import ExistingMasksError, LggSegError, counted
-from ...layers import TRUTH, TUMOUR, current_layer, described, full_array, is_comparison, to_label_map
+from ...layers import (
+    TRUTH,
+    TUMOUR,
+    current_layer,
+    described,
+    full_array,
+    is_comparison,
+    patient_in,
+    to_label_map,
+)
 from .result_layers import is_by_hand
 
 if TYPE_CHECKING:
@@ -113,7 +122,7 @@ def write_mask_folder(
         by_hand=is_by_hand(data, meta),
         overwrite=overwrite,
     )
-    labels_saved(np.asarray(full_array(data, meta)))
+    labels_saved(np.asarray(full_array(data, meta)), patient_in(meta))
     return files
 
 
