@@ -75,11 +75,11 @@ def test_metadata_with_a_wrong_value_are_ignored(name):
         assert to_label_map(layer.data, {"metadata": metadata}, "file").patient == "file"
 
 
-def test_slices_are_renumbered_if_the_metadata_have_another_number_of_them():
+def test_slices_have_no_numbers_if_the_metadata_have_another_number_of_them():
     from napari.layers import Labels
 
     layer = Labels(np.zeros((3, 4, 4), np.uint8), metadata=describe("A", "tumour", [5, 6]))
-    assert described(layer)["slice_numbers"] == [1, 2, 3]
+    assert described(layer)["slice_numbers"] == []
 
 
 @pytest.mark.parametrize("value", [None, 3, "ab", [1, 2], {"a": "b"}])

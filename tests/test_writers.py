@@ -101,9 +101,12 @@ def test_masks_of_a_foreign_layer_are_named_after_the_folder(tmp_path, make_laye
     assert [Path(file).name for file in written] == [f"Painted by hand_{n}_mask.tif" for n in (1, 2, 3)]
 
 
-def test_slices_are_renumbered_if_some_were_added_or_removed(tmp_path, make_layer, labels):
+def test_slices_are_renumbered_if_some_were_added_or_removed(tmp_path, make_layer, labels, monkeypatch):
+    said = []
+    monkeypatch.setattr("napari_lgg_seg.widgets.shared.plain_text.show_info", said.append)
     written = save(make_layer(labels[:2]), tmp_path / "masks")
     assert [Path(file).name for file in written] == [f"{NAME}_{n}_mask.tif" for n in (1, 2)]
+    assert "numbered from 1 to 2" in said[0]
 
 
 def test_a_2d_layer_is_one_slice(tmp_path, make_layer, labels):

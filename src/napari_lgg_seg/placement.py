@@ -75,14 +75,23 @@ def world_matrix(meta: dict[str, Any], *, any_unit: bool = False) -> npt.NDArray
 def lie_together(first: Layer, second: Layer) -> bool:
     """Whether the voxels of two layers of the same shape coincide, to a twentieth of a voxel.
 
-    A layer whose place was never set, with scale 1 and at the origin, is taken to lie where the other does.
+    A layer whose place was never set, with scale 1 and at the origin, is taken to lie where another one does
+    that has a voxel size in millimetres: the files of the dataset have none.
     """
     last = np.array(second.data.shape[: second.ndim]) - 1
     corners = np.array(list(product((0, 1), repeat=second.ndim))) * last
-    one, other = ([layer.data_to_world(corner) for corner in corners] for layer in (first, second))
-    if any(np.allclose(places, corners) for places in (one, other)):
+    one, other = (np.array([layer.data_to_world(c) for c in corners]) for layer in (first, second))
+    units = [millimetres(layer.units) for layer in (first, second)]
+    unset = [
+        unit is None and np.allclose(places, corners)
+        for unit, places in zip(units, (one, other), strict=True)
+    ]
+    if any(unset) and units != [None, None]:
         return True
-    return bool(np.abs(np.subtract(one, other)).max() <= 0.05 * np.abs(second.scale).min())
+    factors = [np.ones(second.ndim) if unit is None else np.array(unit)[-second.ndim :] for unit in units]
+    distance = np.linalg.norm(one * factors[0] - other * factors[1], axis=1).max()
+    voxel = np.linalg.norm(np.diff(other[[0, 1]] * factors[1], axis=0)) / max(last[-1], 1)
+    return bool(distance <= 0.05 * voxel)
 
 
 def voxel_size(matrix: npt.NDArray[np.float64]) -> tuple[float, float, float]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Characters that are not allowed in file names on some systems, or stand for bytes that are no text.
 NOT_IN_NAMES = r'[/\\:*?"<>|\x00-\x1f\ud800-\udfff]'
+#: Names that are hidden, that name devices on Windows, or that it would change.
+_UNSAFE_NAME = re.compile(r"\..*|.*[ .]|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 #: Seconds to wait for another thread or process that is writing to the same folder.
 LOCK_TIMEOUT = 60.0
 
@@ -396,7 +398,7 @@ def _advice(error: OSError, otherwise: str) -> str:
 
 def check_name(name: str) -> None:
     """Raise an :class:`ExportError` if files cannot have a patient's name on every system."""
-    if not name or re.search(NOT_IN_NAMES, name):
+    if not name or re.search(NOT_IN_NAMES, name) or _UNSAFE_NAME.fullmatch(name):
         raise ExportError(f"{name!r} cannot be used in file names on every system; rename the patient.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import unicodedata
@@ -13,6 +14,7 @@ import pytest
 import tifffile
 from label_writing import write_labels
 
+import napari_lgg_seg as lgg
 from napari_lgg_seg.core.atomic import locked
 from napari_lgg_seg.core.cohort.status import PatientStatus
 from napari_lgg_seg.core.cohort.store import ResultStore, default_results_folder
@@ -30,7 +32,10 @@ from napari_lgg_seg.core.errors import (
     PatientError,
     ResultsError,
 )
+from napari_lgg_seg.core.evaluation.measurements import measure_labels
+from napari_lgg_seg.core.inference.segmentation import Segmentation
 from napari_lgg_seg.core.inference.uncertainty import expected_dice, mean_entropy
+from napari_lgg_seg.core.options import SegmentOptions
 
 NAME = "TCGA_DU_0001_19990101"
 SHAPE = (4, 6, 5)
@@ -595,3 +600,22 @@ def test_results_under_a_decomposed_name_are_those_of_the_patient(tmp_path):
     results.write_prediction(LabelMap(composed, labels * 0), overwrite=True, replace_corrected=True)
     assert [file.name for file in folder.iterdir() if file.name[0] != "."] == [f"{composed}_tumour.tif"]
     assert not results.read_labels().any()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../up", "a/b", ".hidden", "p ", "p.", "CON", "nul.x", "a:b"])
+def test_labels_are_not_written_under_names_that_lead_elsewhere(tmp_path, make_patient, name):
+    patient = dataclasses.replace(make_patient(NAME), name=name)
+    labels = np.zeros(patient.shape, np.uint8)
+    result = Segmentation(
+        patient,
+        labels,
+        labels.astype(np.float32),
+        0.5,
+        SegmentOptions(),
+        "m",
+        "torch",
+        measure_labels(labels),
+    )
+    with pytest.raises(ExportError, match="cannot be used in file names"):
+        lgg.write_labels(tmp_path / "out", result)
+    assert not list(tmp_path.iterdir())

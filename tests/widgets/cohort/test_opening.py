@@ -100,7 +100,9 @@ def test_opening_a_broken_patient_keeps_the_open_one(viewer, browse, open_row, w
 
 
 def test_layers_of_other_patients_stay(viewer, browse, wait_until):
-    mine = viewer.add_image(np.zeros((6, 64, 64)), metadata={"lgg": {"patient": "x", "role": "FLAIR"}})
+    mine = viewer.add_image(
+        np.zeros((6, 64, 64)), metadata={"lgg": {"patient": "x", "role": "FLAIR", "slice_numbers": []}}
+    )
     widget = browse()
     for name in (FIRST, SECOND):
         widget.open_patient(name)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flair_model import write_flair_model
 
+from napari_lgg_seg.core.data.patients import SEQUENCES
 from napari_lgg_seg.core.evaluation.measurements import measure_labels
 
 NAME = "TCGA_DU_0001_19990101"
@@ -114,7 +115,8 @@ def test_corrected_labels_are_never_replaced(viewer, segmented, wait_until, cont
 
 def test_labels_next_to_corrected_ones_keep_the_slice_numbers(viewer, open_patient, dock, run):
     open_patient()
-    viewer.layers["FLAIR"].metadata["lgg"]["slice_numbers"] = list(range(9, 15))
+    for sequence in SEQUENCES:
+        viewer.layers[sequence].metadata["lgg"]["slice_numbers"] = list(range(9, 15))
     widget = dock()
     run(widget)
     tumours(viewer)[0].fill((0, 0, 0), 1)
@@ -305,7 +307,8 @@ def test_buttons_step_through_tumour_slices_and_wrap_around(viewer, segmented, c
 
 def test_slices_are_numbered_as_in_their_files(viewer, open_patient, dock, run, click):
     open_patient()
-    viewer.layers["FLAIR"].metadata["lgg"]["slice_numbers"] = list(range(21, 27))
+    for sequence in SEQUENCES:
+        viewer.layers[sequence].metadata["lgg"]["slice_numbers"] = list(range(21, 27))
     widget = dock()
     run(widget)
     found = widget.status.value

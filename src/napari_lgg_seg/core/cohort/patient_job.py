@@ -256,7 +256,7 @@ def read_input(job: CohortJob, folder: Path) -> PatientInput | PatientSkipped:
         # What is in the way is noticed before the images are read.
         job.check(name, results.status(wanted, job.file_format))
         patient = read_patient(folder)
-        wanted = provenance_of(voxels_of(patient), job.checksum, job.options)
+        wanted = provenance_of(voxels_of(patient), job.checksum, job.options, patient.slice_numbers)
         status = results.status(wanted, job.file_format, patient.slice_numbers, verify=True)
         job.check(name, status)
     except CorrectedError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..atomic import check_name
 from ..choices import FileFormat
 from ..data.discover import has_slices
 from ..data.label_files import label_files
@@ -167,7 +168,8 @@ def write_labels(
     'LGG_sample_1_mask.tif'
     """
     label_map = segmentation.label_map()
-    results = PatientResults(Path(output) / label_map.patient)
+    check_name(label_map.patient)
+    results = ResultStore(Path(output)).patient(label_map.patient)
     check_permission(results.status(), overwrite=overwrite, replace_corrected=replace_corrected)
     results.write_prediction(
         label_map,

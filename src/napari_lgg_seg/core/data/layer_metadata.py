@@ -39,8 +39,8 @@ def checked(value: Any, slices: int | None) -> dict[str, Any] | None:
     value : Any
         As :func:`napari_lgg_seg.layers.describe` writes them, also in version 0.1.0.
     slices : int or None
-        Number of slices of the layer, which are renumbered if the metadata have another number of them; None
-        if it is not a volume.
+        Number of slices of the layer; None if it is not a volume. If the metadata have another number of
+        them, because some were added or removed, the returned ones have no slice numbers.
     """
     if not isinstance(value, dict):
         return None
@@ -55,6 +55,6 @@ def checked(value: Any, slices: int | None) -> dict[str, Any] | None:
     if len(set(numbers)) < len(numbers):
         return None
     if slices is not None and len(numbers) != slices:  # some were added or removed
-        numbers = list(range(1, slices + 1))
+        numbers = []
     defaults = {"schema": 1, "filled_sequences": [], "affine": None, "folder": None, "number_width": 1}
     return {**defaults, **value, "slice_numbers": numbers}

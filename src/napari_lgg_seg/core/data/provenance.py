@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -89,14 +89,22 @@ class Provenance:
         return ", ".join(found)
 
 
-def provenance_of(volume: npt.NDArray[np.generic] | None, model: str, options: SegmentOptions) -> Provenance:
+def provenance_of(
+    volume: npt.NDArray[np.generic] | None,
+    model: str,
+    options: SegmentOptions,
+    slice_numbers: Sequence[int] = (),
+) -> Provenance:
     """Provenance of the result for a volume, (z, y, x, 3), or for one that has not been read yet.
 
-    ``model`` is from :func:`model_checksum`.
+    ``model`` is from :func:`model_checksum`. Other slice numbers than 1, 2, ... are part of the images: the
+    names of the results follow from them.
     """
     images = ""
     if volume is not None:
         shape = zlib.crc32(repr(volume.shape).encode())
+        if slice_numbers and list(slice_numbers) != list(range(1, len(volume) + 1)):
+            shape = zlib.crc32(repr(tuple(slice_numbers)).encode(), shape)
         images = f"{zlib.crc32(np.ascontiguousarray(volume).data, shape):08x}"
     return Provenance(images, model, label_options(options.as_dict()), __version__)
 

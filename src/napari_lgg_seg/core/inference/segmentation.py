@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,7 @@ def segment_stepwise(
     """:func:`segment` as a generator of progress and notices; close it to cancel."""
     volume = voxels_of(patient)
     probability = yield from predictor.predict(volume)
-    provenance = _provenance(volume, predictor, options)
+    provenance = _provenance(volume, predictor, options, patient.slice_numbers)
     options = predictor.card.complete(options)
     threshold = threshold_of(probability, options.threshold)
     labels = postprocess(probability, dataclasses.replace(options, threshold=threshold))
@@ -179,9 +179,11 @@ def segment_stepwise(
     )
 
 
-def _provenance(volume: UInt8Array, predictor: Predictor, options: SegmentOptions) -> Provenance | None:
+def _provenance(
+    volume: UInt8Array, predictor: Predictor, options: SegmentOptions, slice_numbers: Sequence[int]
+) -> Provenance | None:
     try:
-        found = provenance_of(volume, model_checksum(predictor.model_file), options)
+        found = provenance_of(volume, model_checksum(predictor.model_file), options, slice_numbers)
     except ModelError:  # its file was removed after it was loaded
         return None
     return dataclasses.replace(found, engine=predictor.engine.name)

@@ -20,7 +20,7 @@ from ...core.evaluation.compare import (
     compare,
     overlay,
 )
-from ...layers import TRUTH, TUMOUR, described, full_data, is_comparison
+from ...layers import TRUTH, TUMOUR, described, full_data, is_comparison, subject_of
 from ..shared.worker import returns_failure
 from .alignment import Alignment, Grid, align, world_grid
 from .messages import compared
@@ -81,8 +81,11 @@ def proposed_reference(labels: Sequence[Labels], prediction: Labels | None) -> L
     others = [layer for layer in labels if layer != prediction]
     grids = _grids(labels)
     fitting = [layer for layer in others if prediction is not None and _fits(prediction, layer, grids)]
+    truths = [layer for layer in fitting if _info(layer, "role") == TRUTH]
+    own = "" if prediction is None else subject_of(prediction)
     candidates = (
-        [layer for layer in fitting if _info(layer, "role") == TRUTH][:1],
+        [layer for layer in truths if subject_of(layer) == own][:1],
+        truths[:1],
         [layer for layer in fitting if not is_prediction(layer)],
         fitting,
         others,

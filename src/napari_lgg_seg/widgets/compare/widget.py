@@ -17,7 +17,7 @@ from ...core.evaluation.label_pairs import LabelPair
 from ..review.review_session import session_of
 from ..shared.docking import CloseGuard, SingleDock, TabbedDock, on_mouse_enter, on_undocked
 from ..shared.forms import wrap
-from ..shared.navigation import go_to_slice, slice_in_view
+from ..shared.navigation import go_to_slice, nearest_slice
 from ..shared.scrolling import ScrollingColumn, scroll_into_view
 from ..shared.worker import Failure, create_worker, unexpected
 from . import messages
@@ -246,7 +246,8 @@ class CompareWidget(Container):
 
     def _show_position(self, _: Any = None) -> None:
         if self._shown is not None and self._shown.pair.truth in self._viewer.layers:
-            index = slice_in_view(self._viewer, self._shown.pair.truth)
+            truth = self._shown.pair.truth
+            index = nearest_slice(self._viewer, truth) if truth.ndim == 3 else 0
             self.results.show_position(index - self._shown.alignment.reference_start)
 
     def go_to(self, index: int) -> None:

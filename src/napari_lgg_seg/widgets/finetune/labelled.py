@@ -134,7 +134,7 @@ def patient_arrays(layers: Iterable[Any], subject: Subject, labels: Labels) -> P
     flair = sequences["FLAIR"]
     assert flair is not None
     info, source = described(flair), described(labels)
-    numbers = info["slice_numbers"] if info is not None else range(1, full_data(flair).shape[0] + 1)
+    numbers = (info or {}).get("slice_numbers") or range(1, full_data(flair).shape[0] + 1)
     folder = info["folder"] if info is not None else None
     return PatientArrays(
         subject.name,

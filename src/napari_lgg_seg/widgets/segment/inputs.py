@@ -139,7 +139,7 @@ def arrays_of(sequences: Mapping[str, Image | None]) -> tuple[Any, ...]:
 
 def _check_place(layer: Image, flair: Image) -> None:
     """Refuse a sequence whose voxels or slices are not those of FLAIR: they would be taken for each other."""
-    numbers = [info["slice_numbers"] for one in (layer, flair) if (info := described(one)) is not None]
+    numbers = [n for one in (layer, flair) if (n := (described(one) or {}).get("slice_numbers"))]
     same_slices = len(numbers) < 2 or numbers[0] == numbers[1]
     if grid_of(layer) != grid_of(flair) or not same_slices or not lie_together(layer, flair):
         raise ImageError(

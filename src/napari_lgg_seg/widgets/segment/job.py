@@ -43,6 +43,8 @@ class Job:
         From :func:`napari_lgg_seg.widgets.segment.inputs.arrays_of`.
     only_slice : int or None
         Index of the only slice to segment; None for all slices.
+    slice_numbers : tuple of int
+        Number of each slice as in its file; empty if they are not from files.
     model : Path
         The model file.
     options : SegmentOptions
@@ -54,6 +56,7 @@ class Job:
     sequences: Mapping[str, Image | None]
     arrays: tuple[Any, ...]
     only_slice: int | None
+    slice_numbers: tuple[int, ...]
     model: Path
     options: SegmentOptions
 
@@ -133,7 +136,7 @@ def run_job(job: Job) -> Generator[Event | None, None, Result]:
         coarse_to_fine = predictor.coarse_to_fine and slices is None
         provenance = None
         if slices is None:
-            provenance = provenance_of(volume, identity, job.options)
+            provenance = provenance_of(volume, identity, job.options, job.slice_numbers)
             provenance = dataclasses.replace(provenance, engine=engine)
     finally:
         device = predictor.device

@@ -16,7 +16,7 @@ from ...core.data.patients import SEQUENCES
 from ...core.errors import LggSegError
 from ...core.inference.predict import Event, Notice
 from ...core.options import SegmentOptions, option_help
-from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, find_layer, outline, spacing_of
+from ...layers import PROBABILITY, TRUTH, TUMOUR, UNCERTAINTY, described, find_layer, outline, spacing_of
 from ..review.autosave import enable_autosave
 from ..shared import navigation
 from ..shared import result_layers as results
@@ -245,7 +245,9 @@ class SegmentWidget(Container):
         flair, wants_one = sequences["FLAIR"], self.controls.current_slice.value
         assert flair is not None
         only = navigation.slice_in_view(self._viewer, flair) if wants_one else None
-        return Job(subject, flair, sequences, arrays, only, self._models.path, self.controls.options())
+        numbers = tuple((described(flair) or {}).get("slice_numbers", ()))
+        model, options = self._models.path, self.controls.options()
+        return Job(subject, flair, sequences, arrays, only, numbers, model, options)
 
     def _show_progress(self, event: Event | None) -> None:
         if event is None or self._worker is None or not self.button.enabled:

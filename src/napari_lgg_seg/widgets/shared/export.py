@@ -116,6 +116,8 @@ def write_mask_folder(
     labels = label_map.labels[None] if label_map.labels.ndim == 2 else label_map.labels
     _warn_if_merged(labels)
     numbers = label_map.slice_numbers if len(label_map.slice_numbers) == len(labels) else ()
+    if patient_in(meta) and not numbers and len(labels) > 1:
+        _say_renumbered(len(labels))
     files = PatientResults(folder, label_map.patient).write_copy(
         dataclasses.replace(label_map, labels=labels, slice_numbers=numbers),
         "masks",
@@ -141,6 +143,15 @@ def _write_or_ask(layer: Labels, folder: Path) -> int:
         if answer != QMessageBox.StandardButton.Yes:
             return 0
         return len(write_mask_folder(folder, layer.data, meta, overwrite=True))
+
+
+def _say_renumbered(count: int) -> None:
+    """Tell the user that slices were added or removed, so that their numbers in the files are unknown."""
+    from .plain_text import show_info
+
+    show_info(
+        f"The layer has another number of slices than its patient: masks are numbered from 1 to {count}."
+    )
 
 
 def _warn_if_merged(labels: npt.NDArray[np.generic]) -> None:

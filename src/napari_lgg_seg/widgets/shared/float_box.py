@@ -30,6 +30,7 @@ class DecimalSpinBox(QDoubleSpinBox):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setDecimals(_ALL_DECIMALS)
+        self.setKeyboardTracking(False)  # the beginning of a number is another number
 
     def textFromValue(self, value: float) -> str:  # noqa: N802 - Qt's name
         """The shortest text for a number, with a comma where the desktop uses it."""
