@@ -51,7 +51,7 @@ def test_keeping_a_component_keeps_other_labels() -> None:
 
 @pytest.mark.parametrize("position", [(0, 0, 0), (-1, 3, 3), (9, 3, 3)])
 def test_there_is_no_component_in_the_background_or_outside(position: tuple[int, int, int]) -> None:
-    with pytest.raises(CorrectionError, match="no labelled piece"):
+    with pytest.raises(CorrectionError, match="no labelled component"):
         remove_piece(_two_pieces(), position)
 
 

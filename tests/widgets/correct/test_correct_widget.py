@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Layer
+from window import threads_done
 
 from napari_lgg_seg.layers import describe
 
@@ -21,6 +22,14 @@ def layer(viewer: Any) -> Any:
     labels[0, 14, 14] = 0
     labels[5, 30:34, 30:34] = 1
     return viewer.add_labels(labels, name="A tumour", metadata=describe("A", "tumour", range(1, 7)))
+
+
+@pytest.fixture
+def behind_each_other(layer: Any) -> Any:
+    """Three components in one line of sight along z."""
+    layer.data = np.zeros_like(layer.data)
+    layer.data[::2, 10:20, 10:20] = 1
+    return layer
 
 
 @pytest.fixture
@@ -100,7 +109,7 @@ def test_click_chooses_the_piece(
 ) -> None:
     layer.mode = "paint"
     getattr(widget, f"{button}_button").native.click()
-    assert "Click the piece" in widget.status.value
+    assert "Click the component" in widget.status.value
     assert layer.mode == "pan_zoom", "the click must not paint"
     click((5, 31, 31))
     _done(widget, wait_until, "Ctrl+Z undoes")
@@ -113,7 +122,7 @@ def test_click_chooses_the_piece(
 def test_a_click_outside_all_pieces_is_reported(widget: Any, layer: Any, click: Any, wait_until: Any) -> None:
     widget.remove_button.native.click()
     click((2, 1, 1))
-    _done(widget, wait_until, "no labelled piece")
+    _done(widget, wait_until, "no labelled component")
     assert layer.data.sum() == 215
 
 
@@ -122,7 +131,7 @@ def test_shortcut_removes_the_piece_under_the_cursor(
 ) -> None:
     viewer.cursor.position = (5, 32, 31)
     widget._at_cursor("remove")
-    _done(widget, wait_until, "Piece removed")
+    _done(widget, wait_until, "Component removed")
     assert layer.data.sum() == 199
 
 
@@ -167,7 +176,7 @@ def test_clicks_take_the_scale_into_account(
     layer.scale = (3, 0.5, 0.5)
     widget.remove_button.native.click()
     click((15, 15.5, 15.5))
-    _done(widget, wait_until, "Piece removed")
+    _done(widget, wait_until, "Component removed")
     assert layer.data.sum() == 199
 
 
@@ -227,3 +236,31 @@ def test_filling_between_slices_needs_a_view_of_slices(viewer: Any, widget: Any,
     widget.between_button.native.click()
     assert "does not show single slices" in widget.status.value
     np.testing.assert_array_equal(layer.data, before)
+
+
+@pytest.mark.parametrize("what", ["remove", "keep"])
+@pytest.mark.parametrize("chosen", ["with the keys", "in 3D", "in 2D, then in 3D"])
+def test_no_hidden_component_is_chosen_in_3d(
+    viewer: Any, widget: Any, behind_each_other: Any, click: Any, what: str, chosen: str
+) -> None:
+    before = behind_each_other.data.copy()
+    button = getattr(widget, f"{what}_button").native
+    if chosen == "in 2D, then in 3D":
+        button.click()
+    viewer.dims.ndisplay = 3
+    if chosen == "in 3D":
+        button.click()
+    if chosen == "with the keys":
+        viewer.cursor.position = (2, 15, 15)
+        widget._at_cursor(what)
+    else:
+        click((2, 15, 15))
+    assert "cannot be chosen in 3D" in widget.status.value
+    assert threads_done()
+    np.testing.assert_array_equal(behind_each_other.data, before)
+
+
+def test_keys_before_the_mouse_has_moved_are_reported(viewer: Any, widget: Any, layer: Any) -> None:
+    viewer.cursor.position = (1.0, 1.0)
+    widget._at_cursor("remove")
+    assert "no labelled component" in widget.status.value

@@ -184,3 +184,47 @@ def test_one_patient_is_too_few(viewer, open_patients, open_patient, dock_finetu
     open_patient(SECOND)
     assert widget.button.enabled
     assert "Ready to train on 1 patient, with 1 for validation" in widget.status.value
+
+
+@pytest.fixture
+def open_namesake(viewer, tmp_path, make_patient):
+    """Open another patient of the same name, from another folder."""
+    from napari_lgg_seg.core.data.masks import write_patient
+
+    def open_(name):
+        folder = tmp_path / "another site" / name
+        write_patient(folder, make_patient(name, seed=9))
+        viewer.open(str(folder), plugin="napari-lgg-seg")
+
+    return open_
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_patients_of_one_name_are_refused(
+    viewer, open_patients, open_namesake, dock_finetune, train, asked, others
+):
+    open_patients(1 + others)
+    open_namesake(FIRST)
+    widget = dock_finetune()
+    for seed in range(4):
+        widget.controls.seed.value = seed
+        assert f"More than one ticked patient is named {FIRST};" in widget.status.value
+        assert_message(widget.status.value)
+        assert not widget.button.enabled
+    if others:
+        (_, again) = [s for s, _ in widget.sources.table.chosen() if s.name == FIRST]
+        widget.sources.table.tick(again, False)
+        train(widget)
+        np.testing.assert_array_equal(asked.patients[FIRST].truth, viewer.layers["ground truth"].data)
+
+
+def test_choosing_labels_for_a_namesake_changes_its_own_row(
+    viewer, open_patients, open_namesake, dock_finetune
+):
+    open_patients(2)
+    open_namesake(FIRST)
+    table = dock_finetune().sources.table
+    (_, again) = [s for s, _ in table.chosen() if s.name == FIRST]
+    before = table.chosen()
+    table.pick(again, None)
+    assert table.chosen() == [(s, labels) for s, labels in before if s != again]

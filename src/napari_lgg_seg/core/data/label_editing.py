@@ -41,7 +41,7 @@ def piece_at(labels: LabelArray, position: Sequence[int]) -> Mask:
     place = tuple(int(p) for p in position)
     inside = all(0 <= p < n for p, n in zip(place, labels.shape, strict=True))
     if not inside or not labels[place]:
-        raise CorrectionError("There is no labelled piece at this position; point at one.")
+        raise CorrectionError("There is no labelled component at this position; point at one.")
     same = labels == labels[place]
     box = _box(same)  # labelling the whole volume takes ten times as long
     pieces, _ = label(same[box], structure=np.ones((3,) * labels.ndim))

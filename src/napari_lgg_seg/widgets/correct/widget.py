@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QShortcut
 
 from ...core.cohort.saved_labels import checksum
 from ...core.data import label_editing
-from ...core.errors import ImageError, counted
+from ...core.errors import CorrectionError, ImageError, counted
 from ...layers import PREVIEW, TUMOUR, current_layer, described, is_comparison
 from ..review.autosave import enable_autosave
 from ..review.review_session import session_of
@@ -36,6 +36,9 @@ Tool = Callable[[Array], Array]
 
 _READY = "Click Correct, then paint with the left mouse button; Ctrl+Z undoes."
 _NO_LABELS = "There are no labels to correct; segment a patient or open one with masks first."
+_NEEDS_2D = (
+    "Components cannot be chosen in 3D, where a click has no depth; switch to 2D and point at the component."
+)
 _NAPARIS_BRUSH, _BRUSH = 10, 6
 
 
@@ -238,19 +241,33 @@ class CorrectWidget(Container):
 
     def _at_cursor(self, what: str) -> None:
         if self.layer is not None:
-            self._change_piece(what, self._position(self._viewer.cursor.position))
+            self._change_component(what, self.layer, self._viewer.cursor.position)
 
-    def _change_piece(self, what: str, position: tuple[int, ...]) -> None:
+    def _change_component(self, what: str, layer: Labels, world: Any) -> None:
+        """Remove or keep the component at world coordinates."""
         tool, done = {
-            "remove": (label_editing.remove_piece, "Piece removed"),
-            "keep": (label_editing.keep_piece, "Other pieces removed"),
+            "remove": (label_editing.remove_piece, "Component removed"),
+            "keep": (label_editing.keep_piece, "Other components removed"),
         }[what]
+        try:
+            position = self._voxel_at(layer, world)
+        except CorrectionError as error:
+            self._set_status(str(error))
+            return
         self._run(partial(tool, position=position), done)
 
-    def _position(self, world: Any) -> tuple[int, ...]:
-        """Indices of the voxel at world coordinates."""
-        layer = self.layer
-        assert layer is not None
+    def _voxel_at(self, layer: Labels, world: Any) -> tuple[int, ...]:
+        """Indices of the voxel at world coordinates.
+
+        Raises
+        ------
+        CorrectionError
+            If the viewer is in 3D: the cursor's position is rarely that of the voxel that is seen.
+        """
+        if self._viewer.dims.ndisplay != 2:
+            raise CorrectionError(_NEEDS_2D)
+        if len(world) < layer.ndim:  # the mouse has not been over the canvas yet
+            raise CorrectionError("There is no labelled component at this position; point at one.")
         return tuple(round(float(p)) for p in layer.world_to_data(world[-layer.ndim :]))
 
     def _run(self, tool: Tool, done: str) -> None:
@@ -292,22 +309,24 @@ class CorrectWidget(Container):
     # --- a click on the canvas -----------------------------------------------------------------
 
     def _wait_for_click(self, what: str) -> None:
-        """Let the next click on the canvas choose a piece instead of painting."""
+        """Let the next click on the canvas choose a component instead of painting."""
         layer = self.layer
         if layer is None:
             return
         self._stop_waiting()
+        if self._viewer.dims.ndisplay != 2:
+            self._set_status(_NEEDS_2D)
+            return
         self._viewer.layers.selection.active = layer
         self._waiting = layer, str(layer.mode), self._clicked
         layer.mode = "pan_zoom"
         layer.mouse_drag_callbacks.append(self._clicked)
-        self._clicked_piece = what
-        self._set_status(f"Click the piece to {what}.")
+        self._to_do = what
+        self._set_status(f"Click the component to {what}.")
 
     def _clicked(self, layer: Labels, event: Any) -> None:
-        position = self._position(event.position)
         self._stop_waiting()
-        self._change_piece(self._clicked_piece, position)
+        self._change_component(self._to_do, layer, event.position)
 
     def _stop_waiting(self) -> None:
         if self._waiting is None:

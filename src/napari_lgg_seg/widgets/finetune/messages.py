@@ -50,6 +50,14 @@ def too_few(count: int) -> str:
     )
 
 
+def namesakes(names: Sequence[str]) -> str:
+    """Why a training cannot start with several patients of one name."""
+    return (
+        f"More than one ticked patient is named {' or '.join(names)}; training splits patients by name, so "
+        "keep only one of each name ticked."
+    )
+
+
 def ready(training: Sequence[str], validation: Sequence[str], old: int = 0, *, resume: bool) -> str:
     """What Start will do; ``old`` is the number of old patients."""
     names = ", ".join(validation[:2]) + (", ..." if len(validation) > 2 else "")

@@ -111,22 +111,26 @@ class PatientTable(QTableWidget):
             and (labels := self._labels_of(row)) is not None
         ]
 
-    def tick(self, name: str, ticked: bool = True) -> None:
-        """Use a patient, or do not, like a click on its tick."""
-        self.item(self._index(name), 0).setCheckState(
+    def tick(self, patient: Subject | str, ticked: bool = True) -> None:
+        """Use a patient, given by name if only one has it, or do not, like a click on its tick."""
+        self.item(self._index(patient), 0).setCheckState(
             Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
         )
 
-    def pick(self, name: str, labels: Labels | None) -> None:
-        """Choose a patient's labels, like its menu does."""
-        index = self._index(name)
+    def pick(self, patient: Subject | str, labels: Labels | None) -> None:
+        """Choose a patient's labels, like its menu does; a name will do if only one patient has it."""
+        index = self._index(patient)
         row = self._rows[index]
         chosen = 0 if labels is None else row.labels.index(labels) + 1
         self.cellWidget(index, 1).setCurrentIndex(chosen)
         self._labels_picked(row, chosen)
 
-    def _index(self, name: str) -> int:
-        return [str(row.subject) for row in self._rows].index(name)
+    def _index(self, patient: Subject | str) -> int:
+        """The row of a patient; patients from different folders can have the same name."""
+        subjects = [row.subject for row in self._rows]
+        return (
+            list(map(str, subjects)).index(patient) if isinstance(patient, str) else subjects.index(patient)
+        )
 
     def _labels_of(self, row: LabelledPatient) -> Labels | None:
         picked = self._picked.get(row.subject, row.proposed)
@@ -135,7 +139,7 @@ class PatientTable(QTableWidget):
     def _labels_picked(self, row: LabelledPatient, chosen: int) -> None:
         self._picked[row.subject] = row.labels[chosen - 1] if chosen else None
         self._ticks.pop(row.subject, None)
-        index = self._index(str(row.subject))
+        index = self._index(row.subject)
         self.cellWidget(index, 1).setToolTip(literal(self.cellWidget(index, 1).currentText()))
         self.blockSignals(True)
         self._show_tick(index)

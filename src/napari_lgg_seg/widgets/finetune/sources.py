@@ -102,8 +102,11 @@ class Sources:
         return [others[n] for n in draw_rehearsal(others, training, self._controls.old_share.value, seed)]
 
     def problem(self) -> str:
-        """Why a training cannot start; empty if there are two patients or more."""
-        count = len(self.names())
+        """Why a training cannot start; empty if there are two patients or more, all of different names."""
+        names = self.names()
+        count = len(names)
+        if count > len(set(names)):
+            return messages.namesakes(sorted({name for name in names if names.count(name) > 1}))
         if count >= 2:
             return self._problem_with_old()
         if not self.from_files:
@@ -140,6 +143,7 @@ class Sources:
         ImageError
             If a patient's images cannot be used.
         """
+        # There are no namesakes: `problem` refuses them.
         if self.from_files:
             return dict(self._scan.patients)
         layers = self._viewer.layers
