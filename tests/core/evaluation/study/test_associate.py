@@ -78,6 +78,16 @@ def test_tables_that_are_too_many_to_enumerate_are_simulated():
     assert fisher_exact(counts, sizes) == p
 
 
+@pytest.mark.parametrize("patients", [2, 12, 19, 20, 70, 110])
+def test_a_cluster_for_each_patient_tells_nothing(patients):
+    counts = [n % 2 for n in range(patients)]
+    assert fisher_exact(counts, [1] * patients) == pytest.approx(1)
+
+
+def test_clusters_of_fewer_than_two_patients_on_average_are_tested():
+    assert 0.8 < fisher_exact([1, 0] * 20 + [1, 1, 0], [1] * 40 + [2, 2, 2]) < 0.9
+
+
 # --- the study ---------------------------------------------------------------------------------
 
 
@@ -179,6 +189,36 @@ def test_empty_fields_of_the_clusters_table_are_left_out(tmp_path):
         "TCGA_CS_1": {"RNASeqCluster": "2", "MethylationCluster": "4", "CNCluster": "1", "COCCluster": "1"},
         "TCGA_CS_2": {},
     }
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["nan", "NaN", "-", "--", "NA", "N/A", "n/a", "none", "None", "null", "?", "  ", "#N/A", "<NA>", "-nan"],
+)
+def test_missing_values_are_no_cluster(tmp_path, missing):
+    file = tmp_path / "data.csv"
+    file.write_text(f"{HEADER}\na,{missing},1,,,,2\nb,2,{missing},,,,2\n")
+    assert read_clusters(file) == {"a": {"MethylationCluster": "1"}, "b": {"RNASeqCluster": "2"}}
+
+
+def test_a_number_is_the_same_cluster_however_it_is_written(tmp_path):
+    file = tmp_path / "data.csv"
+    written = ("2", "2.0", '"2,0"', "02", "2.", "1.0", "10", "1.0", "0", "2.5", "R2", "+")
+    lines = [f"p{n},{label},,,,,2" for n, label in enumerate(written)]
+    file.write_text("\n".join([HEADER, *lines]) + "\n")
+    clusters = read_clusters(file)
+    found = [clusters[f"p{n}"]["RNASeqCluster"] for n in range(len(written))]
+    assert found == ["2", "2", "2", "2", "2", "1", "10", "1", "0", "2.5", "R2", "+"]
+
+
+def test_clusters_that_pandas_wrote_as_floats_are_compared_with_r2(tmp_path):
+    file = tmp_path / "data.csv"
+    labels = ("2.0", "2.0", "1.0", "3.0", "nan", "")
+    lines = [f"p{n},{label},,,,,2" for n, label in enumerate(labels)]
+    file.write_text("\n".join([HEADER, *lines]) + "\n")
+    study = associate({f"p{n}": shape(0.1 + 0.1 * n) for n in range(6)}, read_clusters(file))
+    assert (study.r2.patients, study.r2.positive, study.r2.auc) == (4, 2, 1)
+    assert study.associations[0].cluster_sizes == {"1": 1, "2": 2, "3": 1}
 
 
 @pytest.mark.parametrize(

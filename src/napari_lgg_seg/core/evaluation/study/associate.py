@@ -35,6 +35,14 @@ STUDY_LEVEL = 0.005
 _PATIENT = "Patient"
 #: Fisher's test enumerates at most this many tables, and simulates as many if there are more.
 _MOST_TABLES = 500_000
+#: Tables that are simulated at a time, which bounds the memory.
+_BATCH = 20_000
+#: How spreadsheets, pandas, R and TCGA write a missing value, in any case and with any marks around it.
+_MISSING = re.compile(
+    r"[^\w+]*(na|n/a|n\.a|nan|none|null|unknown|missing|not (available|applicable))?[^\w+]*", re.IGNORECASE
+)
+#: pandas writes the clusters of a column with missing values as 2.0.
+_WHOLE_NUMBER = re.compile(r"\+?0*(\d+)([.,]0*)?", re.ASCII)
 
 Clusters = dict[str, dict[str, str]]
 
@@ -124,7 +132,8 @@ def read_clusters(path: str | os.PathLike[str]) -> Clusters:
     Returns
     -------
     dict
-        Patient (such as ``TCGA_CS_4941``) -> column -> cluster; empty fields are left out.
+        Patient (such as ``TCGA_CS_4941``) -> column -> cluster; missing values (an empty field, ``NaN``,
+        ``N/A``, ``?``) are left out, and ``2.0`` is the cluster ``2``.
 
     Raises
     ------
@@ -139,8 +148,15 @@ def read_clusters(path: str | os.PathLike[str]) -> Clusters:
             raise PatientError(f"{path} has no patient's name in line {line}; add it, or remove the line.")
         if name in clusters:
             raise PatientError(f"{path} lists {name} twice; remove one of the lines.")
-        clusters[name] = {column: row[column] for column in CLUSTERS if row[column]}
+        clusters[name] = {
+            column: _cluster(row[column]) for column in CLUSTERS if not _MISSING.fullmatch(row[column])
+        }
     return clusters
+
+
+def _cluster(text: str) -> str:
+    number = _WHOLE_NUMBER.fullmatch(text)
+    return number[1] if number else text
 
 
 def associate(shapes: Mapping[str, Shape], clusters: Clusters) -> Study:
@@ -240,8 +256,11 @@ def fisher_exact(counts: Sequence[int], sizes: Sequence[int]) -> float:
     order = np.argsort(totals, kind="stable")
     observed, totals = observed[order], totals[order]
     if np.prod(totals[:-1] + 1.0) > _MOST_TABLES:
-        method = stats.MonteCarloMethod(n_resamples=_MOST_TABLES, rng=0)
-        return float(stats.fisher_exact(np.stack([observed, totals - observed]), method=method).pvalue)
+        if totals.max() == 1:  # all tables are equally probable
+            return 1.0
+        method = stats.MonteCarloMethod(n_resamples=_MOST_TABLES, rng=0, batch=_BATCH)
+        result = stats.fisher_exact(np.stack([observed, totals - observed]), method=method)
+        return float(np.asarray(result.pvalue).item())  # an array if there are fewer than 2 per cluster
     margin = int(observed.sum())
     probabilities = stats.multivariate_hypergeom.pmf(_all_tables(totals, margin), totals, margin)
     # As in R: probabilities that differ only by rounding count as equal.
@@ -260,7 +279,7 @@ def _all_tables(sizes: npt.NDArray[np.int64], margin: int) -> npt.NDArray[np.int
 
 def _discriminate_r2(shapes: Mapping[str, Shape], clusters: Clusters) -> Discrimination | None:
     labels = {name: clusters[name]["RNASeqCluster"] for name in shapes if "RNASeqCluster" in clusters[name]}
-    in_r2 = np.array([label in ("2", "R2") for label in labels.values()], dtype=np.bool_)
+    in_r2 = np.array([label.upper() in ("2", "R2") for label in labels.values()], dtype=np.bool_)
     if in_r2.all() or not in_r2.any():
         return None
     # Irregular tumours have a low BEVR, and R2 is the cluster of the irregular ones.
