@@ -462,3 +462,15 @@ def test_numbers_of_any_length_are_no_reason_to_fail(tmp_path, write_slices):
     write_slices(tmp_path, "p", 2)
     (tmp_path / f"p_{'9' * 200}.tif").write_bytes(b"")
     assert read_patient(tmp_path).slice_numbers == (1, 2)
+
+
+def test_folders_with_images_of_other_names_are_named(tmp_path, write_slices):
+    write_slices(tmp_path / "a", "p")
+    for name in ("B-1.tif", "slice1.tif", "D_1.png"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "about.txt").write_text("")
+    with pytest.warns(LggSegWarning, match=r"B-1\.tif \(and 2 other folders\) holds images") as found:
+        assert list(find_by_name("images", tmp_path).patients) == ["p"]
+    assert len(found) == 1

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import LggSegWarning, PatientError
+from ..errors import LggSegWarning, PatientError, counted
 from .patients import SliceFiles, find_slices, mask_of, one_form, parse_name, settle_for_reading
 from .tiff import channels_of
 
@@ -37,6 +37,9 @@ Content = Literal["images", "images to segment", "labels", "images and masks"]
 #: Endings of label files, the preferred one first.
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii.gz", ".nii")
+
+#: Files that probably are a patient's images, in this or another layout.
+_IMAGE_ENDINGS = (*TIFF_ENDINGS, *NIFTI_ENDINGS, ".png", ".jpg", ".jpeg", ".dcm", ".nrrd", ".mha", ".mgz")
 
 #: Folders that systems make at the top of a disk, often unreadable; in lower case.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin")
@@ -194,6 +197,7 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
     problems: list[Problem] = []
     empty: list[Problem] = []
     skipped: list[Path] = []
+    unnamed: list[Path] = []
     for path in paths:
         if _is_foreign_file(path, content):
             skipped.append(path)
@@ -208,6 +212,8 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
                 nothing = False
                 problems.append(Problem(folder, str(error)))
             nothing = nothing and not here and not unlabelled
+            if folder != path and not here and not unlabelled and _has_other_images(folder):
+                unnamed.append(folder)
             problems += _add(patients, here)
             problems += _add(without_labels, unlabelled)
         problems += _other_patients_inside(path)
@@ -222,7 +228,25 @@ def search(content: Content, paths: Iterable[Path]) -> Generator[None, None, Fou
             )
         else:
             empty.append(Problem(path, f"{path} is a file; choose a patient's folder, or a folder of them."))
+    if patients and unnamed:
+        more = f" (and {counted(len(unnamed) - 1, 'other folder')})" if len(unnamed) > 1 else ""
+        warnings.warn(
+            f"{unnamed[0]}{more} holds images whose names are not <patient>_<n>.tif, and is skipped.",
+            LggSegWarning,
+            stacklevel=2,
+        )
     return Found(patients, tuple(dict.fromkeys(problems)), tuple(empty))
+
+
+def _has_other_images(folder: Path) -> bool:
+    """Whether a folder holds images, none of them named like a slice or labels. Never raises."""
+    try:
+        files = _files(folder)
+    except PatientError:
+        return False
+    if any(parse_name(file) is not None or _parse_label_file(file) is not None for file in files):
+        return False
+    return any(file.name.lower().endswith(_IMAGE_ENDINGS) for file in files)
 
 
 def _is_foreign_file(path: Path, content: Content) -> bool:
