@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import LggSegWarning, PatientError, counted
+from .other_layouts import IMAGE_ENDINGS, check_not_masks
 from .patients import SliceFiles, find_slices, mask_of, one_form, parse_name, settle_for_reading
 from .tiff import channels_of
 
@@ -38,16 +39,8 @@ Content = Literal["images", "images to segment", "labels", "images and masks"]
 TIFF_ENDINGS = (".tif", ".tiff")
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 
-#: Files that probably are a patient's images, in this or another layout.
-_IMAGE_ENDINGS = (*TIFF_ENDINGS, *NIFTI_ENDINGS, ".png", ".jpg", ".jpeg", ".dcm", ".nrrd", ".mha", ".mgz")
-
 #: Folders that systems make at the top of a disk, often unreadable; in lower case.
 _SYSTEM_FOLDERS = ("lost+found", "system volume information", "$recycle.bin")
-
-#: Names of folders that hold masks, in lower case; two letters may be a patient's initials, "gt" is not.
-_MASK_FOLDERS = re.compile(
-    r"gt|(ground[ _-]?)?truths?|(manual[ _-]?)?(masks?|labels?|labelstr|labelsts|segmentations?|annotations?)"
-)
 
 _LABEL_FILE = re.compile(r"(?P<name>.+)_tumour(?P<ending>\.tiff?|\.nii(\.gz)?)", re.IGNORECASE)
 
@@ -246,7 +239,7 @@ def _has_other_images(folder: Path) -> bool:
         return False
     if any(parse_name(file) is not None or _parse_label_file(file) is not None for file in files):
         return False
-    return any(file.name.lower().endswith(_IMAGE_ENDINGS) for file in files)
+    return any(file.name.lower().endswith(IMAGE_ENDINGS) for file in files)
 
 
 def _is_foreign_file(path: Path, content: Content) -> bool:
@@ -337,17 +330,6 @@ def _images_in(folder: Path) -> _Here:
         return {}, {}
     check_not_masks(slices)
     return {slices.name: folder}, {}
-
-
-def check_not_masks(slices: SliceFiles) -> None:
-    """Refuse a folder such as ``gt``, whose files are masks without saying so in their names."""
-    folder = slices.folder
-    if slices.masks or _MASK_FOLDERS.fullmatch(folder.name.lower()) is None:
-        return
-    raise PatientError(
-        f"{folder} seems to hold masks, to judge by its name; name them <patient>_<n>_mask.tif and put them "
-        "next to the images, or rename the folder if it holds images."
-    )
 
 
 def _images_to_segment_in(folder: Path) -> _Here:

@@ -9,7 +9,8 @@ from itertools import count
 from pathlib import Path
 
 from ..errors import PatientError
-from .discover import check_not_masks, has_slices, second_time, subfolders
+from .discover import has_slices, second_time, subfolders
+from .other_layouts import check_not_masks
 from .patients import find_slices
 
 
