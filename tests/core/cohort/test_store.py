@@ -606,16 +606,8 @@ def test_results_under_a_decomposed_name_are_those_of_the_patient(tmp_path):
 def test_labels_are_not_written_under_names_that_lead_elsewhere(tmp_path, make_patient, name):
     patient = dataclasses.replace(make_patient(NAME), name=name)
     labels = np.zeros(patient.shape, np.uint8)
-    result = Segmentation(
-        patient,
-        labels,
-        labels.astype(np.float32),
-        0.5,
-        SegmentOptions(),
-        "m",
-        "torch",
-        measure_labels(labels),
-    )
+    measured, options = measure_labels(labels), SegmentOptions()
+    result = Segmentation(patient, labels, labels * np.float32(1), options, 0.5, "m", "torch", measured)
     with pytest.raises(ExportError, match="cannot be used in file names"):
         lgg.write_labels(tmp_path / "out", result)
     assert not list(tmp_path.iterdir())
