@@ -10,7 +10,7 @@ from window import assert_message, layer_of
 
 pytest.importorskip("pyqtgraph")
 
-from napari_lgg_seg.layers import TUMOUR, describe
+from napari_lgg_seg.layers import TUMOUR, describe, subject_of
 from napari_lgg_seg.widgets.finetune import messages
 from napari_lgg_seg.widgets.finetune.folder_scan import FolderScan
 
@@ -58,7 +58,7 @@ def test_labels_elsewhere_are_not_trained_on(viewer, open_patients, dock_finetun
 def test_labels_of_other_slices_are_not_trained_on(viewer, open_patients, dock_finetune):
     open_patients(2)
     truth = layer_of(viewer, "truth", FIRST)
-    metadata = describe(FIRST, TUMOUR, range(2, 8))
+    metadata = describe(FIRST, TUMOUR, range(2, 8), subject=subject_of(truth))
     mine = viewer.add_labels(truth.data.copy(), name="mine", metadata=metadata)
     row = offered(dock_finetune(), FIRST)
     assert mine not in row.labels
