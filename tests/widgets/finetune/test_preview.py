@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("pyqtgraph")
 pytest.importorskip("pyqtgraph")
 
+from napari_lgg_seg.core.data.masks import write_patient
 from napari_lgg_seg.core.model.checkpoint import read_card
 from napari_lgg_seg.widgets.finetune.preview import Preview
 
@@ -92,3 +93,25 @@ def test_the_preview_opens_no_patient_while_the_user_paints(viewer, make_patient
     mine.mode = "pan_zoom"
     preview.update(FIRST, np.ones((6, 64, 64), np.uint8))
     assert f"{FIRST} FLAIR" in viewer.layers
+
+
+@pytest.mark.parametrize("source", ["open patients", "a folder"])
+def test_the_preview_does_not_lie_over_a_namesake(
+    viewer, tmp_path, patient_on_disk, make_patient, dock_finetune, train, choose_patients_folder, source
+):
+    folders = [patient_on_disk(name, seed=seed) for seed, name in enumerate((FIRST, SECOND))]
+    namesakes = [tmp_path / "another site" / folder.name for folder in folders]
+    for folder in namesakes:
+        write_patient(folder, make_patient(folder.name, seed=9))
+    for folder in [*namesakes, *(folders if source == "open patients" else [])]:
+        viewer.open(str(folder), plugin="napari-lgg-seg")
+    widget = dock_finetune(epochs=1)
+    if source == "open patients":
+        for subject, _ in widget.sources.table.chosen()[:2]:
+            widget.sources.table.tick(subject, False)
+    else:
+        choose_patients_folder(widget, folders[0].parent)
+    train(widget)
+    (preview,) = [layer for layer in viewer.layers if layer.name.endswith("preview")]
+    info = preview.metadata["lgg"]
+    assert info["folder"] == str(folders[0].parent / info["patient"])

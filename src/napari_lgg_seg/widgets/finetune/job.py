@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ class TrainJob:
         Whether to resume the training whose state is next to the output.
     show_patient : Path, CorrectedPatient or None
         The validation patient to open for the preview; None if one is open, or there is no preview.
+    subjects : mapping of str to str
+        Ids of the patients whose images are in the viewer, by name.
     stop : Event
         Set to end the training after its current step.
     """
@@ -50,6 +52,7 @@ class TrainJob:
     options: TrainOptions
     resume: bool = False
     show_patient: Path | CorrectedPatient | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
 from ...core.data.patients import Patient
-from ...layers import PREVIEW, add_layers, find_layer, patient_layers, preview_properties, subject_of
+from ...layers import (
+    PREVIEW,
+    add_layers,
+    find_layer,
+    patient_layers,
+    preview_properties,
+    same_patient,
+)
 from ..review.paint_events import is_painting
 from ..segment.inputs import grid_of, proposed_sequences, subjects_in
 from ..shared.navigation import go_to_largest
@@ -37,9 +46,18 @@ class Preview:
         self._name: str | None = None
         self._labels: npt.NDArray[np.uint8] | None = None
         self._patient: Patient | None = None
+        self._subjects: dict[str, str] = {}
 
-    def start(self) -> None:
-        """Forget the previous training; its layer stays as it is."""
+    def start(self, subjects: Mapping[str, str]) -> None:
+        """Forget the previous training; its layer stays as it is.
+
+        Parameters
+        ----------
+        subjects : mapping of str to str
+            By name, what identifies the patients of this training that are open: another patient with the
+            same name can be open, too.
+        """
+        self._subjects = dict(subjects)
         self._layer = self._name = self._labels = self._patient = None
 
     def offer_patient(self, patient: Patient) -> None:
@@ -78,7 +96,7 @@ class Preview:
     def _flair(self, name: str, grid: tuple[int, ...]) -> Image | None:
         for subject in subjects_in(self._viewer.layers):
             flair = proposed_sequences(self._viewer.layers, subject)["FLAIR"]
-            if subject.name == name and flair is not None and grid_of(flair) == grid:
+            if subject.id == self._subjects.get(name) and flair is not None and grid_of(flair) == grid:
                 return flair
         return None
 
@@ -96,7 +114,7 @@ class Preview:
             flair = None if is_painting(active) else self._open_patient()
         if flair is None:
             return
-        subject = Subject(subject_of(flair), self._name)
+        subject = Subject(self._subjects[self._name], self._name)
         before = find_layer(self._viewer.layers, subject.id, PREVIEW)
         if before is not None:
             self._viewer.layers.remove(before)
@@ -115,5 +133,9 @@ class Preview:
         patient, self._patient = self._patient, None
         if patient is None or patient.name != self._name:
             return None
-        add_layers(self._viewer, patient_layers(patient, prefix=True))
+        known = same_patient(self._viewer.layers, patient.name, str(patient.folder))
+        self._subjects[patient.name] = known or ""
+        if self._flair(patient.name, patient.shape) is None:
+            subject = self._subjects[patient.name] = uuid4().hex
+            add_layers(self._viewer, patient_layers(patient, prefix=True, subject=subject))
         return self._flair(patient.name, patient.shape)

@@ -13,6 +13,7 @@ from ...core.cohort.corrected import CorrectedPatient
 from ...core.cohort.edits import SavedEdits
 from ...core.cohort.store import default_results_folder
 from ...core.training.split import draw_rehearsal
+from ...layers import same_patient
 from ..review.review_session import session_of
 from ..shared.worker import Failure
 from . import messages
@@ -158,9 +159,15 @@ class Sources:
         else:
             then()
 
-    def is_open(self, name: str) -> bool:
-        """Whether a patient's images are in the viewer."""
-        return name in [str(row.subject) for row in labelled_patients(self._viewer.layers)]
+    def subjects(self) -> dict[str, str]:
+        """Ids of the chosen patients whose images are in the viewer, by name."""
+        if not self.from_files:
+            return {str(subject): subject.id for subject, _ in self.table.chosen()}
+        layers = list(self._viewer.layers)
+        ids = [row.subject.id for row in labelled_patients(layers)]
+        folders = {n: p if isinstance(p, Path) else p.folder for n, p in self._scan.patients.items()}
+        found = {name: same_patient(layers, name, str(folder)) for name, folder in folders.items()}
+        return {name: subject for name, subject in found.items() if subject in ids and subject is not None}
 
     def update(self) -> None:
         """Show the patients that are open now."""

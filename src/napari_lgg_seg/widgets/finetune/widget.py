@@ -260,7 +260,7 @@ class FineTuneWidget(Container):
             return
         self._job, epochs = job, job.options.complete(fine_tuning=fine_tuning).epochs or 1
         self._progress = messages.Progress(epochs)
-        self._preview.start()
+        self._preview.start(job.subjects)
         self.plot.start(epochs)
         if job.resume and job.output.exists():
             self._plot_earlier(job.output)
@@ -291,7 +291,8 @@ class FineTuneWidget(Container):
         training, validation = self._split()
         sources = self.sources.patients()
         old = self.sources.old(len(training), c.seed.value)
-        unseen = self.sources.from_files and not any(map(self.sources.is_open, validation))
+        subjects = self.sources.subjects()
+        unseen = self.sources.from_files and not subjects.keys() & set(validation)
         to_show = sources[validation[0]] if unseen and c.preview.value else None
         if not any(may_show_tumour(sources[name]) for name in training) and not old:
             raise TrainingError(messages.NO_TUMOUR)
@@ -302,6 +303,7 @@ class FineTuneWidget(Container):
             c.options(),
             c.resume.value,
             None if isinstance(to_show, PatientArrays) else to_show,
+            subjects,
         )
 
     def stop(self) -> None:
