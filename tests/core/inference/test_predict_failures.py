@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -239,11 +241,11 @@ def test_a_device_that_fails_while_waiting_for_a_result(uneven, ahead):
         finish(predictor.predict(uneven))
 
 
-# --- values that are not finite ----------------------------------------------------------------
+# --- values that are not plausible -------------------------------------------------------------
 
 
 class Spoiled(BrightFlair):
-    """Computes one value that is not finite in the n-th batch."""
+    """Computes one value that is not plausible in the n-th batch."""
 
     def __init__(self, value, at=1):
         super().__init__()
@@ -257,7 +259,7 @@ class Spoiled(BrightFlair):
         return logits
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 65000, -2000, -4e10])
 @pytest.mark.parametrize(("at", "options"), [(1, {}), (3, {}), (2, {"tta": True}), (4, {"tta": True})])
 def test_values_that_are_not_finite_are_refused(make_head, value, at, options):
     predictor = Predictor(model_of(Spoiled(value, at)), "cpu", 2, **options)
@@ -272,3 +274,17 @@ def test_values_that_are_not_finite_are_refused_in_the_coarse_pass(make_head):
     steps = Predictor(model, "cpu", 2, coarse_to_fine=True).predict(make_head((12, 48, 48))[0])
     with pytest.raises(DeviceError, match="not finite"):
         finish(steps)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_weights_that_overflow_are_not_taken_for_no_tumour(request, unet, make_head, engine):
+    """In bf16, a ReLU may turn NaN into 0, so that the output is finite."""
+    if engine == "openvino":
+        request.getfixturevalue("openvino")
+    network = deepcopy(unet)
+    for values in network.state_dict().values():
+        if values.is_floating_point():
+            values.mul_(1e4)
+    predictor = Predictor(model_of(network), "cpu", 2, engine=engine)
+    with pytest.raises(DeviceError, match="not finite or too large"):
+        finish(predictor.predict(make_head((2, 48, 48))[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from ..model.checkpoint import Model
     from ..model.preprocess import Preparation
     from ..options import SegmentOptions
+
+#: Largest absolute logit that is plausible. Those of trained networks are below 100, because float32
+#: probabilities are 0 or 1 beyond; where a layer overflows, bf16 arithmetic may end in huge finite values.
+_LARGEST_LOGIT = 1000.0
 
 Probability = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -193,8 +198,8 @@ class Predictor:
         ImageError
             If the volume has another shape or does not consist of real numbers.
         DeviceError
-            If the device fails or computes values that are not finite, or if there is not enough memory for a
-            single slice.
+            If the device fails or computes values that are not finite or implausibly large, or if there is
+            not enough memory for a single slice.
         """
         try:
             volume = subtract_background(_select_sequences(volume, self.card.sequences))
@@ -332,20 +337,20 @@ class Predictor:
         return values
 
     def _sigmoid(self, x: Tensor) -> Tensor:
-        """The network's probability; NaN where its output is not finite, for :meth:`_checked`."""
+        """The network's probability; NaN where its output is not plausible, for :meth:`_checked`."""
         logits = self.engine.logits(x)
-        return (logits + 0 * logits).sigmoid()
+        return logits.masked_fill(logits.abs() > _LARGEST_LOGIT, math.nan).sigmoid()
 
     def _checked(self, found: Probability) -> Probability:
-        """Refuse a batch's probability if the network's output was not finite."""
+        """Refuse a batch's probability if the network's output was not finite or implausibly large."""
         if np.isfinite(found).all():
             return found
-        name = self.engine.name
+        name, wrong = self.engine.name, "computed values that are not finite or too large"
         if name != "torch":
-            raise EngineError(f"{devices.ENGINE_NAMES[name]} computed values that are not finite")
+            raise EngineError(f"{devices.ENGINE_NAMES[name]} {wrong}")
         raise DeviceError(
-            f"{devices.describe_device(self.device)} computed values that are not finite with the model "
-            f"{self.model_file}; choose another device or model."
+            f"{devices.describe_device(self.device)} {wrong} with the model {self.model_file}; "
+            "choose another device or model."
         )
 
     def _recover(self, error: Exception, batch: int, computed: int) -> tuple[int, Notice]:
