@@ -28,6 +28,12 @@ def test_the_threshold_is_found_and_written_with_the_model_with_it(run, write, d
     refused = run("calibrate-coarse", model, dataset, "--device", "cpu", "--output", new)
     assert refused.code == 1
     assert f"{new} exists already" in refused.err
+    image = dataset / NAME / f"{NAME}_1.tif"
+    before = contents(dataset)
+    refused = run("calibrate-coarse", model, dataset, "--output", image, "--overwrite")
+    assert refused.code == 1
+    assert f"{image} must end in .safetensors" in refused.err
+    assert contents(dataset) == before
 
 
 def test_a_model_needs_validation_patients(run, write, small_model, dataset, tmp_path):

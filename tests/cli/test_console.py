@@ -165,15 +165,31 @@ def test_pipes_are_refused_rather_than_waited_for(run, tmp_path, monkeypatch, ar
     assert "'PIPE' is not a regular file" in done.err
 
 
-def test_results_do_not_replace_other_files(run, write, masks, tmp_path):
+def test_results_do_not_replace_other_files(run, write, tmp_path):
     folder = write()
-    table = tmp_path / "data.csv"
+    image, table = folder / f"{NAME}_1.tif", tmp_path / "data.csv"
     table.write_text("mine")
-    for path in (table, folder):
-        done = run("evaluate", folder, folder, "--json", path)
+    before = image.read_bytes()
+    for path, command in (
+        (table, ["evaluate", folder, folder, "--json", table]),
+        (folder, ["evaluate", folder, folder, "--json", folder]),
+        (image, ["evaluate", folder, folder, "--json", image]),
+        (image, ["shape", folder, "--csv", image, "--overwrite"]),
+        (image, ["associate", table, table, "--json", image]),
+        (table, ["associate", table, table, "--json", table]),
+        (image, ["train", folder, "--output", tmp_path / "x.safetensors", "--batch-picture", image]),
+        (image, ["train", folder, "--output", image]),
+        (image, ["report", folder, "--output", image, "--overwrite"]),
+        (tmp_path / "new.txt", ["shape", folder, "--csv", tmp_path / "new.txt"]),
+    ):
+        done = run(*command)
         assert done.code == 1
-        assert str(path) in done.err
+        (line,) = done.err.splitlines()
+        assert line.startswith("Error: ")
+        assert str(path) in line
     assert table.read_text() == "mine"
+    assert image.read_bytes() == before
+    assert not (tmp_path / "new.txt").exists()
 
 
 def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
@@ -269,7 +285,7 @@ def test_evaluate_names_patients_without_ground_truth(run, write, dataset, tmp_p
     folder = write(NAME)
     write(OTHER)
     done = run("evaluate", dataset, folder, "--json", tmp_path / "dice.json")
-    assert done.code == 0
+    assert done.code == 1
     assert f"Not counted: {OTHER} has no ground truth in {folder}." in done.out
     assert "; 1 not counted, see above" in done.out
     assert json.loads((tmp_path / "dice.json").read_text())["without_truth"] == [OTHER]

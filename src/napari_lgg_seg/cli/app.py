@@ -15,7 +15,6 @@ from ..core.options import SegmentOptions
 from .calibrate_coarse import calibrate_coarse
 from .console import (
     INTERRUPTED,
-    check_json,
     dice_summary,
     make_console,
     make_progress,
@@ -129,9 +128,10 @@ def evaluate(
 
     from ..core.evaluation.compare_folders import PairsFound, compare_folders
     from ..core.evaluation.metrics import summarise
-    from ..core.evaluation.tables import write_json
+    from ..core.evaluation.tables import check_file, write_json
 
-    check_json(json_file)
+    if json_file is not None:
+        check_file(json_file, ".json")
     scores: dict[str, float] = {}
     without_prediction: list[str] = []
     without_truth: list[str] = []
@@ -163,7 +163,7 @@ def evaluate(
         results = _NOTHING_SCORED if summary is None else dataclasses.asdict(summary)
         left_out_names = {"without_prediction": without_prediction, "without_truth": without_truth}
         write_json(json_file, {**results, "dice": scores, **left_out_names, "failed": failed})
-    if failed:
+    if left_out:
         raise typer.Exit(1)
 
 

@@ -41,6 +41,7 @@ def calibrate_coarse(
     from ..core.errors import counted
     from ..core.inference.calibrate_coarse import calibrate
     from ..core.model.checkpoint import load_model, save_model
+    from ..core.training.train import check_name
     from .console import make_console
 
     loaded = load_model(model)
@@ -50,6 +51,7 @@ def calibrate_coarse(
             f"{model} names no validation patients to try thresholds on; choose a model that does."
         )
     if output is not None:
+        check_name(output)
         check_new(output, overwrite=overwrite)
     memory.keep_memory_mapped()
     console = make_console()

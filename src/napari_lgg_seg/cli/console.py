@@ -12,8 +12,6 @@ from rich.text import Text
 from ..core.errors import LggSegWarning, counted
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.progress import Progress
     from rich.table import Table
 
@@ -99,23 +97,6 @@ def make_progress(console: Console) -> Progress:
         TextColumn("left"),
         console=console,
     )
-
-
-def check_json(path: Path | None) -> None:
-    """Check before the work starts that a JSON file may be written; one of an earlier run is replaced.
-
-    Raises
-    ------
-    ExportError
-        If the path is a folder, or a file of another kind, such as one of the inputs.
-    """
-    from ..core.errors import ExportError
-
-    if path is not None and path.exists() and not path.is_file():
-        kind = "folder" if path.is_dir() else "pipe or device"
-        raise ExportError(f"{path} is a {kind}; give the name of a JSON file.")
-    if path is not None and path.exists() and path.suffix.lower() != ".json":
-        raise ExportError(f"{path} exists and is not named .json; choose another name for the results.")
 
 
 def dice_summary(summary: Summary) -> str:

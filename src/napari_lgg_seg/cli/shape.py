@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import counted, failure_sentence
-from .console import PlainConsole, check_json, make_console, make_progress, make_table
+from .console import PlainConsole, make_console, make_progress, make_table
 from .options import regular_file
 
 if TYPE_CHECKING:
@@ -35,9 +35,10 @@ def shape(
     from ..core.data.discover import find_by_name
     from ..core.data.label_reading import read_stored_labels
     from ..core.evaluation.study.shape import measure_shape
-    from ..core.evaluation.study.shape_table import check_table, write_shapes
+    from ..core.evaluation.study.shape_table import write_shapes
+    from ..core.evaluation.tables import check_file
 
-    check_table(csv, overwrite=overwrite)
+    check_file(csv, ".csv", overwrite=overwrite)
     console = make_console(stderr=True)
     found = find_by_name("labels", *masks)
     failures = [str(problem) for problem in (*found.problems, *found.empty)]
@@ -87,9 +88,10 @@ def associate(
     from ..core.evaluation.study.associate import associate as test
     from ..core.evaluation.study.associate import read_clusters
     from ..core.evaluation.study.shape_table import read_shapes
-    from ..core.evaluation.tables import write_json
+    from ..core.evaluation.tables import check_file, write_json
 
-    check_json(json_file)
+    if json_file is not None:
+        check_file(json_file, ".json")
     failed: list[str] = []
     study = test(read_shapes(shapes, failed.append), read_clusters(clusters))
     _show_study(study, clusters)

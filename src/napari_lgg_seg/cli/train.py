@@ -111,6 +111,7 @@ def train(
     Several GPUs: torchrun --nproc-per-node N -m napari_lgg_seg train ...
     """
     from ..core import memory
+    from ..core.evaluation.tables import check_file
     from ..core.training import distributed
     from ..core.training.train import check_output
 
@@ -119,6 +120,8 @@ def train(
     if output.parent.is_file():
         raise TrainingError(f"{output.parent} is a file; choose a folder for the model.")
     check_output(output, resume=resume)
+    if batch_picture is not None:
+        check_file(batch_picture, ".png")
     memory.keep_memory_mapped()
     with distributed.joined(options.device) as processes, _told_to_stop() as told:
         console = make_console(stderr=True, quiet=not processes.is_main)

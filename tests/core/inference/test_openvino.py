@@ -84,6 +84,23 @@ def test_flipped_bits_in_the_cache_are_noticed(conversions, tmp_path, suffix):
     assert len(conversions) == 2, "the repaired cache is not used"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("name", ["network.bin", "network.xml", "network.sha256", "."])
+def test_a_pipe_in_the_cache_is_replaced_rather_than_waited_for(conversions, tmp_path, name):
+    make_engine("openvino", make_narrow(), 3, CPU)
+    [entry] = (tmp_path / "cache" / "openvino").iterdir()
+    shutil.rmtree(entry)
+    if name != ".":
+        entry.mkdir()
+        for other in {"network.bin", "network.xml", "network.sha256"} - {name}:
+            (entry / other).write_text("")
+    os.mkfifo(entry / name if name != "." else entry)
+    for _ in range(2):
+        make_engine("openvino", make_narrow(), 3, CPU)
+    assert len(conversions) == 2, "the repaired cache is not used"
+    assert (entry / "network.bin").is_file()
+
+
 def test_a_file_in_place_of_a_cached_network_is_replaced(conversions, tmp_path):
     make_engine("openvino", make_narrow(), 3, CPU)
     [entry] = (tmp_path / "cache" / "openvino").iterdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
-from ..errors import PatientError
+from ..errors import ExportError, PatientError
 from ..regular_files import read_bytes
 
 #: Text that a spreadsheet would take for a formula (OWASP, "CSV injection"), behind any number of quotes:
@@ -28,6 +28,35 @@ _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-s
 
 
 # --- writing -----------------------------------------------------------------------------------
+
+
+def check_file(path: Path, suffix: str, *, overwrite: bool = True) -> None:
+    """Check before the work starts that a file of results may be written.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    suffix : str
+        What its name must end in, such as ``.csv``: so that no image, mask or model is replaced by mistake.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    ExportError
+        If the name does not end in the suffix, the path is a folder, a pipe or a device, or the file exists
+        and ``overwrite`` is not set.
+    """
+    kind = f"{suffix[1:].upper()} file"
+    if path.exists() and not path.is_file():
+        raise ExportError(
+            f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; give the name of a {kind}."
+        )
+    if path.suffix.lower() != suffix:
+        raise ExportError(f"{path} must end in {suffix}; choose such a name for the {kind}.")
+    if path.exists() and not overwrite:
+        raise ExportError(f"{path} exists already; choose another file, or allow overwriting.")
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..._version import __version__
 from .. import devices, memory
 from ..errors import EngineError
+from ..regular_files import read_bytes, read_text
 from .fold import fold_batch_norm
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Number of converted networks to keep in the cache, about 40 MiB each.
 _CACHE_SIZE = 4
+#: Largest file of a converted network that is read, in bytes.
+_LARGEST = 2**31
 #: Seconds after which another process's temporary files are considered abandoned.
 _ABANDONED = 24 * 3600
 _FILE = "network.xml"
@@ -126,7 +129,7 @@ def _compiled(network: nn.Module, channels: int, card: ModelCard | None) -> Any:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        return (folder / _CHECKSUM).read_text(encoding="ascii") == _checksum(folder)
+        return read_text(folder / _CHECKSUM) == _checksum(folder)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -135,7 +138,7 @@ def _checksum(folder: Path) -> str:
     """SHA-256 of a converted network: a flipped bit in its weights would go unnoticed."""
     digest = hashlib.sha256()
     for path in (folder / _FILE, (folder / _FILE).with_suffix(".bin")):
-        digest.update(path.read_bytes())
+        digest.update(read_bytes(path, _LARGEST))
     return digest.hexdigest()
 
 
@@ -182,15 +185,22 @@ def _store(openvino: Any, model: Any, folder: Path) -> None:
         openvino.Core().read_model(written / _FILE)  # fails if the disk was full
         (written / _CHECKSUM).write_text(_checksum(written), encoding="ascii")
         if not _is_whole(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # a file in its place
-                folder.unlink()
+            _remove(folder)
         written.rename(folder)  # fails if another process was faster
     entries = sorted((f.stat().st_mtime, f) for f in cache.iterdir())
     complete = [f for _, f in entries if not f.name.startswith(".")]
     abandoned = [f for changed, f in entries if f.name.startswith(".") and changed < time.time() - _ABANDONED]
     for old in (*complete[:-_CACHE_SIZE], *abandoned):
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder or whatever is in its place, if possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:  # rmtree would open a pipe and wait
+        with suppress(OSError):
+            path.unlink()
 
 
 def _failure(error: Exception) -> EngineError:

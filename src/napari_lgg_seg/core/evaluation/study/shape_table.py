@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...errors import ExportError, PatientError
-from ..tables import read_csv, write_csv
+from ...errors import PatientError
+from ..tables import check_file, read_csv, write_csv
 from .shape import FEATURES, Shape
 
 #: The note on a mask without tumour.
@@ -18,28 +18,6 @@ NO_TUMOUR = "no tumour"
 
 _COLUMNS = ("patient", *(field.name for field in dataclasses.fields(Shape)), "note")
 _NUMBER = re.compile(r"\+?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-def check_table(path: Path, *, overwrite: bool) -> None:
-    """Check that a table may be written.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    ExportError
-        If the file exists and ``overwrite`` is not set, or if the path is a folder.
-    """
-    if path.exists() and not path.is_file():
-        kind = "folder" if path.is_dir() else "pipe or device"
-        raise ExportError(f"{path} is a {kind}; give the name of a CSV file.")
-    if path.exists() and not overwrite:
-        raise ExportError(f"{path} exists already; choose another file, or allow overwriting.")
 
 
 def write_shapes(
@@ -59,10 +37,11 @@ def write_shapes(
     Raises
     ------
     ExportError
-        If the file exists and ``overwrite`` is not set, or cannot be written.
+        If the name does not end in .csv, the file exists and ``overwrite`` is not set, or it cannot be
+        written.
     """
     path = Path(path)
-    check_table(path, overwrite=overwrite)
+    check_file(path, ".csv", overwrite=overwrite)
     rows = (
         [patient, *dataclasses.astuple(shape), "" if shape.voxels else NO_TUMOUR]
         for patient, shape in shapes.items()
