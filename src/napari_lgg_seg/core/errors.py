@@ -83,9 +83,9 @@ class ClusterError(LggSegError):
 
 
 def reason(error: BaseException) -> str:
-    """Message of another package's error, at most 120 characters in one line, to be part of a sentence."""
+    """First line of another package's error, at most 120 characters, to be part of a sentence."""
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    text = " ".join(message.split()).rstrip(".")
+    text = (message.strip().splitlines() or [""])[0].strip().rstrip(".")
     if not any(map(str.isalpha, text)):  # nothing, or a number such as a missing key
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= 120 else f"{text[:117]}..."
