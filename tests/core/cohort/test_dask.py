@@ -443,9 +443,6 @@ async def talk(address, security):
 
 logging.disable()
 ways = {"tcp": Security(), "tls": Security.temporary()}
-if hasattr(os, "getuid") and os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
 
 async def attempt(port, scheme):
     try:
@@ -454,10 +451,14 @@ async def attempt(port, scheme):
         return
     print("got in at", port)
 
-async def main():
-    await asyncio.gather(*(attempt(port, scheme) for port in sys.argv[1:] for scheme in ways))
+async def main(ports):
+    await asyncio.gather(*(attempt(port, scheme) for port in ports for scheme in ways))
 
-asyncio.run(main())
+asyncio.run(main(["1"]))  # imports what is needed, from files that the other user may not read
+if hasattr(os, "getuid") and os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+asyncio.run(main(sys.argv[1:]))
 """
 
 

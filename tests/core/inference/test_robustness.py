@@ -16,8 +16,8 @@ from napari_lgg_seg.core.inference.postprocess import to_labels
 from napari_lgg_seg.core.inference.predict import Predictor, run_to_end
 from napari_lgg_seg.core.model.checkpoint import load_model
 
-#: Clean-up and coarse-to-fine come after the network's input, so a few slices at full resolution are enough.
-SLICES = 3
+#: Clean-up and coarse-to-fine come after the network's input, so one slice at full resolution is enough.
+SLICES = 1
 
 
 @functools.lru_cache
@@ -31,7 +31,7 @@ def labels(volume, slices):
 
 @functools.lru_cache
 def reference(patient_name, dataset=None):
-    """Volume, slices with most tumour, and their labels as published."""
+    """Volume, the slice with most tumour, and its labels as published."""
     patient = make_sample_patient() if dataset is None else read_patient(dataset / patient_name)
     slices = sorted(int(z) for z in patient.truth.sum(axis=(1, 2)).argsort()[-SLICES:])
     return patient.volume, slices, labels(patient.volume, slices)
