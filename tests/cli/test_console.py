@@ -180,7 +180,6 @@ def test_results_do_not_replace_other_files(run, write, tmp_path):
         (image, ["train", folder, "--output", tmp_path / "x.safetensors", "--batch-picture", image]),
         (image, ["train", folder, "--output", image]),
         (image, ["report", folder, "--output", image, "--overwrite"]),
-        (tmp_path / "new.txt", ["shape", folder, "--csv", tmp_path / "new.txt"]),
     ):
         done = run(*command)
         assert done.code == 1
@@ -189,7 +188,7 @@ def test_results_do_not_replace_other_files(run, write, tmp_path):
         assert str(path) in line
     assert table.read_text() == "mine"
     assert image.read_bytes() == before
-    assert not (tmp_path / "new.txt").exists()
+    assert run("shape", folder, "--csv", tmp_path / "new.txt").code == 0
 
 
 def test_warnings_are_one_plain_line_each(capsys, monkeypatch):
@@ -285,7 +284,7 @@ def test_evaluate_names_patients_without_ground_truth(run, write, dataset, tmp_p
     folder = write(NAME)
     write(OTHER)
     done = run("evaluate", dataset, folder, "--json", tmp_path / "dice.json")
-    assert done.code == 1
+    assert done.code == 0
     assert f"Not counted: {OTHER} has no ground truth in {folder}." in done.out
     assert "; 1 not counted, see above" in done.out
     assert json.loads((tmp_path / "dice.json").read_text())["without_truth"] == [OTHER]

@@ -163,7 +163,7 @@ def evaluate(
         results = _NOTHING_SCORED if summary is None else dataclasses.asdict(summary)
         left_out_names = {"without_prediction": without_prediction, "without_truth": without_truth}
         write_json(json_file, {**results, "dice": scores, **left_out_names, "failed": failed})
-    if left_out:
+    if failed:
         raise typer.Exit(1)
 
 

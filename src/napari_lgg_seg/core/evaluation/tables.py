@@ -38,23 +38,24 @@ def check_file(path: Path, suffix: str, *, overwrite: bool = True) -> None:
     path : Path
         The file.
     suffix : str
-        What its name must end in, such as ``.csv``: so that no image, mask or model is replaced by mistake.
+        What the name of an existing file must end in, such as ``.csv``: so that no image, mask or model is
+        replaced by mistake.
     overwrite : bool
         Whether an existing file may be replaced.
 
     Raises
     ------
     ExportError
-        If the name does not end in the suffix, the path is a folder, a pipe or a device, or the file exists
-        and ``overwrite`` is not set.
+        If the path is a folder, a pipe or a device, or the file exists and its name does not end in the
+        suffix, or ``overwrite`` is not set.
     """
     kind = f"{suffix[1:].upper()} file"
     if path.exists() and not path.is_file():
         raise ExportError(
             f"{path} is a {'folder' if path.is_dir() else 'pipe or device'}; give the name of a {kind}."
         )
-    if path.suffix.lower() != suffix:
-        raise ExportError(f"{path} must end in {suffix}; choose such a name for the {kind}.")
+    if path.exists() and path.suffix.lower() != suffix:
+        raise ExportError(f"{path} exists already and is no {kind}; choose a name that ends in {suffix}.")
     if path.exists() and not overwrite:
         raise ExportError(f"{path} exists already; choose another file, or allow overwriting.")
 
