@@ -26,7 +26,7 @@ BELOW = {
 }
 CORE = {"core", *BELOW}
 #: Modules at the top of core: what all others may use.
-LEAVES = {"errors", "choices", "options", "devices", "memory", "atomic", "prefetch", "regular_files"}
+LEAVES = {"errors", "choices", "options", "devices", "memory", "atomic", "prefetch"}
 #: napari's hooks at the top of the package that widgets may use.
 SHARED_HOOKS = {"layers", "placement", "preferences"}
 
@@ -81,7 +81,7 @@ def entries(folder: str) -> list[str]:
 
 
 def test_folders_show_their_content_at_a_glance():
-    assert len(entries("core")) <= 15, entries("core")
+    assert len(entries("core")) <= 14, entries("core")
     assert len(entries("widgets")) <= 10, entries("widgets")
     assert {Path(name).stem for name in entries("core") if name.endswith(".py")} == {*LEAVES, "__init__"}
 

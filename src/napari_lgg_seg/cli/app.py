@@ -148,16 +148,16 @@ def evaluate(
     console = make_console()
     if scores:
         _show_scores(scores)
-    for name in without_prediction:
-        console.say(f"Not counted: {name} has no prediction in {predictions}.")
-    for name in without_truth:
-        console.say(f"Not counted: {name} has no ground truth in {truth}.")
+    missing = [f"{name} has no prediction in {predictions}." for name in without_prediction]
+    missing += [f"{name} has no ground truth in {truth}." for name in without_truth]
+    for sentence in missing:
+        console.say(f"Not counted: {sentence}")
     for sentence in failed:
         make_console(stderr=True).say(f"Not counted: {sentence}", style="red")
     # Without a score, there are no mean and median, but a file of an earlier run must not stay.
     summary = summarise(scores) if scores else None
     text = dice_summary(summary) if summary is not None else "No patient could be scored."
-    left_out = len(without_prediction) + len(without_truth) + len(failed)
+    left_out = len(missing) + len(failed)
     console.say(f"{text}; {left_out} not counted, see above" if summary and left_out else text)
     if json_file is not None:
         results = _NOTHING_SCORED if summary is None else dataclasses.asdict(summary)

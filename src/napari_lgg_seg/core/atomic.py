@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import BusyError, ExportError
-from .regular_files import NotRegularError, TooLargeError, read_text
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -314,9 +313,11 @@ def _is_younger(path: Path, other: Path) -> bool:
 
 def _names_in(file: Path) -> list[str]:
     """Names of files from a JSON file; nothing else is trusted in it."""
+    if not file.is_file():  # a pipe would block
+        return []
     try:
-        names = json.loads(read_text(file))
-    except (NotRegularError, TooLargeError, ValueError, RecursionError):
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         return []
     names = names if isinstance(names, list) else []
     return [

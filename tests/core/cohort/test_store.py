@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import unicodedata
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -611,3 +612,15 @@ def test_labels_are_not_written_under_names_that_lead_elsewhere(tmp_path, make_p
     with pytest.raises(ExportError, match="cannot be used in file names"):
         lgg.write_labels(tmp_path / "out", result)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("numbers", [(1, 150), (3, 255), (1, 2, 1000)])
+@pytest.mark.parametrize("file_format", ["tiff", "nifti"])
+def test_label_numbers_of_the_user_are_never_taken_for_shades_of_gray(tmp_path, numbers, file_format):
+    labels = np.zeros((2, 6, 6), np.uint16)
+    labels[1, 2, : len(numbers)] = numbers
+    results = ResultStore(tmp_path).patient(NAME)
+    results.write_copy(LabelMap(NAME, labels), file_format, by_hand=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(results.read_labels(), labels)

@@ -445,7 +445,7 @@ def test_weights_beyond_half_precision_are_saved_in_full(tmp_path, model_file):
         network.head.weight[0, 0, 0, 0] = 1e6
     path = tmp_path / "large.safetensors"
     save_model(path, network, CARD)
-    assert load_model(path).network.head.weight[0, 0, 0, 0] == 1e6
+    assert load_file(path)["head.weight"][0, 0, 0, 0] == 1e6
 
 
 def test_models_of_version_0_1_0_keep_their_normalisation(tmp_path):
@@ -458,3 +458,14 @@ def test_models_of_version_0_1_0_keep_their_normalisation(tmp_path):
     values["preprocess"]["normalisation"] = "unheard of"
     write_header(path, json.dumps(values))
     assert "should be 'head' or 'volume', not 'unheard of'" in refusal(path, read_card)
+
+
+@pytest.mark.parametrize("name", ["down.0.0.bias", "down.2.3.bias", "up.1.enlarge.1.weight", "head.bias"])
+@pytest.mark.parametrize("value", [65000, -2e4])
+def test_a_single_weight_that_drowns_the_others_is_refused(tmp_path, model_file, name, value):
+    tensors = load_file(model_file)
+    tensors[name] = tensors[name].float()
+    tensors[name].view(-1)[0] = value
+    path = tmp_path / "x.safetensors"
+    write_header(path, CARD.to_json(), tensors)
+    assert f"has a weight of {abs(value):g} ({name})" in refusal(path)

@@ -28,8 +28,8 @@ from annotated_types import MinLen
 from .. import memory
 from ..atomic import remove_temporaries, replacing, safe_name
 from ..data.json_files import JsonError, Time, build, parse
+from ..data.regular_files import MAX_TEXT, NotRegularError, read_bytes
 from ..errors import DamagedEditsError, RecoveryError, reason
-from ..regular_files import MAX_TEXT, NotRegularError, read_bytes
 from .processes import Process, is_running, this_process
 
 _ENDING = ".npz"

@@ -137,7 +137,7 @@ class PatientResults:
                 return None
             with reading(self.folder):
                 source = self.folder if found[0].file_format == "masks" else found[0].files[0]
-                labels = read_pages(source, shape)
+                labels = read_pages(source, shape, is_ours=found[0].owner != "unknown")
                 return StoredResult(
                     labels,
                     self._read_probability(found[0], labels.shape),

@@ -183,15 +183,15 @@ def measure_prediction(probability: Probability | None, labels: LabelArray) -> d
     }
 
 
-def read_pages(path: Path, shape: tuple[int, ...] | None) -> LabelArray:
-    """Labels, (z, y, x), from a file or a folder of masks.
+def read_pages(path: Path, shape: tuple[int, ...] | None, *, is_ours: bool) -> LabelArray:
+    """Labels, (z, y, x), from a file or a folder of masks; ``is_ours`` if this program wrote them.
 
     Raises
     ------
     PatientError
         If it is broken, or has another shape than ``shape``.
     """
-    return _checked(read_stored_labels(path).labels, path, shape)
+    return _checked(read_stored_labels(path, is_ours=is_ours).labels, path, shape)
 
 
 def read_probability_pages(path: Path, shape: tuple[int, ...]) -> Probability:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..data.label_files import LabelArray
-from ..data.patients import Patient, read_patient
+from ..data.patients import Patient, one_form, read_patient
 from ..errors import PatientError
 from ..evaluation.compare import format_shape
 from ..evaluation.label_pairs import LabelPair, Volumes, read_pair
@@ -216,6 +216,6 @@ def source_of(pair: LabelPair, cache_file: Path) -> Source:
     if pair.images is not None and pair.truth == pair.images:
         is_folder = os.path.isdir(pair.labels)  # noqa: PTH112 - Path.is_dir raises errors
         folder = pair.labels if is_folder else pair.labels.parent
-        if is_reviewed(folder) and folder.name == pair.name:
+        if is_reviewed(folder) and one_form(folder.name) == pair.name:
             return CohortSource(pair.images, PatientResults(folder), cache_file)
     return FilesSource(pair)

@@ -19,8 +19,8 @@ from annotated_types import Ge, Le
 
 from ..choices import SequenceName
 from ..data.json_files import Fraction, JsonError, build, parse
+from ..data.regular_files import check_regular
 from ..errors import LggSegError
-from ..regular_files import check_regular
 from .patient_results import PatientResults
 from .patient_summary import THUMBNAIL_SIZE, PatientSummary, TumourExtent, read_summary, signature
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_types import Ge, Le, MinLen
 
-from ..regular_files import read_text
+from .regular_files import read_text
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError

@@ -18,12 +18,12 @@ import tifffile
 
 from ..atomic import locked_for_reading
 from ..errors import LggSegError, PatientError, reason
-from ..regular_files import check_regular, read_bytes
 from .binary import LabelArray, labels_in, tumour_in
 from .discover import NIFTI_ENDINGS
 from .label_files import DESCRIPTION, SLICE_NUMBERS, nibabel_for
 from .patients import UInt8Array, read_patient, settle_for_reading
 from .provenance import provenance_file
+from .regular_files import check_regular, read_bytes
 from .tiff import read_stack, without_logging
 
 #: Largest NIfTI file, in bytes after decompression.
@@ -74,8 +74,10 @@ def read_labels(path: Path) -> UInt8Array:
     return tumour
 
 
-def read_stored_labels(path: Path) -> StoredLabels:
+def read_stored_labels(path: Path, *, is_ours: bool = False) -> StoredLabels:
     """Read a patient's labels from a folder of masks, a TIFF or a NIfTI file, with their place in space.
+
+    ``is_ours`` says that this program wrote the file, so that all of its values are label numbers.
 
     Raises
     ------
@@ -89,7 +91,7 @@ def read_stored_labels(path: Path) -> StoredLabels:
             return _read_masks(path)
     settle_for_reading(path.parent)
     stored = _read_nifti(path) if path.name.lower().endswith(NIFTI_ENDINGS) else _read_tiff(path)
-    return replace(stored, labels=labels_in(stored.labels, [path]))
+    return stored if is_ours else replace(stored, labels=labels_in(stored.labels, [path]))
 
 
 def read_probability(path: Path) -> UInt8Array:

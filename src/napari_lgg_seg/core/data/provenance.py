@@ -21,8 +21,8 @@ import numpy.typing as npt
 from ..._version import __version__
 from ..errors import ModelError, PatientError
 from ..options import label_options
-from ..regular_files import open_regular
 from .json_files import Count, Fraction, JsonError, build, read_values
+from .regular_files import open_regular
 
 if TYPE_CHECKING:
     from ..options import SegmentOptions

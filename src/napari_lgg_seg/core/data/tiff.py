@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tifffile
 
 from ..errors import LggSegError, PatientError, reason
-from ..regular_files import check_regular
+from .regular_files import check_regular
 
 Pixels = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
+from ..data.regular_files import read_bytes
 from ..errors import ExportError, PatientError
-from ..regular_files import read_bytes
 
 #: Text that a spreadsheet would take for a formula (OWASP, "CSV injection"), behind any number of quotes:
 #: a text that starts like the neutralised form is neutralised as well, so that reading is unambiguous.

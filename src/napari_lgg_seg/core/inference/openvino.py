@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..._version import __version__
 from .. import devices, memory
+from ..data.regular_files import read_bytes, read_text
 from ..errors import EngineError
-from ..regular_files import read_bytes, read_text
 from .fold import fold_batch_norm
 
 if TYPE_CHECKING:

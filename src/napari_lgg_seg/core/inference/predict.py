@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .. import devices, memory
 from ..data.patients import SEQUENCES
-from ..errors import DeviceError, EngineError, ImageError, LggSegError, ModelError, reason
+from ..errors import DeviceError, EngineError, ImageError, LggSegError, reason
 from ..model.background import subtract_background
 from ..model.geometry import Rectangle
 from ..model.neighbours import IntArray, input_channels, with_neighbours
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 #: Largest absolute logit that is plausible. Those of trained networks are below 100, because float32
 #: probabilities are 0 or 1 beyond; where a layer overflows, bf16 arithmetic may end in huge finite values.
 _LARGEST_LOGIT = 1000.0
-#: Largest absolute weight or bias that is plausible: one that is larger may drown all others in a deep layer.
-_LARGEST_WEIGHT = 10_000.0
 
 Probability = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -112,8 +110,6 @@ class Predictor:
     ------
     DeviceError
         If the device is not available, or the engine not installed or not for this device.
-    ModelError
-        If a weight is implausibly large.
     """
 
     def __init__(
@@ -134,7 +130,6 @@ class Predictor:
         self._batch_size = batch_size
         self._chosen_engine = engine
         self._notices: list[Notice] = []
-        _check_weights(model)
         self._move_to(devices.choose_device(device, engine))
 
     @property
@@ -381,17 +376,6 @@ class Predictor:
         self._move_to(devices.choose_device("cpu"))
         memory.reclaim_memory(device)
         return 1, Notice(f"{device.type.upper()} is out of memory: continuing on the CPU.")
-
-
-def _check_weights(model: Model) -> None:
-    """Refuse finite weights that are implausibly large; others are noticed in the output."""
-    for name, values in model.network.named_parameters():
-        largest = max(abs(float(value)) for value in values.detach().aminmax())
-        if _LARGEST_WEIGHT < largest < math.inf:
-            raise ModelError(
-                f"{model.path} contains a weight of {largest:g} ({name}), which is implausibly large; "
-                "choose another model, or get the file again."
-            )
 
 
 def predictor_for(model: Model, options: SegmentOptions) -> Predictor:

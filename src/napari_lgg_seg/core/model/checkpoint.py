@@ -19,8 +19,8 @@ from ..atomic import replacing
 from ..choices import DROPS_MINOR, MAX_NEIGHBOURS, CleanUp, NetworkName, SequenceName
 from ..data.json_files import Count, Fraction, JsonError, Names, NotNegative, build, parse
 from ..data.patients import SEQUENCES
+from ..data.regular_files import open_regular
 from ..errors import ModelError
-from ..regular_files import open_regular
 from .neighbours import input_channels
 from .preprocess import PreprocessOptions, with_normalisation
 
@@ -34,6 +34,11 @@ SCHEMA_VERSION = 1
 _RENAMED = {"figures": "results", "quick_look": "coarse_threshold"}
 #: The metadata entry of the safetensors file that holds the model card.
 HEADER_KEY = "napari_lgg_seg"
+
+#: Largest absolute weight or bias that is plausible: one that is larger may drown all others in a deep layer.
+_LARGEST_WEIGHT = 10_000.0
+#: Names of batch normalisation's statistics, which depend on the input's scale.
+_STATISTICS = ("running_mean", "running_var")
 
 #: The weights that ship with the package.
 DEFAULT_MODEL = Path(__file__).parents[2] / "models" / "default.safetensors"
@@ -340,7 +345,7 @@ def load_model(path: str | Path = DEFAULT_MODEL) -> Model:
     ------
     ModelError
         If the file cannot be opened, is not a model file, is damaged, or is from a newer version; or if its
-        weights are not finite floating-point numbers, or a variance is negative.
+        weights are not finite floating-point numbers or implausibly large, or a variance is negative.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -373,4 +378,6 @@ def _problem(name: str, stored: Tensor, tensor: Tensor) -> str:
         return f"weights of type {str(stored.dtype).removeprefix('torch.')} instead of floating point"
     if not tensor.isfinite().all():
         return "weights that are NaN or infinite"
+    if not name.endswith(_STATISTICS) and tensor.abs().max() > _LARGEST_WEIGHT:
+        return f"a weight of {tensor.abs().max():g}"
     return "a negative variance" if name.endswith("running_var") and (tensor < 0).any() else ""

@@ -19,6 +19,7 @@ from .. import memory as process_memory
 from ..atomic import replacing
 from ..data.json_files import Names, build, read_values
 from ..data.patients import SEQUENCES, Patient
+from ..data.regular_files import check_regular
 from ..errors import TrainingError, reason
 from ..model.background import subtract_background
 from ..model.neighbours import with_neighbours
@@ -28,7 +29,6 @@ from ..model.preprocess import (
     intensity_stats_of,
     measure,
 )
-from ..regular_files import check_regular
 
 if TYPE_CHECKING:
     import torch

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..data.patients import institution
+from ..data.regular_files import read_text
 from ..errors import TrainingError
-from ..regular_files import read_text
 
 
 def split_patients(

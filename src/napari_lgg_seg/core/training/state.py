@@ -17,9 +17,9 @@ from annotated_types import Ge
 
 from ..atomic import remove_temporaries, replacing
 from ..data.json_files import Count, Names, NotNegative, build
+from ..data.regular_files import check_regular, open_regular
 from ..errors import LggSegError, TrainingError
 from ..model.preprocess import Normalisation, PreprocessOptions, with_normalisation
-from ..regular_files import check_regular, open_regular
 from .history import EpochRecord
 from .options import TrainOptions
 from .paths import state_file, state_folder

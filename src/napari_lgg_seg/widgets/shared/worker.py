@@ -108,7 +108,7 @@ def _show(message: Any, category: type[Warning]) -> bool:
         return False
     text = str(message)
     if text not in _shown:
-        from napari.utils.notifications import show_warning
+        from .plain_text import show_warning
 
         _shown.add(text)
         show_warning(text)

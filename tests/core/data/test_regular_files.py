@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_lgg_seg.core.regular_files import (
+from napari_lgg_seg.core.data.regular_files import (
     NotRegularError,
     TooLargeError,
     check_regular,

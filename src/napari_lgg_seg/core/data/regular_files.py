@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import ExitStack
 from io import BufferedReader
 
 #: Largest text file that is read, in bytes. The largest one that is written takes a few megabytes.
@@ -59,12 +60,12 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     # It may have been replaced by a pipe since; these flags do not exist on Windows.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
-    try:
+    with ExitStack() as stack:
+        stack.callback(os.close, handle)
         _check_mode(path, os.fstat(handle).st_mode)
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
+        file = os.fdopen(handle, "rb")
+        stack.pop_all()
+    return file
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int = MAX_TEXT) -> bytes:
