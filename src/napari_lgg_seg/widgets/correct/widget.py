@@ -87,11 +87,11 @@ class CorrectWidget(Container):
             text="Fill holes", tooltip="Fill holes that the label encloses (Ctrl+Alt+H)."
         )
         self.remove_button = PushButton(
-            text="Remove piece...",
+            text="Remove component...",
             tooltip="Then click a connected component; or point at one and press Ctrl+Alt+X.",
         )
         self.keep_button = PushButton(
-            text="Keep one piece...",
+            text="Keep one component...",
             tooltip="Then click a connected component; or point at one and press Ctrl+Alt+K.",
         )
         self.undo_button = PushButton(text="Undo", tooltip="Undo the last step (Ctrl+Z).")
